@@ -1,0 +1,1 @@
+//! Generated protobuf of dayfly.v1 and its conversions to core.

@@ -1,0 +1,1 @@
+//! Connect, authenticate, retry, and a handle that stays fresh.

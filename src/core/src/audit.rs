@@ -1,0 +1,362 @@
+//! What the audit log says: one event for each change, in the order of positions.
+//!
+//! An event's *leaf* is what the Merkle tree is over. Tenant detail is not in it but beside it, as a *detail* that the
+//! leaf binds by a salted digest: retention can forget the detail and its salt, the leaf and its proof stay.
+
+use prost::Message;
+
+use crate::digest::Digest;
+use crate::ids::{LeaseId, Position, RuleId};
+use crate::lease::Lease;
+use crate::merkle;
+use crate::rule::{Actor, After, Rule};
+use crate::time::Timestamp;
+
+/// Bytes of the random salt that an event's detail is hashed with.
+pub const SALT_BYTES: usize = 16;
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum EventKind {
+    /// Never written.
+    Unspecified = 0,
+    /// A lease was issued.
+    Issued = 1,
+    /// A request was repeated under its idempotency key, and the same lease's credential signed again.
+    Reissued = 2,
+    /// A workload gave its lease back.
+    Released = 3,
+    /// A rule was written.
+    Revoked = 4,
+    /// Denials of verified callers, of one minute, workload, target and reason.
+    Denied = 5,
+    /// A signing key was made.
+    KeyCreated = 6,
+    /// The broker started on this store; the detail says whether it was stopped cleanly before.
+    Started = 7,
+    /// The broker stopped cleanly.
+    Stopped = 8,
+    /// The policy in force changed.
+    PolicyChanged = 9,
+    /// A store behind its witness was accepted: a new incarnation.
+    RollbackAccepted = 10,
+}
+
+impl EventKind {
+    /// The kind's name, as the CLI shows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Issued => "issued",
+            Self::Reissued => "reissued",
+            Self::Released => "released",
+            Self::Revoked => "revoked",
+            Self::Denied => "denied",
+            Self::KeyCreated => "key-created",
+            Self::Started => "started",
+            Self::Stopped => "stopped",
+            Self::PolicyChanged => "policy-changed",
+            Self::RollbackAccepted => "rollback-accepted",
+        }
+    }
+}
+
+/// The bytes that the tree is over, encoded as protobuf with these field numbers.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Leaf {
+    /// What it is about.
+    #[prost(enumeration = "EventKind", tag = "1")]
+    pub kind: i32,
+    /// The change's position, from 1: one more than the leaf's index.
+    #[prost(uint64, tag = "2")]
+    pub position: u64,
+    /// When: milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "3")]
+    pub at_millis: u64,
+    /// The lease's or rule's id: 16 bytes; empty where there is none.
+    #[prost(bytes = "vec", tag = "4")]
+    pub subject: Vec<u8>,
+    /// `SHA-256(salt ‖ detail)`: 32 bytes.
+    #[prost(bytes = "vec", tag = "5")]
+    pub detail_digest: Vec<u8>,
+}
+
+/// Who, what and why, in words: what retention can forget. Encoded as protobuf with these field numbers; what does not
+/// apply is empty.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Detail {
+    /// `CLUSTER:NAMESPACE:SERVICE-ACCOUNT` of the workload.
+    #[prost(string, tag = "1")]
+    pub workload: String,
+    /// The service account's uid.
+    #[prost(string, tag = "2")]
+    pub service_account_uid: String,
+    /// The pod, as `NAME/UID`.
+    #[prost(string, tag = "3")]
+    pub pod: String,
+    /// The id of the token it presented.
+    #[prost(string, tag = "4")]
+    pub credential_id: String,
+    /// The namespace's owner, then the narrowed one.
+    #[prost(string, repeated, tag = "5")]
+    pub owners: Vec<String>,
+    /// The target.
+    #[prost(string, tag = "6")]
+    pub target: String,
+    /// The grant, as `NAMESPACE/NAME`.
+    #[prost(string, tag = "7")]
+    pub grant: String,
+    /// What it may do there.
+    #[prost(string, repeated, tag = "8")]
+    pub scope: Vec<String>,
+    /// When the credential ends by itself: seconds since the Unix epoch.
+    #[prost(uint64, tag = "9")]
+    pub expires_at_secs: u64,
+    /// The signing key.
+    #[prost(string, tag = "10")]
+    pub key_id: String,
+    /// The credential's digest.
+    #[prost(bytes = "vec", tag = "11")]
+    pub credential_digest: Vec<u8>,
+    /// Who did it, where it was not the workload.
+    #[prost(string, tag = "12")]
+    pub actor: String,
+    /// A rule's selector.
+    #[prost(string, tag = "13")]
+    pub selector: String,
+    /// `REISSUE` or `HOLD`.
+    #[prost(string, tag = "14")]
+    pub after: String,
+    /// A rule's cut-off.
+    #[prost(string, tag = "15")]
+    pub cut_off: String,
+    /// Why: an operator's words, or a denial's reason.
+    #[prost(string, tag = "16")]
+    pub reason: String,
+    /// How often, for an aggregate.
+    #[prost(uint64, tag = "17")]
+    pub count: u64,
+    /// The first of an aggregate: milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "18")]
+    pub first_millis: u64,
+    /// The last of an aggregate: milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "19")]
+    pub last_millis: u64,
+    /// Anything else, in words.
+    #[prost(string, tag = "20")]
+    pub note: String,
+}
+
+/// An event that has no position yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// What it is about.
+    pub kind: EventKind,
+    /// The lease or rule it is about.
+    pub subject: Option<[u8; 16]>,
+    /// Who, what and why.
+    pub detail: Detail,
+}
+
+/// An event as the store keeps it: the leaf verbatim, the salt and the detail until they are forgotten.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct EventRecord {
+    /// The encoded [`Leaf`], exactly as hashed.
+    #[prost(bytes = "vec", tag = "1")]
+    pub leaf: Vec<u8>,
+    /// The salt; empty when forgotten.
+    #[prost(bytes = "vec", tag = "2")]
+    pub salt: Vec<u8>,
+    /// The encoded [`Detail`]; empty when forgotten.
+    #[prost(bytes = "vec", tag = "3")]
+    pub detail: Vec<u8>,
+}
+
+/// An event read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its place in the order of changes.
+    pub position: Position,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What it is about.
+    pub kind: EventKind,
+    /// The lease's or rule's id.
+    pub subject: Option<[u8; 16]>,
+    /// Who, what and why; `None` when forgotten.
+    pub detail: Option<Detail>,
+    /// Its leaf's hash in the tree.
+    pub leaf_hash: merkle::Hash,
+}
+
+/// A stored event does not agree with itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadEvent {
+    /// The leaf does not decode.
+    #[error("the event's leaf does not decode")]
+    Leaf,
+    /// The detail is not the one its leaf was written with.
+    #[error("the event's detail is not the one its leaf binds")]
+    Detail,
+}
+
+impl Draft {
+    /// A lease was issued.
+    pub fn issued(lease: &Lease) -> Self {
+        Self { kind: EventKind::Issued, subject: Some(lease.id.to_bytes()), detail: of_lease(lease) }
+    }
+
+    /// A lease's credential was signed again for a repeated request.
+    pub fn reissued(lease: &Lease, digest: &Digest) -> Self {
+        let detail = Detail { credential_digest: digest.as_bytes().to_vec(), ..of_lease(lease) };
+        Self { kind: EventKind::Reissued, subject: Some(lease.id.to_bytes()), detail }
+    }
+
+    /// A workload gave a lease back.
+    pub fn released(lease: &Lease) -> Self {
+        Self { kind: EventKind::Released, subject: Some(lease.id.to_bytes()), detail: of_lease(lease) }
+    }
+
+    /// A rule was written.
+    pub fn revoked(rule: &Rule) -> Self {
+        let detail = Detail {
+            actor: rule.by.to_string(),
+            selector: rule.selector.to_string(),
+            after: match rule.after {
+                After::Reissue => "REISSUE",
+                After::Hold => "HOLD",
+            }
+            .to_owned(),
+            cut_off: rule.cut_off.to_string(),
+            reason: rule.reason.clone(),
+            ..Detail::default()
+        };
+        Self { kind: EventKind::Revoked, subject: Some(rule.id.to_bytes()), detail }
+    }
+
+    /// Something that changes neither lease nor rule.
+    pub fn note(kind: EventKind, actor: &Actor, note: String) -> Self {
+        Self { kind, subject: None, detail: Detail { actor: actor.to_string(), note, ..Detail::default() } }
+    }
+
+    /// The event at its place: what the store keeps, and the hash that joins the tree.
+    pub fn place(
+        &self,
+        position: Position,
+        at: Timestamp,
+        salt: [u8; SALT_BYTES],
+    ) -> (EventRecord, merkle::Hash) {
+        let detail = self.detail.encode_to_vec();
+        let leaf = Leaf {
+            kind: self.kind.into(),
+            position: position.number(),
+            at_millis: at.as_millis(),
+            subject: self.subject.map(|id| id.to_vec()).unwrap_or_default(),
+            detail_digest: Digest::of_parts(&[&salt, &detail]).as_bytes().to_vec(),
+        }
+        .encode_to_vec();
+        let hash = merkle::leaf_hash(&leaf);
+        (EventRecord { leaf, salt: salt.to_vec(), detail }, hash)
+    }
+}
+
+fn of_lease(lease: &Lease) -> Detail {
+    let workload = &lease.workload;
+    Detail {
+        workload: workload.to_string(),
+        service_account_uid: workload.service_account.uid.to_string(),
+        pod: workload.pod.as_ref().map(|pod| format!("{}/{}", pod.name, pod.uid)).unwrap_or_default(),
+        credential_id: workload.credential_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        owners: lease.owners.iter().map(ToString::to_string).collect(),
+        target: lease.target.to_string(),
+        grant: lease.grant.to_string(),
+        scope: lease.scope.iter().map(ToString::to_string).collect(),
+        expires_at_secs: lease.expires_at.as_secs(),
+        key_id: lease.key_id.to_string(),
+        credential_digest: lease.digests.first().map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
+        ..Detail::default()
+    }
+}
+
+impl EventRecord {
+    /// Reads it back, and checks the detail against the leaf.
+    ///
+    /// # Errors
+    /// When the leaf does not decode, or the detail is not the one it binds.
+    pub fn read(&self) -> Result<Event, BadEvent> {
+        let leaf = Leaf::decode(self.leaf.as_slice()).map_err(|_| BadEvent::Leaf)?;
+        let kind = EventKind::try_from(leaf.kind).map_err(|_| BadEvent::Leaf)?;
+        let subject = match leaf.subject.len() {
+            0 => None,
+            _ => Some(leaf.subject.as_slice().try_into().map_err(|_| BadEvent::Leaf)?),
+        };
+        let forgotten = self.salt.is_empty() && self.detail.is_empty();
+        let detail = if forgotten {
+            None
+        } else if Digest::of_parts(&[&self.salt, &self.detail]).as_bytes().as_slice() == leaf.detail_digest {
+            Some(Detail::decode(self.detail.as_slice()).map_err(|_| BadEvent::Detail)?)
+        } else {
+            return Err(BadEvent::Detail);
+        };
+        Ok(Event {
+            position: Position::new(leaf.position),
+            at: Timestamp::from_millis(leaf.at_millis),
+            kind,
+            subject,
+            detail,
+            leaf_hash: merkle::leaf_hash(&self.leaf),
+        })
+    }
+}
+
+impl Event {
+    /// The lease it is about, if it is about one.
+    pub fn lease(&self) -> Option<LeaseId> {
+        let of_lease = matches!(self.kind, EventKind::Issued | EventKind::Reissued | EventKind::Released);
+        self.subject.filter(|_| of_lease).map(LeaseId::from_bytes)
+    }
+
+    /// The rule it is about, if it is about one.
+    pub fn rule(&self) -> Option<RuleId> {
+        self.subject.filter(|_| self.kind == EventKind::Revoked).map(RuleId::from_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed() -> EventRecord {
+        let at = Timestamp::from_secs(1_795_435_200);
+        Draft::issued(&Lease::test(7)).place(Position::new(3), at, [9; SALT_BYTES]).0
+    }
+
+    #[test]
+    fn reads_back_what_was_written() {
+        let event = placed().read().unwrap();
+        assert_eq!(event.position, Position::new(3));
+        assert_eq!(event.lease(), Some(LeaseId::from_u128(7)));
+        assert_eq!(event.detail.unwrap().workload, "east:payments:api");
+    }
+
+    #[test]
+    fn a_changed_detail_is_noticed_and_a_forgotten_one_is_not_missed() {
+        let record = placed();
+        let mut changed = record.clone();
+        changed.detail.push(0);
+        assert_eq!(changed.read(), Err(BadEvent::Detail));
+        let forgotten = EventRecord { salt: Vec::new(), detail: Vec::new(), ..record.clone() };
+        let event = forgotten.read().unwrap();
+        assert_eq!(event.detail, None);
+        assert_eq!(event.leaf_hash, record.read().unwrap().leaf_hash);
+    }
+
+    #[test]
+    fn a_leaf_holds_no_tenant_detail() {
+        let leaf = placed().leaf;
+        for word in ["payments", "orders", "api", "east"] {
+            assert!(!leaf.windows(word.len()).any(|w| w == word.as_bytes()), "{word}");
+        }
+    }
+}

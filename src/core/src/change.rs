@@ -1,0 +1,196 @@
+//! What a store commits, and what it answers.
+
+use std::sync::Arc;
+
+use crate::audit::Draft;
+use crate::digest::Digest;
+use crate::ids::{Incarnation, InstanceId, KeyId, LeaseId, Position, StartNumber};
+use crate::lease::{Idempotency, Lease};
+use crate::merkle;
+use crate::rule::{Actor, After, Rule, Selector};
+use crate::time::Timestamp;
+
+/// One change of the store: committed whole or not at all, with exactly one event in the audit log.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A lease and its digest, for a credential that has been minted and not yet handed over.
+    Issue(Box<Issue>),
+    /// The same lease's credential, signed again for a repeated request.
+    Reissue {
+        /// The lease.
+        lease: LeaseId,
+        /// The new form's digest.
+        digest: Digest,
+    },
+    /// A lease that is active becomes released.
+    Release {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// A new rule. Its id, position, cut-off and `until` are given by the commit.
+    Revoke(Box<Revocation>),
+    /// A new signing key, sealed.
+    Key(SealedKey),
+    /// An event that changes nothing else.
+    Note(Box<Draft>),
+}
+
+/// A lease to commit, and under what it was decided.
+#[derive(Debug, Clone)]
+pub struct Issue {
+    /// The lease; its id was drawn before the decision ([`crate::ports::LeaseStore::draw`]).
+    pub lease: Lease,
+    /// The position that the draw gave: rules after it send the lease back to be decided again.
+    pub decided_under: Position,
+}
+
+/// A rule to write.
+#[derive(Debug, Clone)]
+pub struct Revocation {
+    /// Which leases.
+    pub selector: Selector,
+    /// What comes after.
+    pub after: After,
+    /// Who.
+    pub by: Actor,
+    /// Why.
+    pub reason: String,
+    /// The operator's idempotency key, where one was sent.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// A signing key as it rests: sealed with a key that is not in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedKey {
+    /// Its id.
+    pub id: KeyId,
+    /// What it is for: `access-token`, ...
+    pub purpose: String,
+    /// The sealing key's generation.
+    pub generation: u32,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The public JWK (RFC 7517), as JSON.
+    pub public_jwk: String,
+    /// The private key, sealed, with its nonce.
+    pub sealed: Vec<u8>,
+}
+
+/// What became of a change. Anything but `Committed` has changed nothing.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It is durable.
+    Committed(Receipt),
+    /// A rule newer than the decision is about this lease: decide again, with a new id.
+    Covered(Arc<Rule>),
+    /// The same idempotency key was committed before, with this.
+    Replayed(Earlier),
+    /// The store's state is not what the change expects.
+    Conflict(Conflict),
+}
+
+/// Where a change was committed.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// Its position.
+    pub position: Position,
+    /// The rule, where the change was a revocation.
+    pub rule: Option<Arc<Rule>>,
+}
+
+/// What an idempotency key was used for before.
+#[derive(Debug, Clone)]
+pub enum Earlier {
+    /// This lease.
+    Lease(Arc<Lease>),
+    /// This rule.
+    Rule(Arc<Rule>),
+}
+
+/// Why a change does not fit the store's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// A lease of this id exists, or its id is not above those pruned.
+    #[error("a lease of this id cannot be added")]
+    IdTaken,
+    /// There is no such lease.
+    #[error("there is no such lease")]
+    NoSuchLease,
+    /// The lease's phase does not allow it.
+    #[error("the lease's state does not allow it")]
+    Phase,
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for a different request")]
+    IdempotencyKeyReused,
+    /// A key of this id exists.
+    #[error("a key of this id exists")]
+    KeyExists,
+}
+
+/// An id for a new lease, and the position its decision is made under: the rules are read after this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    /// The id, above every id and cut-off committed so far.
+    pub id: LeaseId,
+    /// The newest committed position.
+    pub position: Position,
+    /// The time now, by the guarded clock.
+    pub now: Timestamp,
+}
+
+/// Where a store is: kept outside it by a witness, so that an older copy put in its place is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Which store.
+    pub instance: InstanceId,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+    /// Its newest position.
+    pub position: Position,
+    /// The highest lease id given out, so that a new incarnation's ids and cut-off are above it.
+    pub highest: LeaseId,
+}
+
+/// The audit log's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogHead {
+    /// Leaves in the tree: the newest position's number.
+    pub size: u64,
+    /// The root over them.
+    pub root: merkle::Hash,
+}
+
+/// What a store is and how it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// Its id.
+    pub instance: InstanceId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// This start's number.
+    pub start: StartNumber,
+    /// Its newest position.
+    pub position: Position,
+    /// Why it cannot commit now; none when it can.
+    pub trouble: Option<String>,
+}
+
+/// Which leases to list; every part that is set must match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeaseFilter {
+    /// Leases the selector is about.
+    pub selector: Option<Selector>,
+    /// Only those whose credential is good now.
+    pub active_only: bool,
+    /// Only those owned by one of these, where the reader may not read all.
+    pub owners: Option<Vec<crate::ids::OwnerName>>,
+}
+
+/// A page of leases, by ascending id.
+#[derive(Debug, Clone, Default)]
+pub struct LeasePage {
+    /// The leases.
+    pub leases: Vec<Arc<Lease>>,
+    /// Where the next page begins: after this id; none at the end.
+    pub next: Option<LeaseId>,
+}

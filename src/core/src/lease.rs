@@ -1,0 +1,296 @@
+//! The record of one issued credential, from intent to end.
+
+use std::fmt;
+
+use crate::digest::Digest;
+use crate::ids::{Audience, GrantRef, KeyId, LeaseId, OwnerName, RuleId, Scope, TargetName};
+use crate::rule::RuleSet;
+use crate::time::Timestamp;
+use crate::workload::Workload;
+
+/// One issued credential. Every credential has exactly one lease; the credential itself is never in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Its id, which is the token's `jti`.
+    pub id: LeaseId,
+    /// Who it was issued to.
+    pub workload: Workload,
+    /// Who answers for that workload.
+    pub owners: Owners,
+    /// What it is for.
+    pub target: TargetName,
+    /// The rule that allowed it.
+    pub grant: GrantRef,
+    /// The audience it is good for: exactly one.
+    pub audience: Audience,
+    /// What it may do there, in the order asked or granted.
+    pub scope: Vec<Scope>,
+    /// When it was issued, to the second.
+    pub issued_at: Timestamp,
+    /// When it ends by itself, to the second.
+    pub expires_at: Timestamp,
+    /// The key that signed it.
+    pub key_id: KeyId,
+    /// Digests of the credential's forms: a repeated request may have signed the same claims again.
+    pub digests: Vec<Digest>,
+    /// What its holder must prove to hold, where it is bound.
+    pub confirmation: Option<Confirmation>,
+    /// The caller's idempotency key, where it sent one.
+    pub idempotency: Option<Idempotency>,
+    /// The lease that this one renews.
+    pub renews: Option<LeaseId>,
+    /// What has been written about its life. What follows from rules and clock is computed: [`Lease::state`].
+    pub phase: Phase,
+}
+
+/// A lease's owners: the namespace's, and the narrower one where that owner delegates. A rule by either covers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owners {
+    /// The owner of the workload's namespace.
+    pub namespace: OwnerName,
+    /// The narrower owner within it.
+    pub narrowed: Option<OwnerName>,
+}
+
+impl Owners {
+    /// The narrowest owner, which tokens state.
+    pub fn narrowest(&self) -> &OwnerName {
+        self.narrowed.as_ref().unwrap_or(&self.namespace)
+    }
+
+    /// Both, the namespace's first.
+    pub fn iter(&self) -> impl Iterator<Item = &OwnerName> {
+        std::iter::once(&self.namespace).chain(&self.narrowed)
+    }
+}
+
+/// What a bound credential's holder must prove to hold (`cnf`, RFC 7800), as a SHA-256 thumbprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmation {
+    /// `jkt`: the thumbprint of a JWK (RFC 7638, RFC 9449).
+    Jwk(Digest),
+    /// `x5t#S256`: the digest of a certificate's DER form (RFC 8705).
+    Certificate(Digest),
+}
+
+/// A repeat of the same key by the same caller is the same request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Digest over method, caller and key.
+    pub key: Digest,
+    /// Digest over the request, so that a changed one under the same key is told apart.
+    pub request: Digest,
+}
+
+/// What has been written about a lease's life.
+///
+/// Credentials with outside effects add `Pending`, `Undoing`, `Undone`, `Ending`, `Ended` and `Unconfirmed` with the
+/// first engine that has such effects; a signed token has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Handed out, or about to be.
+    Active,
+    /// Given back by its workload.
+    Released {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// A transition from a phase that does not allow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a lease that is {from} cannot be {to}")]
+pub struct InvalidTransition {
+    from: &'static str,
+    to: &'static str,
+}
+
+impl Phase {
+    /// The workload gives the credential back.
+    ///
+    /// # Errors
+    /// Unless it is active.
+    pub fn release(self, at: Timestamp) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Active => Ok(Self::Released { at }),
+            Self::Released { .. } => Err(InvalidTransition { from: "released", to: "released" }),
+        }
+    }
+}
+
+/// A lease's state as anyone sees it: the same words in the API and the CLI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Its credential is good.
+    Active,
+    /// Given back by its workload.
+    Released {
+        /// When.
+        at: Timestamp,
+    },
+    /// Covered by a rule that was written while it was active.
+    Revoked {
+        /// The first rule that covered it.
+        by: RuleId,
+        /// When that rule was written.
+        at: Timestamp,
+    },
+    /// Ended by itself.
+    Expired {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+impl LeaseState {
+    /// The state's name: `active`, `released`, `revoked` or `expired`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Released { .. } => "released",
+            Self::Revoked { .. } => "revoked",
+            Self::Expired { .. } => "expired",
+        }
+    }
+}
+
+impl fmt::Display for LeaseState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Lease {
+    /// Its state at `now` under `rules`. What ended it first is what is told.
+    pub fn state(&self, rules: &RuleSet, now: Timestamp) -> LeaseState {
+        let released = match self.phase {
+            Phase::Active => None,
+            Phase::Released { at } => Some(at),
+        };
+        let natural_end = released.unwrap_or(self.expires_at);
+        if let Some(rule) = rules.covering(self)
+            && rule.written_at < natural_end
+        {
+            return LeaseState::Revoked { by: rule.id, at: rule.written_at };
+        }
+        match released {
+            Some(at) => LeaseState::Released { at },
+            None if now >= self.expires_at => LeaseState::Expired { at: self.expires_at },
+            None => LeaseState::Active,
+        }
+    }
+}
+
+/// Leases for tests, read like sentences: `Lease::test(1).owned_by("payments").for_target("orders")`.
+#[cfg(any(test, feature = "test"))]
+#[expect(clippy::unwrap_used, missing_docs, reason = "fixtures of tests")]
+impl Lease {
+    pub fn test(id: u128) -> Self {
+        use crate::ids::Uid;
+        use crate::workload::{Pod, ServiceAccount};
+        let issued_at = Timestamp::from_secs(1_795_435_200);
+        Self {
+            id: LeaseId::from_u128(id),
+            workload: Workload {
+                cluster: "east".parse().unwrap(),
+                service_account: ServiceAccount {
+                    namespace: "payments".parse().unwrap(),
+                    name: "api".parse().unwrap(),
+                    uid: Uid::from_u128(1),
+                },
+                pod: Some(Pod { name: "api-0".parse().unwrap(), uid: Uid::from_u128(2) }),
+                node: None,
+                credential_id: None,
+            },
+            owners: Owners { namespace: "payments".parse().unwrap(), narrowed: None },
+            target: "orders".parse().unwrap(),
+            grant: "payments/orders".parse().unwrap(),
+            audience: "https://orders.example".parse().unwrap(),
+            scope: vec!["orders:read".parse().unwrap()],
+            issued_at,
+            expires_at: issued_at.plus(std::time::Duration::from_secs(300)),
+            key_id: "key-1".parse().unwrap(),
+            digests: vec![Digest::of(&id.to_be_bytes())],
+            confirmation: None,
+            idempotency: None,
+            renews: None,
+            phase: Phase::Active,
+        }
+    }
+
+    #[must_use]
+    pub fn owned_by(mut self, owner: &str) -> Self {
+        self.owners.namespace = owner.parse().unwrap();
+        self
+    }
+
+    #[must_use]
+    pub fn narrowed_to(mut self, owner: &str) -> Self {
+        self.owners.narrowed = Some(owner.parse().unwrap());
+        self
+    }
+
+    #[must_use]
+    pub fn for_target(mut self, target: &str) -> Self {
+        self.target = target.parse().unwrap();
+        self
+    }
+
+    #[must_use]
+    pub fn of_pod(mut self, uid: u128) -> Self {
+        use crate::ids::Uid;
+        if let Some(pod) = &mut self.workload.pod {
+            pod.uid = Uid::from_u128(uid);
+        }
+        self
+    }
+
+    #[must_use]
+    pub fn with_key(mut self, key: &str, request: &str) -> Self {
+        self.idempotency =
+            Some(Idempotency { key: Digest::of(key.as_bytes()), request: Digest::of(request.as_bytes()) });
+        self
+    }
+
+    #[must_use]
+    pub fn issued_at(mut self, at: Timestamp, ttl: std::time::Duration) -> Self {
+        self.issued_at = at;
+        self.expires_at = at.plus(ttl);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::rule::{Rule, Selector};
+
+    fn rule_over_payments(cut_off: u128, at: Timestamp) -> RuleSet {
+        let rule = Rule::test(1, Selector::owner("payments".parse().unwrap()), cut_off);
+        RuleSet::default().with(std::sync::Arc::new(Rule { written_at: at, ..rule }))
+    }
+
+    #[test]
+    fn what_ended_it_first_is_told() {
+        let lease = Lease::test(10);
+        let (start, end) = (lease.issued_at, lease.expires_at);
+        let minute = Duration::from_secs(60);
+        let none = RuleSet::default();
+        assert_eq!(lease.state(&none, start), LeaseState::Active);
+        assert_eq!(lease.state(&none, end), LeaseState::Expired { at: end });
+
+        let rules = rule_over_payments(11, start.plus(minute));
+        assert_eq!(lease.state(&rules, end.plus(minute)).name(), "revoked");
+        let late = rule_over_payments(11, end.plus(minute));
+        assert_eq!(lease.state(&late, end.plus(minute)).name(), "expired");
+        let below = rule_over_payments(9, start.plus(minute));
+        assert_eq!(lease.state(&below, start.plus(minute)), LeaseState::Active);
+
+        let released = Lease { phase: lease.phase.release(start.plus(minute)).unwrap(), ..lease.clone() };
+        assert_eq!(released.state(&none, end).name(), "released");
+        assert_eq!(released.state(&rule_over_payments(11, start.plus(2 * minute)), end).name(), "released");
+        assert!(released.phase.release(end).is_err());
+    }
+}

@@ -1,0 +1,21 @@
+//! Dayfly's words as types: ids, the workload, the lease and its life, rules and what they cover, the audit
+//! encoding, limits, the one secret type, and the ports every adapter stands behind.
+//!
+//! Nothing here does I/O, and nothing here knows another crate of ours. Start reading at [`lease`], then [`rule`],
+//! then [`ports`].
+
+pub mod audit;
+pub mod change;
+pub mod clock;
+pub mod digest;
+pub mod encoding;
+pub mod generator;
+pub mod ids;
+pub mod lease;
+pub mod limits;
+pub mod merkle;
+pub mod ports;
+pub mod rule;
+pub mod secret;
+pub mod time;
+pub mod workload;

@@ -1,0 +1,432 @@
+//! The ports: what the use cases need from the outside. All are object-safe; futures are boxed. `Signer`, `Clock` and
+//! `Rng` are synchronous.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::EventRecord;
+use crate::change::{Change, Draw, LeaseFilter, LeasePage, LogHead, Mark, Outcome, SealedKey, StoreStatus};
+use crate::clock::ClockJumped;
+use crate::digest::Digest;
+use crate::ids::{
+    Audience, ClusterName, KeyId, LeaseId, Namespace, NodeName, PodName, Position, ServiceAccountName, Uid,
+};
+use crate::lease::Lease;
+use crate::rule::RuleSet;
+use crate::secret::Secret;
+use crate::time::Timestamp;
+use crate::workload::Identity;
+
+/// A boxed future that can move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The time.
+pub trait Clock: Send + Sync + 'static {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+    /// Time since some fixed moment, which never jumps.
+    fn monotonic(&self) -> Duration;
+}
+
+/// Randomness.
+pub trait Rng: Send + Sync + 'static {
+    /// Fills `bytes` with randomness fit for keys.
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), RngFailed>;
+}
+
+/// The system gave no randomness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system gave no randomness")]
+pub struct RngFailed;
+
+/// The durable record of leases, rules, keys and events. Correctness has one place: [`LeaseStore::commit`].
+///
+/// Every engine passes the contract suite of `dayfly-store`.
+pub trait LeaseStore: Send + Sync + 'static {
+    /// An id for a new lease, and the position its decision is made under.
+    ///
+    /// # Errors
+    /// [`StoreError::ClockJumped`] while the clock cannot be trusted.
+    fn draw(&self) -> Result<Draw, StoreError>;
+
+    /// All rules committed so far. Read it after [`LeaseStore::draw`].
+    fn rules(&self) -> Arc<RuleSet>;
+
+    /// Commits a change. When it answers, the answer is durable. The writer alone gives positions and audit order, and
+    /// checks coverage, idempotency and expected state.
+    ///
+    /// # Errors
+    /// Nothing was handed out and nothing may be: the change may or may not be found after a restart.
+    fn commit(&self, change: Change) -> BoxFuture<'_, Result<Outcome, StoreError>>;
+
+    /// The lease of this id.
+    fn lease(&self, id: LeaseId) -> BoxFuture<'_, Result<Option<Arc<Lease>>, StoreError>>;
+
+    /// A page of the leases that pass `filter`, of ids above `after`, at most `limit` of them.
+    fn leases(
+        &self,
+        filter: LeaseFilter,
+        after: Option<LeaseId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<LeasePage, StoreError>>;
+
+    /// Events from a position on, at most `limit` of them, in order.
+    fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>>;
+
+    /// Every signing key, oldest first.
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<SealedKey>, StoreError>>;
+
+    /// The audit log's head.
+    fn log_head(&self) -> LogHead;
+
+    /// Where the store is, for the witness.
+    fn mark(&self) -> Mark;
+
+    /// What the store is and how it does.
+    fn status(&self) -> StoreStatus;
+}
+
+/// The store did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// There is no room on its disk; room for rules is kept apart.
+    #[error("the store's disk is full")]
+    Full,
+    /// A write or sync failed: nothing is committed until the store has been reopened and verified.
+    #[error("the store cannot commit: {0}")]
+    Poisoned(String),
+    /// More is waiting than the store takes.
+    #[error("the store is overloaded")]
+    Busy,
+    /// The clock cannot be trusted.
+    #[error(transparent)]
+    ClockJumped(#[from] ClockJumped),
+    /// A record is larger than a store takes.
+    #[error("a record of {0} bytes is too large")]
+    TooLarge(usize),
+    /// A record does not read back.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// The store is closing.
+    #[error("the store is closing")]
+    Closing,
+    /// The system gave no randomness.
+    #[error(transparent)]
+    Rng(#[from] RngFailed),
+}
+
+/// What keeps a store's [`Mark`] outside the store.
+pub trait Witness: Send + Sync + 'static {
+    /// The last mark written; none if there never was one.
+    fn read(&self) -> BoxFuture<'_, Result<Option<Mark>, WitnessError>>;
+    /// Writes the mark, durably.
+    fn write(&self, mark: Mark) -> BoxFuture<'_, Result<(), WitnessError>>;
+}
+
+/// The witness cannot be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the witness {0}")]
+pub struct WitnessError(pub String);
+
+/// Signs with Dayfly's own keys, which never leave it.
+pub trait Signer: Send + Sync + 'static {
+    /// The key that signs for this use now.
+    fn current(&self, key_use: KeyUse) -> Result<SigningKey, SignError>;
+    /// A compact JWS (RFC 7515, section 7.1) over `payload`, with header `typ`, the key's `alg` and its `kid`.
+    fn sign(&self, key: &KeyId, typ: &str, payload: &[u8]) -> Result<Secret, SignError>;
+    /// The public keys of this use, of every key that has not retired: a JWK Set (RFC 7517, section 5) as JSON.
+    fn jwks(&self, key_use: KeyUse) -> Arc<str>;
+}
+
+/// What a key is for. Each use has its own keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyUse {
+    /// Access tokens, `typ` `at+jwt` (RFC 9068).
+    AccessToken,
+}
+
+impl KeyUse {
+    /// Its name in the store and in sealed keys' associated data.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AccessToken => "access-token",
+        }
+    }
+}
+
+/// A key that signs now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKey {
+    /// Its id.
+    pub id: KeyId,
+    /// Nothing it signs may live longer than this, where the key has an end.
+    pub not_after: Option<Timestamp>,
+}
+
+/// Signing failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// There is no key for this use, or none of this id.
+    #[error("there is no such signing key")]
+    NoKey,
+    /// The key did not sign.
+    #[error("the signing key failed")]
+    Failed,
+}
+
+/// Makes the credentials of one kind of target.
+pub trait Engine: Send + Sync + 'static {
+    /// Draws what the lease must say before it is minted: the signing key, and until when that signs.
+    fn prepare(&self) -> Result<SigningKey, MintError>;
+    /// Makes the credential of this lease. It is not handed over before the lease is committed.
+    fn mint<'a>(&'a self, order: &'a Order<'a>) -> BoxFuture<'a, Result<Minted, MintError>>;
+}
+
+/// What to mint.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// The lease, whole but for its digest.
+    pub lease: &'a Lease,
+    /// Dayfly's issuer identifier: the `iss` of its tokens.
+    pub issuer: &'a str,
+}
+
+/// A credential, made and not yet handed over.
+pub struct Minted {
+    /// The credential.
+    pub credential: Secret,
+    /// Its digest, which the lease records.
+    pub digest: Digest,
+}
+
+/// The engine made nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// Signing failed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The credential would be larger than its kind allows.
+    #[error("the credential would have {0} bytes, which is too large")]
+    TooLarge(usize),
+}
+
+/// The ports of one cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Its name in Dayfly's configuration.
+    pub name: ClusterName,
+    /// The `iss` of its service-account tokens.
+    pub issuer: String,
+    /// Says whose token this is.
+    pub reviewer: Arc<dyn Reviewer>,
+    /// Knows its pods, service accounts and namespaces.
+    pub directory: Arc<dyn Directory>,
+    /// Says what someone may do.
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+/// Has a cluster's API server review a token (TokenReview), behind a cheap local check and a cache of seconds.
+pub trait Reviewer: Send + Sync + 'static {
+    /// Whose token this is, if it is good for exactly this one of Dayfly's audiences and not for the API server.
+    fn review<'a>(
+        &'a self,
+        token: &'a Secret,
+        audience: &'a Audience,
+    ) -> BoxFuture<'a, Result<Arc<Identity>, ReviewError>>;
+}
+
+/// A token was not accepted, or could not be reviewed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReviewError {
+    /// The token is not good; the message says why and is safe to tell the caller.
+    #[error("{message}")]
+    Invalid {
+        /// What kind of wrong.
+        kind: InvalidToken,
+        /// What to change, in words; without anything of the token.
+        message: String,
+    },
+    /// The API server cannot say now.
+    #[error("the cluster's API server cannot review tokens now: {why}")]
+    Unavailable {
+        /// Why, for the log and the caller.
+        why: String,
+        /// When asking again may help.
+        retry_after: Duration,
+    },
+}
+
+/// What is wrong with a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InvalidToken {
+    /// Not a signed JWT of a known shape, or too large.
+    Malformed,
+    /// Not from a cluster that Dayfly serves.
+    UnknownIssuer,
+    /// Not for this audience, or for the API server too.
+    WrongAudience,
+    /// Past its `exp`.
+    Expired,
+    /// Before its `nbf`.
+    NotYetValid,
+    /// The signature is not by a key of the cluster.
+    BadSignature,
+    /// A legacy service-account token from a Secret.
+    Legacy,
+    /// The API server refused it: its pod or service account is gone, or it was invalidated.
+    Refused,
+}
+
+/// What a cluster has, as its informers last heard, asked for once where they have not heard yet.
+pub trait Directory: Send + Sync + 'static {
+    /// The pod of this name now.
+    fn pod<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        name: &'a PodName,
+    ) -> BoxFuture<'a, Result<Option<PodFacts>, DirectoryError>>;
+    /// The service account of this name now.
+    fn service_account<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        name: &'a ServiceAccountName,
+    ) -> BoxFuture<'a, Result<Option<ServiceAccountFacts>, DirectoryError>>;
+    /// Whether the first lists have arrived: nothing is issued before.
+    fn ready(&self) -> bool;
+}
+
+/// What Dayfly keeps of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Its uid.
+    pub uid: Uid,
+    /// The service account it runs as.
+    pub service_account: ServiceAccountName,
+    /// The node it is on.
+    pub node: Option<NodeName>,
+    /// Its phase.
+    pub phase: PodPhase,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+/// A pod's phase (`status.phase`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PodPhase {
+    /// Accepted, not running yet; also where the status does not say.
+    Pending,
+    /// Running.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly.
+    Failed,
+    /// The node does not answer.
+    Unknown,
+}
+
+/// What Dayfly keeps of a service account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccountFacts {
+    /// Its uid.
+    pub uid: Uid,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+/// The directory cannot say now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the cluster's objects cannot be read now: {why}")]
+pub struct DirectoryError {
+    /// Why, for the log and the caller.
+    pub why: String,
+    /// When asking again may help.
+    pub retry_after: Duration,
+}
+
+/// Asks a cluster what someone may do (SubjectAccessReview).
+pub trait Authorizer: Send + Sync + 'static {
+    /// Whether `identity`, as that cluster reviewed it, may do this.
+    fn allowed<'a>(
+        &'a self,
+        identity: &'a Identity,
+        action: &'a Action,
+    ) -> BoxFuture<'a, Result<bool, DirectoryError>>;
+}
+
+/// Something to be allowed, in API group `dayfly.dev`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Action {
+    /// The verb: `revoke`, `list`, `get`, ...
+    pub verb: &'static str,
+    /// The resource: `owners`, ...
+    pub resource: &'static str,
+    /// The object's name; none means all of them.
+    pub name: Option<String>,
+}
+
+/// A clock for tests: it stands still until told.
+#[cfg(any(test, feature = "test"))]
+pub struct TestClock(std::sync::Mutex<(u64, Duration)>);
+
+#[cfg(any(test, feature = "test"))]
+#[expect(clippy::unwrap_used, missing_docs, reason = "fixtures of tests")]
+impl TestClock {
+    pub fn at(now: Timestamp) -> Self {
+        Self(std::sync::Mutex::new((now.as_millis(), Duration::from_secs(1))))
+    }
+
+    /// Time passes.
+    pub fn advance(&self, by: Duration) {
+        let mut clock = self.0.lock().unwrap();
+        clock.0 += u64::try_from(by.as_millis()).unwrap();
+        clock.1 += by;
+    }
+
+    /// The wall clock is set, by this many seconds.
+    pub fn jump(&self, secs: i64) {
+        let mut clock = self.0.lock().unwrap();
+        clock.0 = clock.0.checked_add_signed(secs * 1000).unwrap();
+    }
+}
+
+#[cfg(any(test, feature = "test"))]
+#[expect(clippy::unwrap_used, reason = "fixtures of tests")]
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.lock().unwrap().0)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.lock().unwrap().1
+    }
+}
+
+/// Repeatable randomness for tests (`SplitMix64`).
+#[cfg(any(test, feature = "test"))]
+pub struct TestRng(std::sync::atomic::AtomicU64);
+
+#[cfg(any(test, feature = "test"))]
+#[expect(missing_docs, reason = "fixtures of tests")]
+impl TestRng {
+    pub fn new(seed: u64) -> Self {
+        Self(std::sync::atomic::AtomicU64::new(seed))
+    }
+}
+
+#[cfg(any(test, feature = "test"))]
+impl Rng for TestRng {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), RngFailed> {
+        const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+        for chunk in bytes.chunks_mut(8) {
+            let state = self.0.fetch_add(GAMMA, std::sync::atomic::Ordering::Relaxed).wrapping_add(GAMMA);
+            let mut z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            let value = (z ^ (z >> 31)).to_le_bytes();
+            chunk.iter_mut().zip(value).for_each(|(byte, random)| *byte = random);
+        }
+        Ok(())
+    }
+}

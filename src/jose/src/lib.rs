@@ -1,0 +1,1 @@
+//! JWS, JWT and JWKS with ring behind jsonwebtoken, on our Clock.

@@ -1,0 +1,1 @@
+//! The key ring: generation, sealing at rest, publication; implements Signer.

@@ -1,0 +1,1 @@
+//! TokenReview, SubjectAccessReview and trimmed informers of one cluster.

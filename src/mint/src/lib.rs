@@ -1,0 +1,1 @@
+//! The credential engines, a folder each; they sign only through Signer.

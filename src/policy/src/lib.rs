@@ -1,0 +1,1 @@
+//! Owner, Target and Grant: located YAML, decide, explain.

@@ -1,0 +1,1 @@
+//! tonic and axum services, tower layers, TLS, configuration, wiring.

@@ -1,0 +1,1 @@
+//! The embedded lease store: sled, one writer, durable before it answers.

@@ -1,0 +1,2 @@
+//! Behaviour tests through the public API, against a real kube-apiserver and the stand-in.
+pub mod control_plane;
