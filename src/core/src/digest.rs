@@ -6,7 +6,7 @@ use std::str::FromStr;
 use subtle::ConstantTimeEq;
 
 /// A SHA-256 digest (FIPS 180-4), 32 bytes. Shown and parsed as 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Eq)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -41,6 +41,12 @@ impl Digest {
 impl PartialEq for Digest {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl std::hash::Hash for Digest {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 

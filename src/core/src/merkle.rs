@@ -17,7 +17,9 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
 
 fn hash(parts: &[&[u8]]) -> Hash {
     let mut context = Context::new(&SHA256);
-    parts.iter().for_each(|part| context.update(part));
+    for part in parts {
+        context.update(part);
+    }
     let mut out = [0; 32];
     out.copy_from_slice(context.finish().as_ref());
     out
@@ -26,7 +28,9 @@ fn hash(parts: &[&[u8]]) -> Hash {
 /// The root over these leaves, by the definition: for checking, not for growing.
 pub fn root_of(leaves: &[Hash]) -> Hash {
     let mut frontier = Frontier::default();
-    leaves.iter().for_each(|leaf| frontier.push(*leaf));
+    for leaf in leaves {
+        frontier.push(*leaf);
+    }
     frontier.root()
 }
 

@@ -132,11 +132,11 @@ impl Selector {
 
     /// Whether it is about this lease, whatever its id.
     pub fn matches(&self, lease: &Lease) -> bool {
-        let Self::Where(want) = self else { return true };
-        let workload = &lease.workload;
         fn is<T: PartialEq>(want: Option<&T>, have: Option<&T>) -> bool {
             want.is_none() || want == have
         }
+        let Self::Where(want) = self else { return true };
+        let workload = &lease.workload;
         is(want.cluster.as_ref(), Some(&workload.cluster))
             && want.owner.as_ref().is_none_or(|owner| lease.owners.iter().any(|o| o == owner))
             && is(want.namespace.as_ref(), Some(&workload.service_account.namespace))
@@ -169,26 +169,25 @@ impl Selector {
     }
 }
 
-/// `all`, or `owner=payments, pod=...`.
+/// `all`, or `owner=payments, pod-uid=...`.
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Where(fields) = self else { return f.write_str("all") };
-        let text = |value: Option<&dyn fmt::Display>, name: &str| value.map(|v| format!("{name}={v}"));
-        fn show<T: fmt::Display>(value: &Option<T>) -> Option<&dyn fmt::Display> {
-            value.as_ref().map(|v| v as &dyn fmt::Display)
+        fn part<T: fmt::Display>(name: &str, value: Option<&T>) -> Option<String> {
+            value.map(|value| format!("{name}={value}"))
         }
+        let Self::Where(fields) = self else { return f.write_str("all") };
         let parts = [
-            text(show(&fields.cluster), "cluster"),
-            text(show(&fields.owner), "owner"),
-            text(show(&fields.namespace), "namespace"),
-            text(show(&fields.service_account), "service-account-uid"),
-            text(show(&fields.pod), "pod-uid"),
-            text(show(&fields.node), "node-uid"),
-            text(show(&fields.grant), "grant"),
-            text(show(&fields.target), "target"),
-            text(show(&fields.key), "key"),
-            text(show(&fields.credential_id), "credential-id"),
-            text(show(&fields.lease), "lease"),
+            part("cluster", fields.cluster.as_ref()),
+            part("owner", fields.owner.as_ref()),
+            part("namespace", fields.namespace.as_ref()),
+            part("service-account-uid", fields.service_account.as_ref()),
+            part("pod-uid", fields.pod.as_ref()),
+            part("node-uid", fields.node.as_ref()),
+            part("grant", fields.grant.as_ref()),
+            part("target", fields.target.as_ref()),
+            part("key", fields.key.as_ref()),
+            part("credential-id", fields.credential_id.as_ref()),
+            part("lease", fields.lease.as_ref()),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }

@@ -6,12 +6,16 @@
 //! server starts its own. The servers end when their [`ControlPlane`] is dropped, and on Linux also when the test process
 //! ends without dropping it (a `static` is never dropped).
 
+mod folder;
 mod keys;
 mod objects;
 mod server;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -19,8 +23,10 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::{Api, Client, Config};
 use serde_json::json;
-use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::runtime::{Handle, Id as RuntimeId};
 
+use folder::Folder;
 use keys::{make_certificates, make_signing_key, public_key, signing_key};
 pub use objects::pod;
 use server::{Server, free_port};
@@ -55,7 +61,6 @@ pub enum SigningKey {
 }
 
 /// A running control plane. Its API server trusts service-account tokens of its own issuer, and one admin token.
-#[derive(Debug)]
 pub struct ControlPlane {
     // Ended in this order; the folder goes last.
     controller_manager: Option<Server>,
@@ -69,7 +74,8 @@ pub struct ControlPlane {
     admin_token: String,
     keys: u16,
     kubeconfigs: AtomicU16,
-    dir: TempDir,
+    clients: Mutex<HashMap<RuntimeId, Client>>,
+    dir: Folder,
 }
 
 impl ControlPlane {
@@ -81,7 +87,7 @@ impl ControlPlane {
         let bin = std::env::var_os("DAYFLY_CLUSTER_BIN").map(PathBuf::from).context(
             "DAYFLY_CLUSTER_BIN is not set: run tests/cluster/build and set it to the folder that it prints (./test does)",
         )?;
-        let dir = tempfile::Builder::new().prefix("dayfly-cluster-").tempdir()?;
+        let dir = Folder::new()?;
         let (port, etcd_port) = (free_port()?, free_port()?);
         let ca_pem = make_certificates(dir.path())?;
         // Random, by way of a fresh key; the loopback is open to every user of the machine.
@@ -93,7 +99,7 @@ impl ControlPlane {
         let mut control_plane = Self {
             controller_manager: None,
             api_server: None,
-            _etcd: start_etcd(&bin, dir.path(), etcd_port)?,
+            _etcd: start_etcd(&bin, dir.path(), etcd_port).await?,
             options,
             bin,
             port,
@@ -102,6 +108,7 @@ impl ControlPlane {
             admin_token,
             keys: 1,
             kubeconfigs: AtomicU16::new(0),
+            clients: Mutex::default(),
             dir,
         };
         control_plane.restart_api_server().await?;
@@ -160,12 +167,17 @@ impl ControlPlane {
         write(self.dir(), &format!("kubeconfig-{number}"), &kubeconfig.to_string())
     }
 
-    /// A client as `admin`. It belongs to the tokio runtime that it was made in, so make one for each test.
+    /// A client as `admin`. It belongs to the tokio runtime that this is called in, and so to one test.
     pub fn client(&self) -> Result<Client> {
-        self.client_for(&self.admin_token)
+        // Kept, because the first request of a connection takes 40 ms: kube does not set TCP_NODELAY.
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match clients.entry(Handle::try_current()?.id()) {
+            Entry::Occupied(kept) => kept.get().clone(),
+            Entry::Vacant(vacant) => vacant.insert(self.client_for(&self.admin_token)?).clone(),
+        })
     }
 
-    /// A client with this bearer token. It belongs to the tokio runtime that it was made in.
+    /// A new client with this bearer token. It belongs to the tokio runtime that this is called in.
     pub fn client_for(&self, token: &str) -> Result<Client> {
         let mut config = Config::new(self.url().parse()?);
         config.root_cert_file = Some(self.dir().join("ca.crt"));
@@ -176,6 +188,7 @@ impl ControlPlane {
     /// Ends the API server as a crash does (SIGKILL), and returns when it is gone. etcd and its data stay.
     pub fn kill_api_server(&mut self) {
         self.api_server = None;
+        self.clients.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Starts the API server again, killed or not, on the same port and data, and returns when it serves.
@@ -264,7 +277,7 @@ impl ControlPlane {
 const AUDIT_POLICY: &str =
     r#"{ "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{ "level": "Metadata" }] }"#;
 
-fn start_etcd(bin: &Path, dir: &Path, port: u16) -> Result<Server> {
+async fn start_etcd(bin: &Path, dir: &Path, port: u16) -> Result<Server> {
     let flags = vec![
         format!("--data-dir={}", dir.join("etcd").display()),
         format!("--listen-client-urls=http://127.0.0.1:{port}"),
@@ -273,7 +286,9 @@ fn start_etcd(bin: &Path, dir: &Path, port: u16) -> Result<Server> {
         "--unsafe-no-fsync".to_owned(),
         "--log-level=warn".to_owned(),
     ];
-    Server::start(bin, dir, "etcd", flags)
+    let mut etcd = Server::start(bin, dir, "etcd", flags)?;
+    etcd.until(async || Ok(TcpStream::connect(("127.0.0.1", port)).await.is_ok())).await?;
+    Ok(etcd)
 }
 
 fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {

@@ -1,0 +1,209 @@
+//! Wire to core and back.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dayfly_core::digest::Digest;
+use dayfly_core::lease::{Confirmation, Lease, LeaseState};
+use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
+use dayfly_core::time::Timestamp;
+use dayfly_core::workload::Workload;
+
+use crate::v1;
+
+/// A field of a request is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct BadField {
+    /// Its path in the request.
+    pub field: &'static str,
+    /// What would be right.
+    pub why: String,
+}
+
+/// A confirmation, if the request has one.
+///
+/// # Errors
+/// Unless it is exactly one thumbprint of 43 characters of base64url.
+pub fn confirmation(wire: Option<&v1::Confirmation>) -> Result<Option<Confirmation>, BadField> {
+    let Some(wire) = wire else { return Ok(None) };
+    let digest = |text: &str, field| {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        let why = "a SHA-256 thumbprint is 43 characters of base64url without padding".to_owned();
+        bytes.map(Digest::from_bytes).ok_or(BadField { field, why })
+    };
+    match &wire.kind {
+        Some(v1::confirmation::Kind::JwkThumbprint(text)) => {
+            digest(text, "confirmation.jwk_thumbprint").map(|digest| Some(Confirmation::Jwk(digest)))
+        }
+        Some(v1::confirmation::Kind::CertificateThumbprint(text)) => {
+            digest(text, "confirmation.certificate_thumbprint")
+                .map(|digest| Some(Confirmation::Certificate(digest)))
+        }
+        None => {
+            Err(BadField { field: "confirmation", why: "set one kind of it, or leave it out".to_owned() })
+        }
+    }
+}
+
+/// A lease with its state, as the API shows it.
+pub fn lease(lease: &Lease, state: LeaseState) -> v1::Lease {
+    let (revoked_by, ended_at) = match state {
+        LeaseState::Active => (String::new(), None),
+        LeaseState::Revoked { by, at } => (by.to_string(), Some(at)),
+        LeaseState::Released { at } | LeaseState::Expired { at } => (String::new(), Some(at)),
+    };
+    v1::Lease {
+        id: lease.id.to_string(),
+        state: lease_state(state).into(),
+        workload: Some(workload(&lease.workload)),
+        owner: lease.owners.namespace.to_string(),
+        narrowed_owner: text(lease.owners.narrowed.as_ref()),
+        target: lease.target.to_string(),
+        grant: lease.grant.to_string(),
+        audience: lease.audience.to_string(),
+        scope: lease.scope.iter().map(ToString::to_string).collect(),
+        issued_at: Some(timestamp(lease.issued_at)),
+        expires_at: Some(timestamp(lease.expires_at)),
+        key_id: lease.key_id.to_string(),
+        confirmation: lease.confirmation.map(|confirmation| {
+            let show = |digest: Digest| URL_SAFE_NO_PAD.encode(digest.as_bytes());
+            v1::Confirmation {
+                kind: Some(match confirmation {
+                    Confirmation::Jwk(digest) => v1::confirmation::Kind::JwkThumbprint(show(digest)),
+                    Confirmation::Certificate(digest) => {
+                        v1::confirmation::Kind::CertificateThumbprint(show(digest))
+                    }
+                }),
+            }
+        }),
+        renews: text(lease.renews.as_ref()),
+        revoked_by,
+        ended_at: ended_at.map(timestamp),
+    }
+}
+
+/// The state's value on the wire.
+pub const fn lease_state(state: LeaseState) -> v1::LeaseState {
+    match state {
+        LeaseState::Active => v1::LeaseState::Active,
+        LeaseState::Released { .. } => v1::LeaseState::Released,
+        LeaseState::Revoked { .. } => v1::LeaseState::Revoked,
+        LeaseState::Expired { .. } => v1::LeaseState::Expired,
+    }
+}
+
+/// A workload, as the API shows it.
+pub fn workload(workload: &Workload) -> v1::Workload {
+    v1::Workload {
+        cluster: workload.cluster.to_string(),
+        namespace: workload.service_account.namespace.to_string(),
+        service_account: workload.service_account.name.to_string(),
+        service_account_uid: workload.service_account.uid.to_string(),
+        pod: text(workload.pod.as_ref().map(|pod| &pod.name)),
+        pod_uid: text(workload.pod.as_ref().map(|pod| &pod.uid)),
+        node: text(workload.node.as_ref().map(|node| &node.name)),
+        node_uid: text(workload.node.as_ref().and_then(|node| node.uid.as_ref())),
+        credential_id: text(workload.credential_id.as_ref()),
+    }
+}
+
+/// A rule, as the API shows it.
+pub fn rule(rule: &Rule) -> v1::Rule {
+    let after = match rule.after {
+        After::Reissue => v1::After::Reissue,
+        After::Hold => v1::After::Hold,
+    };
+    v1::Rule {
+        id: rule.id.to_string(),
+        position: rule.position.number(),
+        selector: Some(selector(&rule.selector)),
+        cut_off: rule.cut_off.to_string(),
+        after: after.into(),
+        written_at: Some(timestamp(rule.written_at)),
+        by: actor_text(&rule.by),
+        reason: rule.reason.clone(),
+        until: Some(timestamp(rule.until)),
+    }
+}
+
+/// A selector, with uids where the request had names.
+pub fn selector(selector: &Selector) -> v1::Selector {
+    let fields = match selector {
+        Selector::All => return v1::Selector { all: true, ..v1::Selector::default() },
+        Selector::Where(fields) => fields.as_ref(),
+    };
+    let Fields {
+        cluster,
+        owner,
+        namespace,
+        service_account,
+        pod,
+        node,
+        grant,
+        target,
+        key,
+        credential_id,
+        lease,
+    } = fields;
+    v1::Selector {
+        all: false,
+        cluster: text(cluster.as_ref()),
+        owner: text(owner.as_ref()),
+        namespace: text(namespace.as_ref()),
+        service_account: text(service_account.as_ref()),
+        pod: text(pod.as_ref()),
+        node_uid: text(node.as_ref()),
+        grant: text(grant.as_ref()),
+        target: text(target.as_ref()),
+        key_id: text(key.as_ref()),
+        credential_id: text(credential_id.as_ref()),
+        lease: text(lease.as_ref()),
+        image_digest: String::new(),
+    }
+}
+
+/// Who wrote something: `username@cluster`.
+pub fn actor_text(actor: &Actor) -> String {
+    actor.to_string()
+}
+
+fn text<T: std::fmt::Display>(value: Option<&T>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
+fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let (secs, millis) = (at.as_millis() / 1000, at.as_millis() % 1000);
+    prost_types::Timestamp {
+        seconds: i64::try_from(secs).unwrap_or(i64::MAX),
+        nanos: i32::try_from(millis * 1_000_000).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dayfly_core::ids::RuleId;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_shows_its_state() {
+        let core = Lease::test(5).narrowed_to("api-team");
+        let at = core.issued_at.plus(std::time::Duration::from_millis(1500));
+        let wire = lease(&core, LeaseState::Revoked { by: RuleId::from_u128(7), at });
+        assert_eq!(wire.state(), v1::LeaseState::Revoked);
+        assert_eq!(wire.revoked_by, RuleId::from_u128(7).to_string());
+        assert_eq!(wire.ended_at.unwrap().nanos, 500_000_000);
+        assert_eq!((wire.owner.as_str(), wire.narrowed_owner.as_str()), ("payments", "api-team"));
+    }
+
+    #[test]
+    fn a_confirmation_is_one_thumbprint() {
+        let digest = Digest::of(b"key");
+        let jkt = |text: String| v1::Confirmation { kind: Some(v1::confirmation::Kind::JwkThumbprint(text)) };
+        let good = jkt(URL_SAFE_NO_PAD.encode(digest.as_bytes()));
+        assert_eq!(confirmation(Some(&good)), Ok(Some(Confirmation::Jwk(digest))));
+        assert!(confirmation(Some(&jkt("short".to_owned()))).is_err());
+        assert!(confirmation(Some(&v1::Confirmation { kind: None })).is_err());
+        assert_eq!(confirmation(None), Ok(None));
+    }
+}

@@ -1,0 +1,267 @@
+//! Public keys as JSON: JWK and JWK Set (RFC 7517).
+
+use base64::Engine as _;
+use dayfly_core::digest::Digest;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::BASE64URL;
+use crate::alg::{Alg, Kind};
+
+/// Keys in a JWK Set.
+pub const MAX_JWKS_KEYS: usize = 64;
+/// A JWK Set's text, in bytes.
+pub const MAX_JWKS_BYTES: usize = 256 * 1024;
+
+/// A public key that verifies signatures (RFC 7517, section 4; RFC 7518, section 6; RFC 8037, section 2). It never
+/// holds a private part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jwk {
+    /// `kid`.
+    pub kid: Option<String>,
+    /// `alg`, or what follows from the key: an RSA key without it is for RS256.
+    pub alg: Alg,
+    pub(crate) material: Material,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Material {
+    /// On P-256 or P-384, as [`Jwk::alg`] says.
+    Ec {
+        x: Vec<u8>,
+        y: Vec<u8>,
+    },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
+    Ed25519 {
+        x: Vec<u8>,
+    },
+}
+
+/// A JWK's members as they are written: in this order.
+#[derive(Serialize, Deserialize, Default)]
+struct Members {
+    kty: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crv: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    x: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    y: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    e: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alg: Option<String>,
+    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
+    key_use: Option<String>,
+    #[serde(skip_serializing)]
+    key_ops: Option<Vec<String>>,
+}
+
+impl Jwk {
+    /// Reads one JWK. Unknown members are ignored, a private part with them.
+    ///
+    /// # Errors
+    /// When it is no JWK, or not of a kind that verifies here.
+    pub fn parse(json: &[u8]) -> Result<Self, JwkError> {
+        if json.len() > MAX_JWKS_BYTES {
+            return Err(JwkError::Malformed);
+        }
+        let value = serde_json::from_slice(json).map_err(|_| JwkError::Malformed)?;
+        Self::from_value(value)
+    }
+
+    /// A key on P-256 from its uncompressed point (SEC 1, section 2.3.3).
+    pub(crate) fn p256(point: &[u8]) -> Option<Self> {
+        let (x, y) = point.strip_prefix(&[4])?.split_at_checked(32)?;
+        let material = Material::Ec { x: x.to_vec(), y: y.to_vec() };
+        let key = Self { kid: None, alg: Alg::Es256, material };
+        Some(Self { kid: Some(BASE64URL.encode(key.thumbprint().as_bytes())), ..key })
+    }
+
+    fn from_value(value: Value) -> Result<Self, JwkError> {
+        let members: Members = serde_json::from_value(value).map_err(|_| JwkError::Malformed)?;
+        let verifies = |ops: &Vec<String>| ops.iter().any(|op| op == "verify");
+        if members.key_use.as_deref().is_some_and(|key_use| key_use != "sig")
+            || !members.key_ops.as_ref().is_none_or(verifies)
+        {
+            return Err(JwkError::NotForSignatures);
+        }
+        let (implied, material) = match (members.kty.as_str(), members.crv.as_deref()) {
+            ("RSA", _) => (Alg::Rs256, rsa(&members)?),
+            ("EC", Some("P-256")) => (Alg::Es256, point(&members, 32)?),
+            ("EC", Some("P-384")) => (Alg::Es384, point(&members, 48)?),
+            ("OKP", Some("Ed25519")) => {
+                (Alg::EdDsa, Material::Ed25519 { x: part(members.x.as_ref(), Some(32))? })
+            }
+            _ => return Err(JwkError::Unsupported),
+        };
+        let alg = match &members.alg {
+            Some(alg) => alg.parse().map_err(|_| JwkError::Unsupported)?,
+            None => implied,
+        };
+        if alg.kind() != implied.kind() {
+            return Err(JwkError::Mismatch);
+        }
+        Ok(Self { kid: members.kid, alg, material })
+    }
+
+    /// The SHA-256 thumbprint (RFC 7638, section 3; RFC 8037, section 2 for Ed25519).
+    pub fn thumbprint(&self) -> Digest {
+        let encode = |part: &[u8]| BASE64URL.encode(part);
+        Digest::of(
+            match &self.material {
+                Material::Ec { x, y } => {
+                    let (crv, x, y) = (self.curve(), encode(x), encode(y));
+                    format!(r#"{{"crv":"{crv}","kty":"EC","x":"{x}","y":"{y}"}}"#)
+                }
+                Material::Rsa { n, e } => {
+                    format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, encode(e), encode(n))
+                }
+                Material::Ed25519 { x } => {
+                    format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, encode(x))
+                }
+            }
+            .as_bytes(),
+        )
+    }
+
+    /// The key as JSON, with `alg` and `"use":"sig"`.
+    pub fn to_json(&self) -> String {
+        // Text members only: nothing of this can fail to be written.
+        serde_json::to_string(&self.members()).unwrap_or_default()
+    }
+
+    fn members(&self) -> Members {
+        let encode = |part: &[u8]| Some(BASE64URL.encode(part));
+        let common = Members {
+            kid: self.kid.clone(),
+            alg: Some(self.alg.name().to_owned()),
+            key_use: Some("sig".to_owned()),
+            ..Members::default()
+        };
+        match &self.material {
+            Material::Ec { x, y } => Members {
+                kty: "EC".to_owned(),
+                crv: Some(self.curve().to_owned()),
+                x: encode(x),
+                y: encode(y),
+                ..common
+            },
+            Material::Rsa { n, e } => Members { kty: "RSA".to_owned(), n: encode(n), e: encode(e), ..common },
+            Material::Ed25519 { x } => {
+                Members { kty: "OKP".to_owned(), crv: Some("Ed25519".to_owned()), x: encode(x), ..common }
+            }
+        }
+    }
+
+    fn curve(&self) -> &'static str {
+        if self.alg.kind() == Kind::P384 { "P-384" } else { "P-256" }
+    }
+}
+
+impl Serialize for Jwk {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.members().serialize(serializer)
+    }
+}
+
+fn point(members: &Members, size: usize) -> Result<Material, JwkError> {
+    Ok(Material::Ec { x: part(members.x.as_ref(), Some(size))?, y: part(members.y.as_ref(), Some(size))? })
+}
+
+/// RSA of 2048 to 8192 bits, as ring takes it; integers without leading zeros (RFC 7518, section 6.3.1).
+fn rsa(members: &Members) -> Result<Material, JwkError> {
+    let integer = |value: Option<&String>| -> Result<Vec<u8>, JwkError> {
+        let bytes = part(value, None)?;
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        Ok(bytes.into_iter().skip(zeros).collect())
+    };
+    let (n, e) = (integer(members.n.as_ref())?, integer(members.e.as_ref())?);
+    let top_bit = n.first().is_some_and(|byte| byte & 0x80 != 0);
+    let long_enough = n.len() > 256 || (n.len() == 256 && top_bit);
+    if !long_enough || n.len() > 1024 || e.is_empty() || e.len() > 5 {
+        return Err(JwkError::Unsupported);
+    }
+    Ok(Material::Rsa { n, e })
+}
+
+fn part(value: Option<&String>, size: Option<usize>) -> Result<Vec<u8>, JwkError> {
+    let bytes = BASE64URL.decode(value.ok_or(JwkError::Malformed)?).map_err(|_| JwkError::Malformed)?;
+    if size.is_some_and(|size| bytes.len() != size) { Err(JwkError::Malformed) } else { Ok(bytes) }
+}
+
+/// A JWK cannot be used here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JwkError {
+    /// Not a JWK, or a member is missing or malformed.
+    #[error("the key is not a JWK (RFC 7517), or a part of it is missing or malformed")]
+    Malformed,
+    /// Of a kind, curve, size or algorithm that does not verify here.
+    #[error("the key is not RSA of 2048 to 8192 bits, EC on P-256 or P-384, or Ed25519")]
+    Unsupported,
+    /// Its `alg` is not of its kind.
+    #[error("the key's alg does not fit its kty or crv")]
+    Mismatch,
+    /// Its `use` or `key_ops` say that it does not verify signatures.
+    #[error("the key's use or key_ops say that it is not for signatures")]
+    NotForSignatures,
+}
+
+/// A JWK Set (RFC 7517, section 5): the keys in it that verify here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JwkSet {
+    /// The keys that verify here.
+    pub keys: Vec<Jwk>,
+    /// How many others there were: of unknown kinds, for encryption, malformed (section 5 says to ignore them).
+    pub skipped: usize,
+}
+
+impl JwkSet {
+    /// Reads a JWK Set as Kubernetes and others serve it; keys that cannot be used are skipped.
+    ///
+    /// # Errors
+    /// When it is no JWK Set, or larger than [`MAX_JWKS_BYTES`] or [`MAX_JWKS_KEYS`].
+    pub fn parse(json: &[u8]) -> Result<Self, JwksError> {
+        #[derive(Deserialize)]
+        struct Set {
+            keys: Vec<Value>,
+        }
+        if json.len() > MAX_JWKS_BYTES {
+            return Err(JwksError::TooLarge);
+        }
+        let set: Set = serde_json::from_slice(json).map_err(|_| JwksError::Malformed)?;
+        let all = set.keys.len();
+        if all > MAX_JWKS_KEYS {
+            return Err(JwksError::TooMany(all));
+        }
+        let keys: Vec<Jwk> = set.keys.into_iter().filter_map(|key| Jwk::from_value(key).ok()).collect();
+        Ok(Self { skipped: all - keys.len(), keys })
+    }
+
+    /// The set as JSON: `{"keys":[...]}`.
+    pub fn to_json(&self) -> String {
+        let keys: Vec<String> = self.keys.iter().map(Jwk::to_json).collect();
+        format!(r#"{{"keys":[{}]}}"#, keys.join(","))
+    }
+}
+
+/// A JWK Set was refused as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JwksError {
+    /// Not `{"keys":[...]}`.
+    #[error("the key set is not a JWK Set (RFC 7517)")]
+    Malformed,
+    /// Larger than [`MAX_JWKS_BYTES`].
+    #[error("the key set is larger than {MAX_JWKS_BYTES} bytes")]
+    TooLarge,
+    /// More keys than [`MAX_JWKS_KEYS`].
+    #[error("the key set has {0} keys, more than {MAX_JWKS_KEYS}")]
+    TooMany(usize),
+}

@@ -1,0 +1,175 @@
+//! Good reviews, kept for seconds.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dayfly_core::digest::Digest;
+use dayfly_core::ids::Uid;
+use dayfly_core::workload::Identity;
+
+/// Reviews kept for one cluster, and objects known to be gone.
+const ENTRIES: usize = 100_000;
+
+/// Good reviews by the digest of audience and token, the token itself is never kept.
+///
+/// A review ends with its time, or with its pod or service account. What is gone is remembered for longer than any
+/// review that may still be under way or kept: uids never come back.
+pub(crate) struct ReviewCache {
+    ttl: Duration,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    reviews: Aged<Digest, Review>,
+    gone: Aged<Uid, ()>,
+}
+
+struct Review {
+    identity: Arc<Identity>,
+    until: Duration,
+    objects: [Option<Uid>; 2],
+}
+
+impl ReviewCache {
+    /// An empty cache that keeps a review no longer than `ttl`.
+    pub(crate) fn new(ttl: Duration) -> Self {
+        Self { ttl, held: Mutex::default() }
+    }
+
+    /// What was reviewed; `now` is the monotonic clock, here and below.
+    pub(crate) fn get(&self, key: &Digest, now: Duration) -> Option<Arc<Identity>> {
+        let held = self.held();
+        let review = held.reviews.get(key)?;
+        (now < review.until && !held.any_gone(review.objects)).then(|| Arc::clone(&review.identity))
+    }
+
+    /// Keeps a good review that was asked for at `asked`, of a token with `life` to go then.
+    pub(crate) fn put(&self, key: Digest, identity: &Arc<Identity>, asked: Duration, life: Duration) {
+        let objects = [
+            identity.pod().map(|pod| pod.uid),
+            identity.service_account().map(|service_account| service_account.uid),
+        ];
+        let until = asked + self.ttl.min(life);
+        let mut held = self.held();
+        if until > asked && !held.any_gone(objects) {
+            held.reviews.forget_before(asked.saturating_sub(self.ttl));
+            held.reviews.put(key, Review { identity: Arc::clone(identity), until, objects }, asked);
+        }
+    }
+
+    /// A pod or service account is gone: nothing that was said of it counts any more.
+    pub(crate) fn gone(&self, uid: Uid, now: Duration) {
+        let mut held = self.held();
+        held.gone.forget_before(now.saturating_sub(self.ttl + Duration::from_secs(30)));
+        held.gone.put(uid, (), now);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn any_gone(&self, objects: [Option<Uid>; 2]) -> bool {
+        objects.iter().flatten().any(|uid| self.gone.get(uid).is_some())
+    }
+}
+
+/// A bounded map that forgets the oldest first.
+struct Aged<K, V> {
+    entries: HashMap<K, (u64, V)>,
+    order: VecDeque<(Duration, u64, K)>,
+    serial: u64,
+}
+
+impl<K, V> Default for Aged<K, V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new(), serial: 0 }
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Copy, V> Aged<K, V> {
+    fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key).map(|(_, value)| value)
+    }
+
+    fn put(&mut self, key: K, value: V, now: Duration) {
+        // The order may hold an entry twice, where it was replaced: it is what is bounded.
+        if self.order.len() >= ENTRIES {
+            self.forget_oldest();
+        }
+        self.serial += 1;
+        self.entries.insert(key, (self.serial, value));
+        self.order.push_back((now, self.serial, key));
+    }
+
+    fn forget_before(&mut self, time: Duration) {
+        while self.order.front().is_some_and(|(put, _, _)| *put < time) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((_, serial, key)) = self.order.pop_front() else { return };
+        if self.entries.get(&key).is_some_and(|(newest, _)| *newest == serial) {
+            self.entries.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::identity;
+
+    const TTL: Duration = Duration::from_secs(10);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn key(n: usize) -> Digest {
+        Digest::of(&n.to_be_bytes())
+    }
+
+    fn at(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn a_review_is_kept_until_its_time_or_the_tokens_end() {
+        let cache = ReviewCache::new(TTL);
+        let identity = Arc::new(identity(1, 2));
+        cache.put(key(1), &identity, at(100), HOUR);
+        cache.put(key(2), &identity, at(100), at(3));
+        cache.put(key(3), &identity, at(100), Duration::ZERO);
+        assert!(cache.get(&key(1), at(109)).is_some() && cache.get(&key(1), at(110)).is_none());
+        assert!(cache.get(&key(2), at(102)).is_some() && cache.get(&key(2), at(103)).is_none());
+        assert!(cache.get(&key(3), at(100)).is_none());
+    }
+
+    #[test]
+    fn nothing_said_of_what_is_gone_counts_before_or_after() {
+        let cache = ReviewCache::new(TTL);
+        cache.put(key(1), &Arc::new(identity(1, 2)), at(100), HOUR);
+        cache.put(key(2), &Arc::new(identity(3, 2)), at(100), HOUR);
+        cache.gone(Uid::from_u128(1), at(101));
+        assert!(cache.get(&key(1), at(101)).is_none() && cache.get(&key(2), at(101)).is_some());
+        cache.put(key(1), &Arc::new(identity(1, 2)), at(101), HOUR);
+        assert!(cache.get(&key(1), at(101)).is_none(), "a review that was under way is not kept");
+        cache.gone(Uid::from_u128(2), at(102));
+        assert!(cache.get(&key(2), at(102)).is_none(), "the service account went");
+    }
+
+    #[test]
+    fn the_oldest_is_evicted() {
+        let cache = ReviewCache::new(TTL);
+        let identity = Arc::new(identity(1, 2));
+        for n in 0..=ENTRIES {
+            cache.put(key(n), &identity, at(100), HOUR);
+        }
+        assert_eq!(cache.held().reviews.entries.len(), ENTRIES);
+        assert!(cache.get(&key(0), at(100)).is_none() && cache.get(&key(1), at(100)).is_some());
+        cache.put(key(0), &identity, at(200), HOUR);
+        assert_eq!(cache.held().reviews.entries.len(), 1, "what is past its time goes too");
+    }
+}

@@ -1,0 +1,96 @@
+//! The keys of a cluster's service-account tokens, as its API server publishes them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use dayfly_core::ports::BoxFuture;
+use dayfly_jose::KeySet;
+
+use crate::api::{ApiServer, CallError};
+use crate::coalesce::Coalesce;
+
+const WHAT: &str = "get /openid/v1/jwks (ClusterRole system:service-account-issuer-discovery)";
+const PATH: &str = "/openid/v1/jwks";
+/// Unknown keys make no more than one fetch in this time, since anyone can name one.
+const EVERY: Duration = Duration::from_secs(10);
+/// How soon a failed fetch may be tried again.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// The key set, fetched at start and when a token names a key that is not in it.
+pub(crate) struct ClusterKeys {
+    api: Arc<ApiServer>,
+    timeout: Duration,
+    state: Arc<State>,
+    fetches: Coalesce<(), Result<(), CallError>>,
+}
+
+#[derive(Default)]
+struct State {
+    keys: ArcSwapOption<KeySet>,
+    last: Mutex<Option<Attempt>>,
+}
+
+#[derive(Clone)]
+struct Attempt {
+    at: Duration,
+    failed: Option<CallError>,
+}
+
+impl ClusterKeys {
+    /// No keys yet; a fetch may take `timeout`.
+    pub(crate) fn new(api: Arc<ApiServer>, timeout: Duration) -> Self {
+        Self { api, timeout, state: Arc::default(), fetches: Coalesce::new() }
+    }
+
+    /// The newest set there is, fetched anew if `kid` is not in the one at hand and the last fetch is long enough ago.
+    ///
+    /// # Errors
+    /// When the set was to be fetched and could not be.
+    pub(crate) async fn set_for(&self, kid: Option<&str>) -> Result<Arc<KeySet>, CallError> {
+        let held = self.state.keys.load_full();
+        if let Some(set) = held.filter(|set| kid.is_none_or(|kid| set.has(kid))) {
+            return Ok(set);
+        }
+        match self.fetches.join_or((), || self.fetch_if_due()) {
+            Some(fetch) => fetch.await?,
+            None => self.state.last_failure()?,
+        }
+        // Nothing fetched, and no failure to tell of: the first fetch was given up by all who waited for it.
+        self.state.keys.load_full().ok_or(CallError::Busy)
+    }
+
+    fn fetch_if_due(&self) -> Option<BoxFuture<'static, Result<(), CallError>>> {
+        let now = self.api.clock.monotonic();
+        let mut last = self.state.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.as_ref().is_none_or(|last| {
+            now.saturating_sub(last.at) >= if last.failed.is_some() { AFTER_FAILURE } else { EVERY }
+        });
+        if !due {
+            return None;
+        }
+        // Counted as failed until it has succeeded: also if all who wait give up.
+        *last = Some(Attempt { at: now, failed: Some(CallError::Timeout(self.timeout)) });
+        let (api, state, timeout) = (Arc::clone(&self.api), Arc::clone(&self.state), self.timeout);
+        Some(Box::pin(async move {
+            let fetched = fetch(&api, timeout).await;
+            let failed = fetched.as_ref().err().cloned();
+            *state.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Attempt { at: now, failed });
+            fetched.map(|set| state.keys.store(Some(Arc::new(set))))
+        }))
+    }
+}
+
+impl State {
+    fn last_failure(&self) -> Result<(), CallError> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().and_then(|last| last.failed.clone()).map_or(Ok(()), Err)
+    }
+}
+
+async fn fetch(api: &ApiServer, timeout: Duration) -> Result<KeySet, CallError> {
+    let body = api.get(WHAT, PATH, timeout).await?;
+    let set = KeySet::parse(&body).map_err(|error| CallError::Unreachable(error.to_string()))?;
+    tracing::info!(cluster = %api.cluster, keys = set.len(), "read the cluster's token keys");
+    Ok(set)
+}

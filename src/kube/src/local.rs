@@ -1,0 +1,109 @@
+//! What can be said of a token without a TokenReview: cheap refusals, and the audiences that a TokenReview does not tell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_core::ids::Audience;
+use dayfly_core::ports::{Clock, InvalidToken, ReviewError};
+use dayfly_core::time::Timestamp;
+use dayfly_jose::{BadTime, Claims, Policy, Times, VerifyError, peek, verify};
+
+use crate::config::Audiences;
+use crate::keys::ClusterKeys;
+
+/// The local check of one cluster's tokens.
+///
+/// Its claims count even where no signature is checked: the TokenReview that follows vouches for the same token.
+pub(crate) struct LocalCheck {
+    pub(crate) issuer: String,
+    pub(crate) audiences: Audiences,
+    pub(crate) api_audiences: Vec<String>,
+    pub(crate) leeway: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// None where the cluster hides keys: then signatures are left to the API server.
+    pub(crate) keys: Option<Arc<ClusterKeys>>,
+}
+
+impl LocalCheck {
+    /// Whether the token may be good for `audience`; when it ends.
+    pub(crate) async fn check(&self, token: &str, audience: &Audience) -> Result<Timestamp, ReviewError> {
+        let peek = peek(token).map_err(|shape| invalid(InvalidToken::Malformed, shape))?;
+        self.origin(&peek.claims)?;
+        Times { leeway: self.leeway }.check(&peek.claims, self.clock.now()).map_err(bad_time)?;
+        self.audience(&peek.claims, audience)?;
+        if let Some(keys) = &self.keys {
+            let set = keys.set_for(peek.header.kid.as_deref()).await?;
+            verify(token, &set, Policy::kubernetes()).map_err(bad_signature)?;
+        }
+        peek.claims.expires_at.ok_or_else(legacy)
+    }
+
+    fn origin(&self, claims: &Claims) -> Result<(), ReviewError> {
+        let of_secret = claims.all.contains_key("kubernetes.io/serviceaccount/secret.name");
+        match claims.issuer.as_deref() {
+            Some("kubernetes/serviceaccount") => Err(legacy()),
+            Some(issuer) if issuer == self.issuer => {
+                let endless = claims.expires_at.is_none() || claims.audiences.is_empty();
+                if of_secret || endless { Err(legacy()) } else { Ok(()) }
+            }
+            _ => Err(invalid(
+                InvalidToken::UnknownIssuer,
+                format!("the token is not of this cluster, whose issuer is {}", self.issuer),
+            )),
+        }
+    }
+
+    /// Exactly the one audience: whoever else a token is for could bring it here, and we could take it there.
+    fn audience(&self, claims: &Claims, audience: &Audience) -> Result<(), ReviewError> {
+        if claims.is_only_for(audience.as_str()) {
+            return Ok(());
+        }
+        let has = |wanted: &str| claims.audiences.iter().any(|audience| audience == wanted);
+        let message = if self.api_audiences.iter().any(|api| has(api)) {
+            format!(
+                "the token is good for the API server itself, which Dayfly never takes: project one for the audience {audience} alone"
+            )
+        } else if let Some(other) = self.audiences.all().into_iter().find(|o| *o != audience && has(o.as_str())) {
+            format!("the token is for Dayfly's audience {other}, this call takes {audience} alone")
+        } else if has(audience.as_str()) {
+            format!("the token has other audiences too: it must be for {audience} alone")
+        } else {
+            format!("the token is for another audience: it must be for {audience}")
+        };
+        Err(invalid(InvalidToken::WrongAudience, message))
+    }
+
+    /// A legacy token's replacement, as its holder writes it.
+    pub(crate) fn replacement(audience: &str) -> String {
+        format!(
+            "legacy service-account tokens are refused: use a projected volume (projected.sources.serviceAccountToken \
+             with audience: {audience}), whose tokens expire and are bound to their pod"
+        )
+    }
+}
+
+fn legacy() -> ReviewError {
+    invalid(InvalidToken::Legacy, "")
+}
+
+fn bad_time(error: BadTime) -> ReviewError {
+    match error {
+        BadTime::NoExpiry => legacy(),
+        BadTime::Expired { .. } => invalid(InvalidToken::Expired, error),
+        BadTime::NotYetValid { .. } => invalid(InvalidToken::NotYetValid, error),
+    }
+}
+
+fn bad_signature(error: VerifyError) -> ReviewError {
+    let kind = match error {
+        VerifyError::Shape(_) | VerifyError::Typ(_) => InvalidToken::Malformed,
+        VerifyError::NoKid | VerifyError::UnknownKey | VerifyError::Algorithm | VerifyError::Signature => {
+            InvalidToken::BadSignature
+        }
+    };
+    invalid(kind, error)
+}
+
+fn invalid(kind: InvalidToken, message: impl ToString) -> ReviewError {
+    ReviewError::Invalid { kind, message: message.to_string() }
+}

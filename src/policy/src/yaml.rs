@@ -1,0 +1,179 @@
+//! YAML documents with locations. A file is split at its document markers, so that a document that is not even YAML
+//! does not take the others with it.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
+use serde_saphyr::{Location, Options, Spanned};
+
+use crate::spec::Step;
+
+/// One document of a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Document<'a> {
+    text: &'a str,
+    /// Lines of the file before it.
+    lines_before: u64,
+}
+
+/// A place in a file, both from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
+}
+
+/// A document is not what it should be.
+#[derive(Debug)]
+pub(crate) struct BadDocument {
+    pub(crate) place: Place,
+    pub(crate) message: String,
+}
+
+/// A file's documents that hold more than comments. A line that begins with `---` ends a document wherever it stands
+/// (YAML 1.2.2, section 9.1.2: such a line can be inside no scalar).
+pub(crate) fn documents(text: &str) -> Vec<Document<'_>> {
+    let mut documents = Vec::new();
+    let (mut start, mut start_line) = (0, 0);
+    let mut at = 0;
+    for (number, line) in (0u64..).zip(text.split_inclusive('\n')) {
+        if is_marker(line) {
+            let part = text.get(start..at).unwrap_or_default();
+            documents.push(Document { text: part, lines_before: start_line });
+            // The marker's own line may hold content (`--- {a: b}`): it stays with what follows.
+            (start, start_line) = (at, number);
+        }
+        at += line.len();
+    }
+    documents.push(Document { text: text.get(start..).unwrap_or_default(), lines_before: start_line });
+    documents.retain(|document| !document.is_blank());
+    documents
+}
+
+fn is_marker(line: &str) -> bool {
+    line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}
+
+impl Document<'_> {
+    fn is_blank(&self) -> bool {
+        self.text.lines().all(|line| {
+            let line = line.strip_prefix("---").unwrap_or(line).trim();
+            line.is_empty() || line.starts_with('#')
+        })
+    }
+
+    /// The document as a `T`.
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, BadDocument> {
+        serde_saphyr::from_str_with_options(self.text, options()).map_err(|error| {
+            let place = error.location().map_or(self.start(), |location| self.place(location));
+            BadDocument { place, message: message_of(&error) }
+        })
+    }
+
+    /// Where it begins.
+    pub(crate) fn start(&self) -> Place {
+        Place { line: self.lines_before + 1, column: 1 }
+    }
+
+    /// Where the value at the end of this path is, or the nearest there is on the way to it.
+    pub(crate) fn find(&self, path: &[Step]) -> Place {
+        let Ok(root) = serde_saphyr::from_str_with_options::<Node>(self.text, options()) else {
+            return self.start();
+        };
+        let (mut node, mut found) = (&root, None);
+        for step in path {
+            let next = match (node, step) {
+                (Node::Map(entries), Step::Key(key)) => {
+                    entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+                }
+                (Node::List(items), Step::Index(index)) => items.get(*index),
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            found = Some(next.referenced);
+            node = &next.value;
+        }
+        found.map_or(self.start(), |location| self.place(location))
+    }
+
+    fn place(&self, location: Location) -> Place {
+        Place { line: self.lines_before + location.line().max(1), column: location.column().max(1) }
+    }
+}
+
+/// Strict: no duplicate keys, no merge keys, `true` and `false` only, no aliases that multiply.
+fn options() -> Options {
+    serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::Error,
+        merge_keys: MergeKeyPolicy::Error,
+        strict_booleans: true,
+        no_schema: true,
+        with_snippet: false,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 10_000 },
+    }
+}
+
+/// The error without its location, which is told apart from it.
+fn message_of(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let text = text.split('\n').next().unwrap_or_default();
+    match text.rsplit_once(" at line ") {
+        Some((message, _)) => message.to_owned(),
+        None => text.to_owned(),
+    }
+}
+
+/// Any YAML, with where each value is.
+enum Node {
+    Map(Vec<(String, Spanned<Node>)>),
+    List(Vec<Spanned<Node>>),
+    Scalar,
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NodeVisitor;
+        impl<'de> Visitor<'de> for NodeVisitor {
+            type Value = Node;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Node::Map(entries))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(Node::List(items))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
+                Ok(Node::Scalar)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+                Ok(Node::Scalar)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
+                Ok(Node::Scalar)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+                Ok(Node::Scalar)
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Node, E> {
+                Ok(Node::Scalar)
+            }
+            fn visit_unit<E>(self) -> Result<Node, E> {
+                Ok(Node::Scalar)
+            }
+        }
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
