@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +50,7 @@ fn error_reference() -> Vec<u8> {
         {
             let whole = comment.join(" ");
             if let Some((code, meaning)) = whole.split_once(". ") {
-                rows.push_str(&format!("| `{name}` | `{code}` | {meaning} |\n"));
+                writeln!(rows, "| `{name}` | `{code}` | {meaning} |").unwrap();
             }
             comment.clear();
         } else {

@@ -63,7 +63,9 @@ impl Access {
             rows.iter().find(|row| asked.group == GROUP && row.is_for(spec) && row.covers(asked))
         });
         match allowed {
-            Some(row) => json!({"allowed": true, "reason": format!("allowed to \"{}\" by the stand-in", row.who)}),
+            Some(row) => {
+                json!({"allowed": true, "reason": format!("allowed to \"{}\" by the stand-in", row.who)})
+            }
             None => json!({"allowed": false}),
         }
     }

@@ -40,11 +40,7 @@ pub(crate) fn named(kind: Kind, namespace: &str, suffix: &str, object: &mut Valu
 }
 
 /// Fills in what the cluster gives a new object. A pod runs at once: there is neither a scheduler nor a kubelet to wait for.
-pub(crate) fn complete(
-    key: &Key,
-    object: &mut Value,
-    exists: &dyn Fn(&Key) -> bool,
-) -> Result<(), Refusal> {
+pub(crate) fn complete(key: &Key, object: &mut Value, exists: &dyn Fn(&Key) -> bool) -> Result<(), Refusal> {
     match key.kind {
         Kind::ServiceAccount => Ok(()),
         Kind::Namespace => {
@@ -87,7 +83,8 @@ pub(crate) fn updated(key: &Key, before: &Value, after: &mut Value, status: bool
     metadata(after)?;
     let version = text(after, "/metadata/resourceVersion");
     if !version.is_empty() && version != text(before, "/metadata/resourceVersion") {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         return Err(Refusal::conflict(key, why));
     }
     if status {
@@ -114,7 +111,7 @@ pub(crate) fn updated(key: &Key, before: &Value, after: &mut Value, status: bool
 }
 
 fn complete_pod(key: &Key, object: &mut Value, exists: &dyn Fn(&Key) -> bool) -> Result<(), Refusal> {
-    if !object.pointer("/spec/containers").and_then(Value::as_array).is_some_and(|them| !them.is_empty()) {
+    if object.pointer("/spec/containers").and_then(Value::as_array).is_none_or(Vec::is_empty) {
         return Err(Refusal::invalid("Pod", &key.name, "spec.containers", "Required value"));
     }
     let account = match text(object, "/spec/serviceAccountName") {

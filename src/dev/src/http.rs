@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -53,10 +54,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(reviews::token_review))
         .route("/apis/authorization.k8s.io/v1/subjectaccessreviews", post(reviews::subject_access_review))
         .route("/api/v1/{plural}", get(resources::list_all).post(resources::create_namespace))
-        .route("/api/v1/namespaces/{name}", resources::namespace_methods())
+        .route("/api/v1/namespaces/{name}", resources::object_methods())
         .route("/api/v1/namespaces/{namespace}/{plural}", get(resources::list).post(resources::create))
         .route("/api/v1/namespaces/{namespace}/{plural}/{name}", resources::object_methods())
-        .route("/api/v1/namespaces/{namespace}/pods/{name}/status", resources::status_methods())
+        .route("/api/v1/namespaces/{namespace}/pods/{name}/status", resources::object_methods())
         .route("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", post(reviews::token_request))
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed)
@@ -67,7 +68,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 
 /// Everything but discovery needs one of the stand-in's own tokens; a service account's will not do.
 async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let header = request.headers().get(AUTHORIZATION).map(http_bytes).unwrap_or_default();
+    let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let token = header.strip_prefix(b"Bearer ").unwrap_or_default();
     if app.callers.contains(&Digest::of(token)) {
         next.run(request).await
@@ -86,9 +87,6 @@ async fn method_not_allowed() -> Refusal {
 
 /// The body as JSON.
 fn parse(body: &[u8]) -> Result<Value, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::bad_request(format!("the body is not JSON: {error}")))
-}
-
-fn http_bytes(value: &axum::http::HeaderValue) -> &[u8] {
-    value.as_bytes()
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal::bad_request(format!("the body is not JSON: {error}")))
 }

@@ -128,19 +128,19 @@ impl Issuer {
     }
 
     fn check(&self, objects: &Objects, spec: &TokenReviewSpec) -> Result<(Vec<String>, Value), String> {
-        let claims = self.keys.verify(&spec.token).ok_or("square/go-jose: error in cryptographic primitive")?;
+        let claims =
+            self.keys.verify(&spec.token).ok_or("square/go-jose: error in cryptographic primitive")?;
         if text(&claims, "/iss") != self.name {
             return Err(format!("unknown issuer {:?}", text(&claims, "/iss")));
         }
         let now = objects.now().as_secs();
-        if !claims["exp"].as_u64().is_some_and(|end| now < end) {
+        if claims["exp"].as_u64().is_none_or(|end| now >= end) {
             return Err("service account token has expired".to_owned());
         }
         if claims["nbf"].as_u64().is_some_and(|start| now < start) {
             return Err("service account token is not valid yet".to_owned());
         }
-        let asked =
-            if spec.audiences.is_empty() { vec![self.name.clone()] } else { spec.audiences.clone() };
+        let asked = if spec.audiences.is_empty() { vec![self.name.clone()] } else { spec.audiences.clone() };
         let given: Vec<&str> =
             claims["aud"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let shared: Vec<String> = asked.iter().filter(|it| given.contains(&it.as_str())).cloned().collect();
@@ -152,7 +152,11 @@ impl Issuer {
 }
 
 /// The pod that a TokenRequest names, if it is that service account's.
-fn bound_pod(objects: &Objects, account: &Key, bound: &BoundObject) -> Result<std::sync::Arc<Value>, Refusal> {
+fn bound_pod(
+    objects: &Objects,
+    account: &Key,
+    bound: &BoundObject,
+) -> Result<std::sync::Arc<Value>, Refusal> {
     if bound.kind != "Pod" {
         let why = format!("cannot bind token to object of type {}: the stand-in knows Pod", bound.kind);
         return Err(Refusal::bad_request(why));

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(claims.issued_at, Some(Timestamp::from_secs(1)));
         assert_eq!(claims.all["x"]["y"], 1);
         assert!(!claims.is_only_for("a"));
-        assert!(super::Claims::parse(br#"{"aud":"a"}"#).unwrap().is_only_for("a"));
+        assert!(Claims::parse(br#"{"aud":"a"}"#).unwrap().is_only_for("a"));
     }
 
     #[test]

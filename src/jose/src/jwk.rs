@@ -265,3 +265,76 @@ pub enum JwksError {
     #[error("the key set has {0} keys, more than {MAX_JWKS_KEYS}")]
     TooMany(usize),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7638, section 3.1.
+    const RFC_7638: &str = r#"{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256","kid":"2011-04-29"}"#;
+    /// RFC 8037, appendix A.2.
+    const RFC_8037: &str =
+        r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    /// RFC 7517, appendix A.1; `use` is `enc` there.
+    const RFC_7517: &str = r#"{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","use":"USE","kid":"1"}"#;
+
+    fn thumbprint(json: &str) -> String {
+        BASE64URL.encode(Jwk::parse(json.as_bytes()).unwrap().thumbprint().as_bytes())
+    }
+
+    #[test]
+    fn thumbprints_are_those_of_the_rfcs() {
+        assert_eq!(thumbprint(RFC_7638), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        assert_eq!(thumbprint(RFC_8037), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+
+    #[test]
+    fn alg_follows_from_the_key() {
+        let parse = |json: &str| Jwk::parse(json.as_bytes()).map(|key| key.alg);
+        let ec = RFC_7517.replace("USE", "sig");
+        assert_eq!(parse(&ec), Ok(Alg::Es256));
+        assert_eq!(parse(RFC_8037), Ok(Alg::EdDsa));
+        assert_eq!(parse(&RFC_7638.replace(r#""alg":"RS256","#, "")), Ok(Alg::Rs256));
+        assert_eq!(parse(&RFC_7638.replace("RS256", "PS512")), Ok(Alg::Ps512));
+        assert_eq!(parse(&RFC_7638.replace("RS256", "HS256")), Err(JwkError::Unsupported));
+        assert_eq!(parse(&RFC_7638.replace("RS256", "ES256")), Err(JwkError::Mismatch));
+        assert_eq!(parse(&ec.replace(r#""kid""#, r#""alg":"ES384","kid""#)), Err(JwkError::Mismatch));
+        assert_eq!(parse(&ec.replace("P-256", "P-384")), Err(JwkError::Malformed));
+        assert_eq!(parse(&ec.replace("P-256", "P-521")), Err(JwkError::Unsupported));
+        assert_eq!(parse(&RFC_7517.replace("USE", "enc")), Err(JwkError::NotForSignatures));
+        assert_eq!(
+            parse(&ec.replace(r#""kid""#, r#""key_ops":["sign"],"kid""#)),
+            Err(JwkError::NotForSignatures)
+        );
+        assert_eq!(parse(&ec.replace("MKBC", "MK=C")), Err(JwkError::Malformed));
+        assert_eq!(parse(r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#), Err(JwkError::Unsupported));
+        assert_eq!(parse(r#"{"kty":"oct","k":"AQAB"}"#), Err(JwkError::Unsupported));
+        assert_eq!(parse("[]"), Err(JwkError::Malformed));
+    }
+
+    #[test]
+    fn a_set_skips_what_it_cannot_use() {
+        let enc = RFC_7517.replace("USE", "enc");
+        let text = format!(r#"{{"keys":[{RFC_7638},{{"kty":"new"}},{enc},7,{RFC_8037}],"more":1}}"#);
+        let set = JwkSet::parse(text.as_bytes()).unwrap();
+        assert_eq!((set.keys.len(), set.skipped), (2, 3));
+        assert_eq!(JwkSet::parse(set.to_json().as_bytes()).unwrap().keys, set.keys);
+    }
+
+    #[test]
+    fn a_set_has_limits() {
+        let many = |n: usize| format!(r#"{{"keys":[{}]}}"#, vec![RFC_8037; n].join(","));
+        assert_eq!(JwkSet::parse(many(MAX_JWKS_KEYS).as_bytes()).unwrap().keys.len(), MAX_JWKS_KEYS);
+        assert_eq!(JwkSet::parse(many(65).as_bytes()), Err(JwksError::TooMany(65)));
+        assert_eq!(JwkSet::parse(" ".repeat(MAX_JWKS_BYTES + 1).as_bytes()), Err(JwksError::TooLarge));
+        assert_eq!(JwkSet::parse(b"{}"), Err(JwksError::Malformed));
+    }
+
+    #[test]
+    fn a_private_part_is_not_kept() {
+        let with_d =
+            RFC_8037.replace(r#""kty""#, r#""d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","kty""#);
+        let key = Jwk::parse(with_d.as_bytes()).unwrap();
+        assert!(!format!("{key:?}{}", key.to_json()).contains("nWGx"));
+    }
+}

@@ -18,7 +18,7 @@ mod provider;
 mod signing;
 mod verify;
 
-pub use alg::Alg;
+pub use alg::{Alg, NotAnAlg};
 pub use claims::{BadTime, Claims, Times};
 pub use compact::{Header, Peek, TokenShape, peek};
 pub use jwk::{Jwk, JwkError, JwkSet, JwksError, MAX_JWKS_BYTES, MAX_JWKS_KEYS};

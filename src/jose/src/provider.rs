@@ -189,6 +189,7 @@ fn ed_of_private(pkcs8: &[u8], curve: &EllipticCurve) -> Answer<Vec<u8>> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the type of KeyUtils::compute_digest")]
 fn compute_digest(data: &[u8], hash: ThumbprintHash) -> Answer<Vec<u8>> {
     let algorithm = match hash {
         ThumbprintHash::SHA256 => &ring::digest::SHA256,
@@ -197,4 +198,92 @@ fn compute_digest(data: &[u8], hash: ThumbprintHash) -> Answer<Vec<u8>> {
         _ => return Err(new_error(ErrorKind::UnsupportedAlgorithm)),
     };
     Ok(ring::digest::digest(algorithm, data).as_ref().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{Header, Validation, decode, encode};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{KeySet, Policy, SigningKey, verify};
+
+    #[test]
+    fn installing_twice_is_installing_once() {
+        assert_eq!(install(), Ok(()));
+        assert_eq!(install(), Ok(()));
+    }
+
+    #[test]
+    fn jsonwebtoken_accepts_what_we_sign() {
+        install().unwrap();
+        let key = SigningKey::generate().unwrap();
+        let token = key.sign_jws("at+jwt", br#"{"sub":"s","aud":"a","exp":4000000000}"#).unwrap();
+        let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_str(&key.public_jwk().to_json()).unwrap();
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_audience(&["a"]);
+        let data: jsonwebtoken::TokenData<Value> =
+            decode(token.expose(), &DecodingKey::from_jwk(&jwk).unwrap(), &validation).unwrap();
+        assert_eq!(data.claims["sub"], "s");
+        assert_eq!(data.header.kid.as_deref(), Some(key.key_id().as_str()));
+        assert_eq!(data.header.typ.as_deref(), Some("at+jwt"));
+    }
+
+    #[test]
+    fn we_accept_what_jsonwebtoken_signs() {
+        install().unwrap();
+        let key = SigningKey::generate().unwrap();
+        let header =
+            Header { typ: None, kid: Some(key.key_id().to_string()), ..Header::new(Algorithm::ES256) };
+        let token = encode(&header, &json!({"iss": "k"}), &EncodingKey::from_ec_der(key.to_pkcs8().expose()))
+            .unwrap();
+        let keys = KeySet::new(vec![key.public_jwk().into()]);
+        assert_eq!(verify(&token, &keys, Policy::kubernetes()).unwrap().claims.issuer.as_deref(), Some("k"));
+    }
+
+    #[test]
+    fn ed25519_signs_and_verifies() {
+        install().unwrap();
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&system_random()).unwrap();
+        let public = ed_of_private(pkcs8.as_ref(), &EllipticCurve::Ed25519).unwrap();
+        let mut token = encode(
+            &Header::new(Algorithm::EdDSA),
+            &json!({"sub": "s"}),
+            &EncodingKey::from_ed_der(pkcs8.as_ref()),
+        )
+        .unwrap();
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.required_spec_claims.clear();
+        let key = DecodingKey::from_ed_der(&public);
+        assert!(decode::<Value>(&token, &key, &validation).is_ok());
+        token.replace_range(..2, "eX");
+        assert!(decode::<Value>(&token, &key, &validation).is_err());
+    }
+
+    #[test]
+    fn symmetric_algorithms_and_strange_keys_are_refused() {
+        let secret = EncodingKey::from_secret(b"a public key, as bytes");
+        assert!(signer(&Algorithm::HS256, &secret).is_err());
+        assert!(signer(&Algorithm::ES256, &secret).is_err());
+        assert!(verifier(&Algorithm::HS256, &DecodingKey::from_secret(b"x")).is_err());
+        assert!(verifier(&Algorithm::ES256, &DecodingKey::from_secret(b"x")).is_err());
+        for algorithm in [Algorithm::ES256, Algorithm::ES384, Algorithm::RS256, Algorithm::EdDSA] {
+            let key = match algorithm.family() {
+                AlgorithmFamily::Ec => EncodingKey::from_ec_der(b"x"),
+                AlgorithmFamily::Ed => EncodingKey::from_ed_der(b"x"),
+                _ => EncodingKey::from_rsa_der(b"x"),
+            };
+            assert!(signer(&algorithm, &key).is_err());
+        }
+    }
+
+    #[test]
+    fn jwks_of_private_keys() {
+        let key = SigningKey::generate().unwrap();
+        let (curve, x, y) = ec_of_private(key.to_pkcs8().expose(), Algorithm::ES256).unwrap();
+        assert_eq!((curve, x.len(), y.len()), (EllipticCurve::P256, 32, 32));
+        assert!(ec_of_private(key.to_pkcs8().expose(), Algorithm::ES384).is_err());
+        assert!(rsa_of_private(b"x").is_err());
+        assert_eq!(compute_digest(b"abc", ThumbprintHash::SHA384).unwrap().len(), 48);
+    }
 }

@@ -115,3 +115,45 @@ impl SigningKey {
 pub(crate) fn system_random() -> SystemRandom {
     SystemRandom::new()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KeySet, Policy, verify};
+
+    #[test]
+    fn signs_what_its_public_key_verifies() {
+        let key = SigningKey::generate().unwrap();
+        let again = SigningKey::from_pkcs8(&key.to_pkcs8()).unwrap();
+        assert_eq!(again.key_id(), key.key_id());
+        let keys = KeySet::new(vec![key.public_jwk().into()]);
+        for typ in ["at+jwt", "a", "b", "c", "at+jwt", "one more than are kept", "\"quoted\""] {
+            let jws = again.sign_jws(typ, br#"{"sub":"s"}"#).unwrap();
+            let peek = crate::peek(jws.expose_text().unwrap()).unwrap();
+            assert_eq!(peek.header.typ.as_deref(), Some(typ));
+            assert_eq!(peek.header.kid.as_deref(), Some(key.key_id().as_str()));
+        }
+        let jws = key.sign_jws("at+jwt", br#"{"sub":"s"}"#).unwrap();
+        let verified = verify(jws.expose_text().unwrap(), &keys, Policy::exactly("at+jwt")).unwrap();
+        assert_eq!(verified.payload, br#"{"sub":"s"}"#);
+        assert_eq!(verified.claims.subject.as_deref(), Some("s"));
+    }
+
+    #[test]
+    fn a_key_that_is_none_is_refused() {
+        let pkcs8 = SigningKey::generate().unwrap().to_pkcs8();
+        for bad in [Vec::new(), b"x".to_vec(), pkcs8.expose()[1..].to_vec()] {
+            assert_eq!(SigningKey::from_pkcs8(&Secret::from(bad)).err(), Some(KeyFailed::NotAKey));
+        }
+    }
+
+    #[test]
+    fn the_public_key_has_no_private_part() {
+        let key = SigningKey::generate().unwrap();
+        let json: serde_json::Value = serde_json::from_str(&key.public_jwk().to_json()).unwrap();
+        let mut names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
+        assert_eq!(Jwk::parse(key.public_jwk().to_json().as_bytes()).as_ref(), Ok(key.public_jwk()));
+    }
+}

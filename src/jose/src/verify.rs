@@ -158,13 +158,13 @@ impl KeySet {
                 _ => Err(VerifyError::NoKid),
             };
         };
-        // Keys of different kinds may share a kid (RFC 7517, section 4.5).
+        // Keys may share a kid (RFC 7517, section 4.5).
         let mut error = VerifyError::UnknownKey;
         for key in self.keys.iter().filter(|key| key.kid() == Some(kid)) {
-            if !of_alg(&key) {
-                error = VerifyError::Algorithm;
-            } else {
-                return key.check(compact);
+            let checked = if of_alg(&key) { key.check(compact) } else { Err(VerifyError::Algorithm) };
+            match checked {
+                Ok(()) => return Ok(()),
+                Err(why) => error = why,
             }
         }
         Err(error)
@@ -226,3 +226,6 @@ impl From<&Jwk> for VerifyingKey {
         Self { kid: jwk.kid.as_deref().map(Into::into), alg: jwk.alg, key }
     }
 }
+
+#[cfg(test)]
+mod tests;

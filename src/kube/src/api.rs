@@ -60,10 +60,13 @@ impl ApiServer {
         let call = async {
             let answer = self.client.send(request).await.map_err(|error| CallError::from_kube(&error, what))?;
             let (head, body) = answer.into_parts();
-            if !head.status.is_success() {
-                return Err(CallError::from_status(head.status, &head.headers, what));
+            let body = body.collect_bytes().await.map_err(|error| CallError::from_kube(&error, what))?;
+            match CallError::from_status(head.status, &head.headers, what) {
+                _ if head.status.is_success() => Ok(body),
+                // A proxy's 404 says nothing about an object.
+                CallError::NotFound if !says_not_found(&body) => Err(CallError::Failed(404, None)),
+                error => Err(error),
             }
-            body.collect_bytes().await.map_err(|error| CallError::from_kube(&error, what))
         };
         let answer = tokio::time::timeout(timeout, call).await.unwrap_or(Err(CallError::Timeout(timeout)));
         answer.inspect_err(|error| self.tell_of_own_credentials(error, what))
@@ -81,6 +84,11 @@ impl ApiServer {
 /// Parses an answer. What it says is in no error: it may repeat a token.
 pub(crate) fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, CallError> {
     serde_json::from_slice(answer).map_err(|error| CallError::unreadable(&error))
+}
+
+/// Whether this is the API server's own word (`metav1.Status`) that an object is not there.
+fn says_not_found(body: &[u8]) -> bool {
+    serde_json::from_slice::<kube::core::Status>(body).is_ok_and(|status| status.reason == "NotFound")
 }
 
 /// The API server did not answer, or not as asked.

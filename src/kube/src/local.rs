@@ -28,23 +28,24 @@ impl LocalCheck {
     /// Whether the token may be good for `audience`; when it ends.
     pub(crate) async fn check(&self, token: &str, audience: &Audience) -> Result<Timestamp, ReviewError> {
         let peek = peek(token).map_err(|shape| invalid(InvalidToken::Malformed, shape))?;
-        self.origin(&peek.claims)?;
-        Times { leeway: self.leeway }.check(&peek.claims, self.clock.now()).map_err(bad_time)?;
+        self.origin(&peek.claims, audience)?;
+        let times = Times { leeway: self.leeway };
+        times.check(&peek.claims, self.clock.now()).map_err(|error| bad_time(error, audience))?;
         self.audience(&peek.claims, audience)?;
         if let Some(keys) = &self.keys {
             let set = keys.set_for(peek.header.kid.as_deref()).await?;
             verify(token, &set, Policy::kubernetes()).map_err(bad_signature)?;
         }
-        peek.claims.expires_at.ok_or_else(legacy)
+        peek.claims.expires_at.ok_or_else(|| legacy(audience))
     }
 
-    fn origin(&self, claims: &Claims) -> Result<(), ReviewError> {
+    fn origin(&self, claims: &Claims, audience: &Audience) -> Result<(), ReviewError> {
         let of_secret = claims.all.contains_key("kubernetes.io/serviceaccount/secret.name");
         match claims.issuer.as_deref() {
-            Some("kubernetes/serviceaccount") => Err(legacy()),
+            Some("kubernetes/serviceaccount") => Err(legacy(audience)),
             Some(issuer) if issuer == self.issuer => {
                 let endless = claims.expires_at.is_none() || claims.audiences.is_empty();
-                if of_secret || endless { Err(legacy()) } else { Ok(()) }
+                if of_secret || endless { Err(legacy(audience)) } else { Ok(()) }
             }
             _ => Err(invalid(
                 InvalidToken::UnknownIssuer,
@@ -72,23 +73,20 @@ impl LocalCheck {
         };
         Err(invalid(InvalidToken::WrongAudience, message))
     }
-
-    /// A legacy token's replacement, as its holder writes it.
-    pub(crate) fn replacement(audience: &str) -> String {
-        format!(
-            "legacy service-account tokens are refused: use a projected volume (projected.sources.serviceAccountToken \
-             with audience: {audience}), whose tokens expire and are bound to their pod"
-        )
-    }
 }
 
-fn legacy() -> ReviewError {
-    invalid(InvalidToken::Legacy, "")
+/// A token of a Secret: it never ends, and outlives its pod.
+fn legacy(audience: &Audience) -> ReviewError {
+    let message = format!(
+        "legacy service-account tokens from Secrets are refused: use a projected volume instead \
+         (projected.sources.serviceAccountToken with audience: {audience})"
+    );
+    invalid(InvalidToken::Legacy, message)
 }
 
-fn bad_time(error: BadTime) -> ReviewError {
+fn bad_time(error: BadTime, audience: &Audience) -> ReviewError {
     match error {
-        BadTime::NoExpiry => legacy(),
+        BadTime::NoExpiry => legacy(audience),
         BadTime::Expired { .. } => invalid(InvalidToken::Expired, error),
         BadTime::NotYetValid { .. } => invalid(InvalidToken::NotYetValid, error),
     }
@@ -104,6 +102,7 @@ fn bad_signature(error: VerifyError) -> ReviewError {
     invalid(kind, error)
 }
 
-fn invalid(kind: InvalidToken, message: impl ToString) -> ReviewError {
+/// A refusal, whose message is safe to tell the caller.
+pub(crate) fn invalid(kind: InvalidToken, message: impl ToString) -> ReviewError {
     ReviewError::Invalid { kind, message: message.to_string() }
 }

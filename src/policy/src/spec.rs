@@ -177,7 +177,7 @@ pub(crate) struct Faults(pub(crate) Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, path: &[Step], message: impl Into<String>) {
-        let path = std::iter::once(Step::Key("spec")).chain(path.iter().copied()).collect();
+        let path = std::iter::once(Key("spec")).chain(path.iter().copied()).collect();
         self.0.push(Fault { path, message: message.into() });
     }
 
@@ -188,7 +188,7 @@ impl Faults {
         }
         let seen = list.iter().take(most).enumerate();
         for (index, entry) in seen.filter(|(index, entry)| list.iter().take(*index).any(|e| e == *entry)) {
-            let path: Vec<_> = path.iter().copied().chain([Step::Index(index)]).collect();
+            let path: Vec<_> = path.iter().copied().chain([Index(index)]).collect();
             self.add(&path, format!("{} is listed twice", entry.to_string()));
         }
     }
@@ -227,7 +227,8 @@ impl Spec for TargetSpec {
         let audiences = &self.jwt.audiences;
         faults.list(&[Key("jwt"), Key("audiences")], audiences, 1, LIST);
         for (index, _) in audiences.iter().enumerate().filter(|(_, a)| reserved.audiences.contains(*a)) {
-            let message = "is an audience of Dayfly itself or of a cluster's API server: name the target's own";
+            let message =
+                "is an audience of Dayfly itself or of a cluster's API server: name the target's own";
             faults.add(&[Key("jwt"), Key("audiences"), Index(index)], message);
         }
         faults.ttl(&[Key("maxTtl")], self.max_ttl);
@@ -284,7 +285,10 @@ impl Spec for GrantSpec {
             faults.add(&[Key("mode")], "mode Audit is not built yet: remove the Grant, or use Enforce");
         }
         if !self.conditions.is_empty() {
-            faults.add(&[Key("conditions")], "conditions are not built yet: a Grant with conditions is invalid");
+            faults.add(
+                &[Key("conditions")],
+                "conditions are not built yet: a Grant with conditions is invalid",
+            );
         }
     }
 }

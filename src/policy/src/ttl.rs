@@ -81,7 +81,8 @@ mod tests {
             assert_eq!(text.parse(), Ok(Ttl::from_secs(secs)), "{text}");
             assert_eq!(Ttl::from_secs(secs).to_string().parse(), Ok(Ttl::from_secs(secs)));
         }
-        for bad in ["", "s", "15", "15M", "-1s", "+1s", "1.5h", "1h30m", "1 h", "99999999999999999999h", "5ö"] {
+        for bad in ["", "s", "15", "15M", "-1s", "+1s", "1.5h", "1h30m", "1 h", "99999999999999999999h", "5ö"]
+        {
             assert_eq!(bad.parse::<Ttl>(), Err(NotATtl), "{bad}");
         }
     }

@@ -66,7 +66,16 @@ impl Document<'_> {
 
     /// The document as a `T`.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, BadDocument> {
-        serde_saphyr::from_str_with_options(self.text, options()).map_err(|error| {
+        self.parse_with(options(DuplicateKeyPolicy::Error))
+    }
+
+    /// The document as a `T`, of which a part says which object it is: duplicate keys elsewhere do not hide that.
+    pub(crate) fn parse_head<T: DeserializeOwned>(&self) -> Result<T, BadDocument> {
+        self.parse_with(options(DuplicateKeyPolicy::FirstWins))
+    }
+
+    fn parse_with<T: DeserializeOwned>(&self, options: Options) -> Result<T, BadDocument> {
+        serde_saphyr::from_str_with_options(self.text, options).map_err(|error| {
             let place = error.location().map_or(self.start(), |location| self.place(location));
             BadDocument { place, message: message_of(&error) }
         })
@@ -79,7 +88,7 @@ impl Document<'_> {
 
     /// Where the value at the end of this path is, or the nearest there is on the way to it.
     pub(crate) fn find(&self, path: &[Step]) -> Place {
-        let Ok(root) = serde_saphyr::from_str_with_options::<Node>(self.text, options()) else {
+        let Ok(root) = serde_saphyr::from_str_with_options::<Node>(self.text, options(DuplicateKeyPolicy::Error)) else {
             return self.start();
         };
         let (mut node, mut found) = (&root, None);
@@ -103,10 +112,10 @@ impl Document<'_> {
     }
 }
 
-/// Strict: no duplicate keys, no merge keys, `true` and `false` only, no aliases that multiply.
-fn options() -> Options {
+/// Strict: no merge keys, `true` and `false` only, no aliases that multiply.
+fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
     serde_saphyr::options! {
-        duplicate_keys: DuplicateKeyPolicy::Error,
+        duplicate_keys: duplicate_keys,
         merge_keys: MergeKeyPolicy::Error,
         strict_booleans: true,
         no_schema: true,
@@ -119,10 +128,8 @@ fn options() -> Options {
 fn message_of(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let text = text.split('\n').next().unwrap_or_default();
-    match text.rsplit_once(" at line ") {
-        Some((message, _)) => message.to_owned(),
-        None => text.to_owned(),
-    }
+    let text = text.rsplit_once(" at line ").map_or(text, |(message, _)| message);
+    text.split(", set DuplicateKeyPolicy").next().unwrap_or(text).to_owned()
 }
 
 /// Any YAML, with where each value is.

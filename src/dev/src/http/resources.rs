@@ -1,12 +1,14 @@
 //! Namespaces, service accounts and pods: get, list, watch, create, replace, patch, delete.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::body::Bytes;
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
@@ -19,7 +21,7 @@ use crate::kind::{Key, Kind};
 use crate::objects::Deletion;
 use crate::refusal::Refusal;
 use crate::view::View;
-use crate::watch::{self, Watch};
+use crate::watch_stream::{self, Watch};
 
 type AppState = State<Arc<App>>;
 type Answer = Result<Response, Refusal>;
@@ -50,16 +52,16 @@ struct Preconditions {
     uid: Option<String>,
 }
 
-pub(super) fn namespace_methods() -> MethodRouter<Arc<App>> {
-    get(get_namespace).delete(delete_namespace).put(replace_namespace).patch(patch_namespace)
+/// The object that a path names, and whether by its subresource `status`.
+pub(super) struct Named {
+    key: Key,
+    status: bool,
 }
 
+/// The methods of one object: `namespaces/{name}`, `namespaces/{namespace}/{plural}/{name}`, and
+/// `namespaces/{namespace}/pods/{name}/status`, which cannot be deleted.
 pub(super) fn object_methods() -> MethodRouter<Arc<App>> {
-    get(get_object).delete(delete_object).put(replace_object).patch(patch_object)
-}
-
-pub(super) fn status_methods() -> MethodRouter<Arc<App>> {
-    get(get_status).put(replace_status).patch(patch_status)
+    get(show).delete(delete).put(replace).patch(patch)
 }
 
 pub(super) async fn list_all(
@@ -99,85 +101,77 @@ pub(super) async fn create(
     created(&app, namespaced(&plural)?, &namespace, &body)
 }
 
-async fn get_namespace(State(app): AppState, Path(name): Path<String>, headers: HeaderMap) -> Answer {
-    shown(&app, &Key::namespace(&name), &headers)
+async fn show(State(app): AppState, named: Named, headers: HeaderMap) -> Answer {
+    let view = View::new(header(&headers, &ACCEPT), None, None)?;
+    let object = app.objects.get(&named.key)?;
+    Ok(Json(view.of(object.as_ref().clone())).into_response())
 }
 
-async fn get_object(State(app): AppState, Path(path): Path<(String, String, String)>, headers: HeaderMap) -> Answer {
-    shown(&app, &key(path)?, &headers)
-}
-
-async fn get_status(
+/// A pod is answered with, other kinds with a `metav1.Status`.
+async fn delete(
     State(app): AppState,
-    Path((namespace, name)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Answer {
-    shown(&app, &Key::pod(&namespace, &name), &headers)
-}
-
-async fn delete_namespace(
-    State(app): AppState,
-    Path(name): Path<String>,
-    Query(options): Query<DeleteOptions>,
+    Named { key, status }: Named,
+    Query(query): Query<DeleteOptions>,
     body: Bytes,
 ) -> Answer {
-    deleted(&app, &Key::namespace(&name), options, &body)
+    if status {
+        return Err(Refusal::method_not_allowed());
+    }
+    let given = if body.is_empty() { json!({}) } else { parse(&body)? };
+    let given: DeleteOptions = serde_json::from_value(given)
+        .map_err(|error| Refusal::bad_request(format!("the DeleteOptions do not read: {error}")))?;
+    let deletion = Deletion {
+        grace: given.grace_period_seconds.or(query.grace_period_seconds),
+        uid: given.preconditions.and_then(|preconditions| preconditions.uid),
+    };
+    let object = app.objects.delete(&key, &deletion)?;
+    if key.kind == Kind::Pod {
+        return Ok(Json(object).into_response());
+    }
+    let status = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {"name": key.name, "kind": key.kind.plural(), "uid": object["metadata"]["uid"]},
+    });
+    Ok(Json(status).into_response())
 }
 
-async fn delete_object(
+async fn replace(State(app): AppState, Named { key, status }: Named, body: Bytes) -> Answer {
+    let mut after = parse(&body)?;
+    let object = app.objects.edit(&key, |object| {
+        admission::updated(&key, object, &mut after, status)?;
+        *object = after;
+        Ok(())
+    })?;
+    Ok(Json(object).into_response())
+}
+
+async fn patch(
     State(app): AppState,
-    Path(path): Path<(String, String, String)>,
-    Query(options): Query<DeleteOptions>,
-    body: Bytes,
-) -> Answer {
-    deleted(&app, &key(path)?, options, &body)
-}
-
-async fn replace_namespace(State(app): AppState, Path(name): Path<String>, body: Bytes) -> Answer {
-    replaced(&app, &Key::namespace(&name), &body, false)
-}
-
-async fn replace_object(
-    State(app): AppState,
-    Path(path): Path<(String, String, String)>,
-    body: Bytes,
-) -> Answer {
-    replaced(&app, &key(path)?, &body, false)
-}
-
-async fn replace_status(
-    State(app): AppState,
-    Path((namespace, name)): Path<(String, String)>,
-    body: Bytes,
-) -> Answer {
-    replaced(&app, &Key::pod(&namespace, &name), &body, true)
-}
-
-async fn patch_namespace(
-    State(app): AppState,
-    Path(name): Path<String>,
+    Named { key, status }: Named,
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    patched(&app, &Key::namespace(&name), &headers, &body, false)
+    let given = header(&headers, &CONTENT_TYPE);
+    if !given.ends_with("merge-patch+json") {
+        return Err(Refusal::unsupported_media_type(given));
+    }
+    let patch = parse(&body)?;
+    let object = app.objects.edit(&key, |object| {
+        let mut after = object.clone();
+        admission::merge(&mut after, &patch);
+        admission::updated(&key, object, &mut after, status)?;
+        *object = after;
+        Ok(())
+    })?;
+    Ok(Json(object).into_response())
 }
 
-async fn patch_object(
-    State(app): AppState,
-    Path(path): Path<(String, String, String)>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    patched(&app, &key(path)?, &headers, &body, false)
-}
-
-async fn patch_status(
-    State(app): AppState,
-    Path((namespace, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    patched(&app, &Key::pod(&namespace, &name), &headers, &body, true)
+fn created(app: &App, kind: Kind, namespace: &str, body: &[u8]) -> Answer {
+    let object = app.objects.create(kind, namespace, parse(body)?)?;
+    Ok((StatusCode::CREATED, Json(object)).into_response())
 }
 
 fn list_or_watch(
@@ -204,7 +198,7 @@ fn list_or_watch(
             timeout: options.timeout_seconds.map(Duration::from_secs),
             view,
         };
-        let body: Body = watch::body(app.clone(), watch);
+        let body = watch_stream::body(app.clone(), watch);
         return Ok(([(CONTENT_TYPE, "application/json")], body).into_response());
     }
     let (version, objects) = app.objects.list(kind, namespace.as_deref());
@@ -230,69 +224,24 @@ fn item(view: &View, object: Value) -> Value {
     object
 }
 
-fn shown(app: &App, key: &Key, headers: &HeaderMap) -> Answer {
-    let view = View::new(header(headers, &ACCEPT), None, None)?;
-    let object = app.objects.get(key)?;
-    Ok(Json(view.of(object.as_ref().clone())).into_response())
-}
+impl FromRequestParts<Arc<App>> for Named {
+    type Rejection = Refusal;
 
-fn created(app: &App, kind: Kind, namespace: &str, body: &[u8]) -> Answer {
-    let object = app.objects.create(kind, namespace, parse(body)?)?;
-    Ok((StatusCode::CREATED, Json(object)).into_response())
-}
-
-/// A pod is answered with, other kinds with a `metav1.Status`.
-fn deleted(app: &App, key: &Key, query: DeleteOptions, body: &[u8]) -> Answer {
-    let given: DeleteOptions = if body.is_empty() {
-        DeleteOptions::default()
-    } else {
-        let options = parse(body)?;
-        serde_json::from_value(options)
-            .map_err(|error| Refusal::bad_request(format!("the DeleteOptions do not read: {error}")))?
-    };
-    let deletion = Deletion {
-        grace: given.grace_period_seconds.or(query.grace_period_seconds),
-        uid: given.preconditions.and_then(|preconditions| preconditions.uid),
-    };
-    let object = app.objects.delete(key, &deletion)?;
-    if key.kind == Kind::Pod {
-        return Ok(Json(object).into_response());
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
+        let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, app).await;
+        let Path(path) = path.map_err(|_| Refusal::no_such_path())?;
+        let part = |part: &str| path.get(part).map(String::as_str);
+        let name = part("name").ok_or_else(Refusal::no_such_path)?;
+        Ok(match (part("namespace"), part("plural")) {
+            (None, _) => Self { key: Key::namespace(name), status: false },
+            (Some(namespace), None) => Self { key: Key::pod(namespace, name), status: true },
+            (Some(namespace), Some(plural)) => {
+                let kind = namespaced(plural)?;
+                let key = Key { kind, namespace: namespace.to_owned(), name: name.to_owned() };
+                Self { key, status: false }
+            }
+        })
     }
-    let details = json!({"name": key.name, "kind": key.kind.plural(), "uid": object["metadata"]["uid"]});
-    let status = json!({
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "details": details,
-    });
-    Ok(Json(status).into_response())
-}
-
-fn replaced(app: &App, key: &Key, body: &[u8], status: bool) -> Answer {
-    let mut after = parse(body)?;
-    let object = app.objects.edit(key, |object| {
-        admission::updated(key, object, &mut after, status)?;
-        *object = after;
-        Ok(())
-    })?;
-    Ok(Json(object).into_response())
-}
-
-fn patched(app: &App, key: &Key, headers: &HeaderMap, body: &[u8], status: bool) -> Answer {
-    let given = header(headers, &CONTENT_TYPE);
-    if !given.ends_with("merge-patch+json") {
-        return Err(Refusal::unsupported_media_type(given));
-    }
-    let patch = parse(body)?;
-    let object = app.objects.edit(key, |object| {
-        let mut after = object.clone();
-        admission::merge(&mut after, &patch);
-        admission::updated(key, object, &mut after, status)?;
-        *object = after;
-        Ok(())
-    })?;
-    Ok(Json(object).into_response())
 }
 
 fn kind(plural: &str) -> Result<Kind, Refusal> {
@@ -301,10 +250,6 @@ fn kind(plural: &str) -> Result<Kind, Refusal> {
 
 fn namespaced(plural: &str) -> Result<Kind, Refusal> {
     kind(plural).and_then(|kind| if kind.namespaced() { Ok(kind) } else { Err(Refusal::no_such_path()) })
-}
-
-fn key((namespace, plural, name): (String, String, String)) -> Result<Key, Refusal> {
-    Ok(Key { kind: namespaced(&plural)?, namespace, name })
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {

@@ -55,9 +55,10 @@ fn spec<T: DeserializeOwned + Default>(request: &Value) -> Result<T, Refusal> {
     let spec = match &request["spec"] {
         Value::Null => return Ok(T::default()),
         // The JSON of Go's clients says null where it means absent.
-        Value::Object(fields) => {
-            fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), value.clone()))
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.clone(), value.clone())),
         _ => return Err(Refusal::bad_request("spec is not an object")),
     };
     serde_json::from_value(Value::Object(spec.collect()))

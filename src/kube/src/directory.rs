@@ -1,0 +1,112 @@
+//! What a cluster has: as its informers last heard, or by one GET.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_core::ids::{Namespace, PodName, ServiceAccountName};
+use dayfly_core::ports::{BoxFuture, Directory, DirectoryError, PodFacts, ServiceAccountFacts};
+use tokio::sync::Semaphore;
+
+use crate::api::{ApiServer, CallError, parse};
+use crate::coalesce::Coalesce;
+use crate::informer::Store;
+use crate::objects::{Kind, Object, Pods, ServiceAccounts};
+
+/// GETs under way at once, for each kind.
+const READS_AT_ONCE: usize = 32;
+
+/// The `Directory` of one cluster.
+pub(crate) struct ClusterDirectory {
+    pub(crate) pods: Lookup<Pods>,
+    pub(crate) service_accounts: Lookup<ServiceAccounts>,
+}
+
+impl Directory for ClusterDirectory {
+    fn pod<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        name: &'a PodName,
+    ) -> BoxFuture<'a, Result<Option<PodFacts>, DirectoryError>> {
+        Box::pin(self.pods.find(namespace, name))
+    }
+
+    fn service_account<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        name: &'a ServiceAccountName,
+    ) -> BoxFuture<'a, Result<Option<ServiceAccountFacts>, DirectoryError>> {
+        Box::pin(self.service_accounts.find(namespace, name))
+    }
+
+    fn ready(&self) -> bool {
+        self.pods.store.listed() && self.service_accounts.store.listed()
+    }
+}
+
+/// Finds objects of one kind.
+pub(crate) struct Lookup<K: Kind> {
+    api: Arc<ApiServer>,
+    store: Arc<Store<K>>,
+    /// How long the informer may be silent before it is not asked any more.
+    silence: Duration,
+    timeout: Duration,
+    permits: Arc<Semaphore>,
+    reads: Coalesce<(Namespace, K::Name), Result<Option<K::Facts>, CallError>>,
+}
+
+impl<K: Kind> Lookup<K> {
+    pub(crate) fn new(
+        api: Arc<ApiServer>,
+        store: Arc<Store<K>>,
+        silence: Duration,
+        timeout: Duration,
+    ) -> Self {
+        let permits = Arc::new(Semaphore::new(READS_AT_ONCE));
+        Self { api, store, silence, timeout, permits, reads: Coalesce::new() }
+    }
+
+    /// What the informer holds, if it has heard anything lately. What it does not hold may be too new for it, so that
+    /// is asked for, and not kept.
+    async fn find(&self, namespace: &Namespace, name: &K::Name) -> Result<Option<K::Facts>, DirectoryError> {
+        if self.store.fresh(self.api.clock.monotonic(), self.silence)
+            && let Some(facts) = self.store.get(namespace, name)
+        {
+            return Ok(Some(facts));
+        }
+        let read = self.reads.join_or((namespace.clone(), name.clone()), || {
+            let read = read::<K>(
+                Arc::clone(&self.api),
+                Arc::clone(&self.permits),
+                namespace.clone(),
+                name.clone(),
+                self.timeout,
+            );
+            let timeout = self.timeout;
+            Some(Box::pin(async move {
+                tokio::time::timeout(timeout, read).await.unwrap_or(Err(CallError::Timeout(timeout)))
+            }))
+        });
+        Ok(read.ok_or(CallError::Busy)?.await?)
+    }
+}
+
+/// One object as the API server has it now.
+async fn read<K: Kind>(
+    api: Arc<ApiServer>,
+    permits: Arc<Semaphore>,
+    namespace: Namespace,
+    name: K::Name,
+    timeout: Duration,
+) -> Result<Option<K::Facts>, CallError> {
+    let _permit = permits.acquire().await.map_err(|_| CallError::Busy)?;
+    // Names are checked: nothing in them needs escaping in a path.
+    let path = format!("/api/v1/namespaces/{namespace}/{}/{}", K::PLURAL, name.as_ref());
+    match api.get(K::GET, &path, timeout).await {
+        Ok(body) => Ok(parse::<Object>(&body)?.read::<K>().map(|(_, _, facts)| facts)),
+        Err(CallError::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

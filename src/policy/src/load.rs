@@ -1,0 +1,152 @@
+//! From texts to a policy: every object by itself, then what they say about each other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use dayfly_core::ids::{Audience, Namespace};
+use dayfly_core::limits;
+
+use crate::object::{Body, Object, ObjectKey};
+use crate::problem::{Problem, Severity};
+use crate::set::{Grant, Owner, PolicySet, Target};
+use crate::spec::{Fault, Step};
+use crate::yaml;
+
+/// One policy file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Its name, as problems show it.
+    pub name: String,
+    /// Its text: YAML documents.
+    pub text: String,
+}
+
+/// Audiences that no target may have: Dayfly's own, and those of the clusters' API servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reserved {
+    /// The audiences.
+    pub audiences: BTreeSet<Audience>,
+}
+
+/// A policy as it was read, and everything that is wrong with what it was read from.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// What is valid.
+    pub set: PolicySet,
+    /// What is not, by file and line.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads a policy from texts. The order of files, and of documents in them, never matters.
+pub fn load(files: &[File], reserved: &Reserved) -> Loaded {
+    let mut problems = Vec::new();
+    let mut objects = Vec::new();
+    for file in files {
+        if u64::try_from(file.text.len()).unwrap_or(u64::MAX) > limits::POLICY_FILE_BYTES {
+            problems.push(of_file(&file.name, "is larger than 1 MiB: split it"));
+            continue;
+        }
+        let documents = yaml::documents(&file.text);
+        objects.extend(documents.into_iter().map(|document| Object::read(&file.name, document, reserved)));
+    }
+    refuse_duplicates(&mut objects);
+    let set = assemble(&objects);
+    report_owners(&mut objects, &set);
+    report_grants(&mut objects, &set);
+    problems.extend(objects.into_iter().flat_map(|object| object.problems));
+    problems.sort();
+    Loaded { set, problems }
+}
+
+/// A problem of a whole file.
+pub(crate) fn of_file(name: &str, message: &str) -> Problem {
+    Problem {
+        file: name.to_owned(),
+        line: 0,
+        column: 0,
+        object: None,
+        message: message.to_owned(),
+        severity: Severity::Error,
+    }
+}
+
+/// Two objects of one name are both invalid: which of them was meant is not ours to guess.
+fn refuse_duplicates(objects: &mut [Object<'_>]) {
+    let mut places: HashMap<ObjectKey, Vec<(String, u64)>> = HashMap::new();
+    for object in objects.iter() {
+        if let Some(key) = &object.key {
+            let place = (object.file.to_owned(), object.document.start().line);
+            places.entry(key.clone()).or_default().push(place);
+        }
+    }
+    for object in objects {
+        let here = (object.file.to_owned(), object.document.start().line);
+        let Some(all) = object.key.as_ref().and_then(|key| places.get(key)) else { continue };
+        if let Some((file, line)) = all.iter().filter(|place| **place != here).min() {
+            object.body = None;
+            let message = format!("is defined again at {file}:{line}: neither holds until one is removed");
+            object.fault(&Fault { path: name_path(), message }, Severity::Error);
+        }
+    }
+}
+
+fn name_path() -> Vec<Step> {
+    vec![Step::Key("metadata"), Step::Key("name")]
+}
+
+fn assemble(objects: &[Object<'_>]) -> PolicySet {
+    let (mut owners, mut targets, mut grants) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut digests = Vec::new();
+    for object in objects {
+        match object.body.clone() {
+            Some(Body::Owner(name, spec)) => {
+                owners.insert(name.clone(), Arc::new(Owner { name, spec }));
+            }
+            Some(Body::Target(name, spec)) => {
+                targets.insert(name.clone(), Arc::new(Target { name, spec }));
+            }
+            Some(Body::Grant(name, spec)) => {
+                grants.insert(name.clone(), Arc::new(Grant { name, spec }));
+            }
+            None => continue,
+        }
+        digests.push(object.digest);
+    }
+    PolicySet::new(owners, targets, grants, digests)
+}
+
+/// Two owners of equal rank name one namespace: an error on both, and nobody owns it.
+fn report_owners(objects: &mut [Object<'_>], set: &PolicySet) {
+    for object in objects {
+        let Some(Body::Owner(name, spec)) = object.body.clone() else { continue };
+        for (index, namespace) in spec.namespaces.names.iter().enumerate() {
+            let rivals = rivals(set, namespace).filter(|rival| rival.name != name);
+            let rivals: Vec<_> = rivals.map(|rival| rival.name.to_string()).collect();
+            if rivals.is_empty() {
+                continue;
+            }
+            let message = format!(
+                "{namespace} is named by Owner {} too: nobody owns it until one remains",
+                rivals.join(", ")
+            );
+            let path = ["spec", "namespaces", "names"].map(Step::Key).into_iter();
+            let path = path.chain([Step::Index(index)]).collect();
+            object.fault(&Fault { path, message }, Severity::Error);
+        }
+    }
+}
+
+fn rivals<'a>(set: &'a PolicySet, namespace: &'a Namespace) -> impl Iterator<Item = &'a Arc<Owner>> {
+    let ambiguous = matches!(set.owner_of(namespace), crate::Ownership::Ambiguous);
+    set.owners().filter(move |owner| ambiguous && owner.spec.namespaces.names.contains(namespace))
+}
+
+/// A Grant that cannot give all it says: it is kept, and decisions are cut.
+fn report_grants(objects: &mut [Object<'_>], set: &PolicySet) {
+    for object in objects {
+        let Some(Body::Grant(name, spec)) = object.body.clone() else { continue };
+        for fault in set.beyond(&Grant { name, spec }) {
+            object.fault(&fault, Severity::Warning);
+        }
+    }
+}

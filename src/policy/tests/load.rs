@@ -1,0 +1,292 @@
+//! What is accepted, what is refused, and where the problem is said to be.
+
+use dayfly_policy::{File, Loaded, Ownership, Reserved, Severity, load, load_folder};
+
+const OWNER: &str = "\
+apiVersion: dayfly.dev/v1alpha1
+kind: Owner
+metadata: {name: payments}
+spec:
+  displayName: Payments
+  contacts: [payments@example.com]
+  namespaces: {names: [payments]}
+";
+const TARGET: &str = "\
+apiVersion: dayfly.dev/v1alpha1
+kind: Target
+metadata: {name: orders}
+spec:
+  jwt: {audiences: ['https://orders.example']}
+  maxTtl: 1h
+  ceiling:
+    - namespaces: [payments]
+      scopes: [orders:read, orders:write]
+";
+const GRANT: &str = "\
+apiVersion: dayfly.dev/v1alpha1
+kind: Grant
+metadata: {name: orders, namespace: payments, labels: {team: payments}}
+spec:
+  serviceAccounts: [api]
+  target: orders
+  scope: [orders:read]
+  defaultTtl: 5m
+  maxTtl: 15m
+";
+
+fn load_one(text: &str) -> Loaded {
+    load(&[file("policy.yaml", text)], &Reserved::default())
+}
+
+fn file(name: &str, text: &str) -> File {
+    File { name: name.to_owned(), text: text.to_owned() }
+}
+
+fn joined(documents: &[&str]) -> String {
+    documents.join("---\n")
+}
+
+fn shown(loaded: &Loaded) -> Vec<String> {
+    loaded.problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn reads_every_kind_from_one_file() {
+    let loaded = load_one(&joined(&["# a comment only\n", OWNER, TARGET, GRANT, ""]));
+    assert_eq!(shown(&loaded), [""; 0]);
+    let counts = (loaded.set.owners().count(), loaded.set.targets().count(), loaded.set.grants().count());
+    assert_eq!(counts, (1, 1, 1));
+    assert!(matches!(loaded.set.owner_of(&"payments".parse().unwrap()), Ownership::Owned(_)));
+}
+
+#[test]
+fn problems_name_file_line_column_and_what_to_change() {
+    let cases = [
+        (
+            "  scope: [orders:read]",
+            "  scopes: [orders:read]",
+            "policy.yaml:8:3: error: Grant payments/orders: ",
+            "scopes",
+        ),
+        (
+            "  maxTtl: 15m",
+            "  maxTtl: 15 minutes",
+            "policy.yaml:10:11: error: Grant payments/orders: ",
+            "300s, 15m or 1h",
+        ),
+        (
+            "  maxTtl: 15m",
+            "  maxTtl: 2m",
+            "policy.yaml:9:15: error: Grant payments/orders: ",
+            "longer than maxTtl",
+        ),
+        ("  maxTtl: 15m", "  maxTtl: 25h", "policy.yaml:10:11: error: Grant payments/orders: ", "30s to 24h"),
+        (
+            "  maxTtl: 15m",
+            "  maxTtl: 15m\n  mode: Audit",
+            "policy.yaml:11:9: error: Grant payments/orders: ",
+            "mode Audit is not built yet",
+        ),
+        (
+            "  maxTtl: 15m",
+            "  maxTtl: 15m\n  conditions: ['true']",
+            "policy.yaml:11:15: error: Grant payments/orders: ",
+            "conditions are not built yet",
+        ),
+        (
+            "[api]",
+            "[Api]",
+            "policy.yaml:6:21: error: Grant payments/orders: ",
+            "\"Api\" is not a service account name",
+        ),
+        ("[api]", "[api, api]", "policy.yaml:6:26: error: Grant payments/orders: ", "listed twice"),
+        ("[api]", "[]", "policy.yaml:6:20: error: Grant payments/orders: ", "1 to 256"),
+        (
+            "namespace: payments",
+            "namespace: Payments",
+            "policy.yaml:4:37: error: Grant Payments/orders: ",
+            "not a namespace",
+        ),
+        (", namespace: payments", "", "policy.yaml:4:1", "belongs to one"),
+        ("kind: Grant", "kind: Grants", "policy.yaml:3:7: error: ", "Owner, Target and Grant"),
+        ("  maxTtl: 15m", "  maxTtl: 15m\n  maxTtl: 1h", "policy.yaml:11:3: error: Grant", "maxTtl"),
+        ("  target: orders", "  target: [", "policy.yaml:", "error"),
+    ];
+    for (from, to, start, part) in cases {
+        let loaded = load_one(&format!("---\n{}", GRANT.replace(from, to)));
+        let problems = shown(&loaded);
+        println!("{problems:?}");
+        assert!(problems[0].starts_with(start) && problems[0].contains(part), "{to}: {problems:?}");
+        assert_eq!(loaded.set.grants().count(), 0, "{to}");
+    }
+}
+
+#[test]
+fn one_broken_object_does_not_freeze_the_others() {
+    for broken in
+        ["kind: [\n", "}\n", "\t- x\n", "a: *b\n", "just text\n", &GRANT.replace("scope:", "scopes:")]
+    {
+        let loaded = load_one(&joined(&[OWNER, broken, TARGET]));
+        assert_eq!(loaded.problems.len(), 1, "{broken}: {:?}", shown(&loaded));
+        assert!(loaded.problems[0].line > 8, "{broken}: {:?}", shown(&loaded));
+        assert_eq!((loaded.set.owners().count(), loaded.set.targets().count()), (1, 1), "{broken}");
+    }
+}
+
+#[test]
+fn values_are_what_the_api_server_would_take_them_for() {
+    for broken in [
+        TARGET.replace("maxTtl: 1h", "maxTtl: 1h\n  unboundTokens: yes"),
+        TARGET.replace("name: orders", "name: 123"),
+        OWNER.replace("displayName: Payments", "displayName: true"),
+        OWNER.replace("displayName: Payments", "<<: {displayName: Payments}"),
+    ] {
+        assert_eq!(load_one(&broken).problems.len(), 1, "{broken}");
+    }
+}
+
+#[test]
+fn aliases_do_not_multiply() {
+    let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for (name, of) in ["b", "c", "d", "e", "f", "g"].iter().zip(["a", "b", "c", "d", "e", "f"]) {
+        bomb.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{of}"); 10].join(", ")));
+    }
+    assert_eq!(load_one(&bomb).problems.len(), 1);
+    assert_eq!(load_one(&"[".repeat(100_000)).problems.len(), 1);
+}
+
+#[test]
+fn two_objects_of_one_name_are_both_invalid() {
+    let other = GRANT.replace("orders:read", "orders:write");
+    for (second, grants) in [
+        (&other, 0),
+        (&GRANT.replace("scope:", "scopes:"), 0),
+        (&GRANT.replace("namespace: payments", "namespace: other"), 2),
+    ] {
+        let files =
+            [file("a.yaml", GRANT), file("b.yaml", second), file("c.yaml", &joined(&[OWNER, TARGET]))];
+        let loaded = load(&files, &Reserved::default());
+        assert_eq!(loaded.set.grants().count(), grants, "{:?}", shown(&loaded));
+    }
+    let loaded = load(&[file("a.yaml", GRANT), file("b.yaml", &other)], &Reserved::default());
+    assert!(
+        shown(&loaded)[0].starts_with("a.yaml:3:18: error: Grant payments/orders: "),
+        "{:?}",
+        shown(&loaded)
+    );
+    assert!(shown(&loaded)[0].contains("b.yaml:1"), "{:?}", shown(&loaded));
+    assert_eq!(load_one(&joined(&[GRANT, GRANT])).set.grants().count(), 0);
+}
+
+#[test]
+fn a_namespace_of_two_owners_is_owned_by_nobody_and_both_are_told() {
+    let other = OWNER.replace("name: payments", "name: checkout").replace("[payments]}", "[shop, payments]}");
+    let loaded = load_one(&joined(&[OWNER, &other]));
+    assert_eq!(loaded.set.owner_of(&"payments".parse().unwrap()), &Ownership::Ambiguous);
+    assert!(matches!(loaded.set.owner_of(&"shop".parse().unwrap()), Ownership::Owned(_)));
+    assert_eq!(loaded.set.owner_of(&"other".parse().unwrap()), &Ownership::Unowned);
+    let problems = shown(&loaded);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(
+        problems[0].starts_with("policy.yaml:7:") && problems[0].contains("Owner checkout"),
+        "{problems:?}"
+    );
+    assert!(
+        problems[1].starts_with("policy.yaml:15:30") && problems[1].contains("Owner payments"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn a_grant_beyond_its_target_is_kept_with_a_warning() {
+    let cases = [
+        (GRANT.replace("target: orders", "target: ledger"), "no valid Target ledger"),
+        (GRANT.replace("[orders:read]", "[orders:read, orders:admin]"), "orders:admin is above"),
+        (GRANT.replace("maxTtl: 15m", "maxTtl: 2h"), "is cut to the target's 3600 s"),
+        (
+            GRANT.replace("maxTtl: 15m", "maxTtl: 15m\n  audience: https://other.example"),
+            "is not one of the target's",
+        ),
+    ];
+    for (grant, part) in cases {
+        let loaded = load_one(&joined(&[OWNER, TARGET, &grant]));
+        let problems = shown(&loaded);
+        assert!(problems.len() == 1 && problems[0].contains(part), "{problems:?}");
+        assert_eq!(loaded.problems[0].severity, Severity::Warning);
+        assert_eq!(loaded.set.grants().count(), 1);
+    }
+}
+
+#[test]
+fn a_target_may_not_have_an_audience_of_ours_or_of_an_api_server() {
+    let reserved = Reserved { audiences: ["https://orders.example".parse().unwrap()].into() };
+    let loaded = load(&[file("t.yaml", TARGET)], &reserved);
+    assert_eq!(loaded.set.targets().count(), 0);
+    assert!(shown(&loaded)[0].starts_with("t.yaml:5:21: error: Target orders: "), "{:?}", shown(&loaded));
+}
+
+#[test]
+fn ceiling_entries_name_either_namespaces_or_owners() {
+    for entry in [
+        "    - scopes: [a]",
+        "    - {namespaces: [a], owners: [b], scopes: [a]}",
+        "    - {owners: ['*'], scopes: [a]}",
+    ] {
+        let text =
+            TARGET.replace("    - namespaces: [payments]\n      scopes: [orders:read, orders:write]", entry);
+        assert_eq!(load_one(&text).set.targets().count(), 0, "{entry}");
+    }
+}
+
+#[test]
+fn a_folder_is_read_whole_without_hidden_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("owner.yaml", OWNER);
+    write("targets/orders.yml", TARGET);
+    write(".hidden.yaml", "}");
+    write("notes.txt", "}");
+    write("bad.yaml", "\u{0}");
+    std::fs::write(folder.path().join("binary.yaml"), [0xff, 0xfe]).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("notes.txt"), folder.path().join("link.yaml")).unwrap();
+    let loaded = load_folder(folder.path(), &Reserved::default()).unwrap();
+    assert_eq!((loaded.set.owners().count(), loaded.set.targets().count()), (1, 1));
+    let files: Vec<_> = loaded.problems.iter().map(|problem| problem.file.as_str()).collect();
+    assert_eq!(files, ["bad.yaml", "binary.yaml", "link.yaml"]);
+    assert!(load_folder(&folder.path().join("none"), &Reserved::default()).is_err());
+}
+
+#[test]
+fn a_mounted_config_map_is_read_once_from_its_current_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let version = folder.path().join("..2026_11_23");
+    std::fs::create_dir(&version).unwrap();
+    std::fs::write(version.join("owner.yaml"), OWNER).unwrap();
+    std::os::unix::fs::symlink("..2026_11_23", folder.path().join("..data")).unwrap();
+    std::os::unix::fs::symlink("..data/owner.yaml", folder.path().join("owner.yaml")).unwrap();
+    let loaded = load_folder(folder.path(), &Reserved::default()).unwrap();
+    assert_eq!(shown(&loaded), [""; 0]);
+    assert_eq!(loaded.set.owners().count(), 1);
+}
+
+#[test]
+fn a_file_that_is_too_large_is_a_problem_of_that_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("large.yaml"), "#".repeat(1024 * 1024 + 1)).unwrap();
+    std::fs::write(folder.path().join("owner.yaml"), OWNER).unwrap();
+    let loaded = load_folder(folder.path(), &Reserved::default()).unwrap();
+    assert_eq!(shown(&loaded), ["large.yaml: error: is larger than 1 MiB: split it"]);
+    assert_eq!(loaded.set.owners().count(), 1);
+}
+
+#[test]
+fn comments_and_layout_do_not_make_a_new_generation() {
+    let one = load_one(&joined(&[OWNER, TARGET])).set.generation();
+    assert_eq!(load_one(&joined(&["# moved\n", TARGET, OWNER])).set.generation(), one);
+    assert_ne!(load_one(&joined(&[OWNER, &TARGET.replace("1h", "2h")])).set.generation(), one);
+    assert_ne!(load_one(OWNER).set.generation(), one);
+}

@@ -1,0 +1,360 @@
+//! `dayfly.toml`: read whole and checked before anything is bound or opened.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dayfly_core::ids::{Audience, ClusterName};
+use dayfly_core::limits::Limits;
+use serde::Deserialize;
+
+/// The configuration of one broker. Every field that is not here is an error.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Dayfly's issuer identifier, the `iss` of its tokens: an `https://` URL without query or fragment (RFC 8414).
+    pub issuer: String,
+    /// Where to listen for gRPC and HTTPS.
+    pub listen: SocketAddr,
+    /// The server's certificate.
+    pub tls: Tls,
+    /// Where leases are recorded.
+    pub store: Store,
+    /// What seals the signing keys.
+    pub keys: Keys,
+    /// The audiences of the three kinds of callers.
+    #[serde(default)]
+    pub audiences: Audiences,
+    /// The clusters it serves; at least one.
+    #[serde(rename = "cluster")]
+    pub clusters: Vec<Cluster>,
+    /// The cluster whose operators' rights hold over all clusters. Without it they hold for their own.
+    pub home_cluster: Option<ClusterName>,
+    /// Limits, where the defaults do not fit.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+}
+
+/// The server's certificate and key.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM: the certificate chain, leaf first.
+    pub cert_file: PathBuf,
+    /// PEM: its private key.
+    pub key_file: PathBuf,
+}
+
+/// Where leases are recorded.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// The embedded store's folder; made if it does not exist.
+    pub dir: PathBuf,
+    /// What keeps the store's position outside it.
+    pub witness: Witness,
+    /// How many days ended leases are kept: 30.
+    #[serde(default = "thirty")]
+    pub retention_days: u32,
+    /// How many leases are kept at most: 10 million.
+    #[serde(default = "ten_million")]
+    pub max_leases: u64,
+    /// Free bytes on the store's disk below which nothing is issued: 64 MiB. Revocations use a part of it.
+    #[serde(default = "reserve")]
+    pub reserve_bytes: u64,
+}
+
+/// What keeps the store's last position, so that an older copy of the store is noticed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// A file, on another file system than the store.
+    pub file: PathBuf,
+    /// Accepts a witness on the store's own file system, which a restored volume takes back with it. For development.
+    #[serde(default)]
+    pub danger_witness_beside_store: bool,
+}
+
+/// What seals the signing keys.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// The key-encryption key: 32 bytes, mode 0600, kept away from the store and its backups. Made if it does not exist.
+    pub kek_file: PathBuf,
+}
+
+/// The audiences of the three kinds of callers: never interchangeable.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audiences {
+    /// Workloads: `dayfly`.
+    pub workload: Audience,
+    /// Operators: `dayfly-operator`.
+    pub operator: Audience,
+    /// Verifiers: `dayfly-verifier`.
+    pub verifier: Audience,
+}
+
+impl Default for Audiences {
+    #[expect(clippy::expect_used, reason = "three constants, held by a test")]
+    fn default() -> Self {
+        let audience = |name: &str| name.parse().expect("a constant");
+        Self { workload: audience("dayfly"), operator: audience("dayfly-operator"), verifier: audience("dayfly-verifier") }
+    }
+}
+
+/// One cluster: how its API server is reached and whose tokens are its.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Its name: the first part of every identity. Never change it.
+    pub name: ClusterName,
+    /// The `iss` of its service-account tokens.
+    pub issuer: String,
+    /// Its `--api-audiences`, by default its issuer: a token good for one of them is refused.
+    #[serde(default)]
+    pub api_audiences: Vec<String>,
+    /// The folder with its Owners, Targets and Grants.
+    pub policy: PathBuf,
+    /// Whether tokens are checked against the cluster's keys before its API server reviews them: yes, unless an external
+    /// signer hides its keys.
+    #[serde(default = "yes")]
+    pub local_check: bool,
+    /// Reached as a pod inside it.
+    #[serde(default)]
+    pub in_cluster: bool,
+    /// Reached by this kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context; its current one by default.
+    pub context: Option<String>,
+    /// Reached at this URL.
+    pub server: Option<String>,
+    /// With `server`: PEM of the CA that its certificate is by.
+    pub ca_file: Option<PathBuf>,
+    /// With `server`: the broker's own token, read again as it is rotated.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Limits that may be set, in seconds unless named otherwise.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// How long a good review is kept: 10, at most 60.
+    pub review_cache_secs: Option<u64>,
+    /// How long a review may take: 3.
+    pub review_timeout_secs: Option<u64>,
+    /// Reviews under way at once, for each cluster: 64.
+    pub reviews_at_once: Option<usize>,
+    /// How long an informer may hear nothing: 150.
+    pub informer_silence_secs: Option<u64>,
+    /// How far the wall clock may jump: 300.
+    pub clock_jump_secs: Option<u64>,
+    /// How long a call without a deadline of its own may take: 10.
+    pub call_timeout_secs: Option<u64>,
+    /// How long a stopping server waits for calls under way: 30.
+    pub drain_secs: Option<u64>,
+    /// How often policy folders are read: 2.
+    pub policy_reload_secs: Option<u64>,
+    /// Workloads' and verifiers' calls under way at once; more are shed: 1024.
+    pub calls_at_once: Option<usize>,
+    /// Operators' calls under way at once, kept apart so that they are never shed for the others: 64.
+    pub operator_calls_at_once: Option<usize>,
+    /// Open connections: 8192.
+    pub connections: Option<usize>,
+}
+
+fn thirty() -> u32 {
+    30
+}
+
+fn ten_million() -> u64 {
+    10_000_000
+}
+
+fn reserve() -> u64 {
+    64 * 1024 * 1024
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The configuration cannot be used; says where and what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML of this shape.
+    #[error("{}: {source}", path.display())]
+    Shape {
+        /// Which file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A value cannot be used.
+    #[error("{field}: {why}")]
+    Value {
+        /// Which field.
+        field: String,
+        /// What to change.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a configuration. Relative paths in it are relative to its own folder.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Shape { path: path.to_owned(), source: Box::new(source) })?;
+        config.relative_to(path.parent().unwrap_or(Path::new(".")));
+        config.check()?;
+        Ok(config)
+    }
+
+    fn relative_to(&mut self, folder: &Path) {
+        let own = [
+            &mut self.tls.cert_file,
+            &mut self.tls.key_file,
+            &mut self.store.dir,
+            &mut self.store.witness.file,
+            &mut self.keys.kek_file,
+        ];
+        let of_clusters = self.clusters.iter_mut().flat_map(|cluster| {
+            let optional = [&mut cluster.kubeconfig, &mut cluster.ca_file, &mut cluster.token_file];
+            optional.into_iter().flatten().chain(std::iter::once(&mut cluster.policy))
+        });
+        for path in own.into_iter().chain(of_clusters) {
+            *path = folder.join(&*path);
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |field: &str, why: &str| Err(ConfigError::Value { field: field.to_owned(), why: why.to_owned() });
+        if !self.issuer.starts_with("https://") || self.issuer.contains(['?', '#', ' ']) || self.issuer.len() > 255 {
+            return wrong("issuer", "give an https:// URL without query and fragment, of at most 255 bytes");
+        }
+        let Audiences { workload, operator, verifier } = &self.audiences;
+        if workload == operator || operator == verifier || verifier == workload {
+            return wrong("audiences", "workloads, operators and verifiers need three different audiences");
+        }
+        if self.clusters.is_empty() {
+            return wrong("cluster", "name at least one [[cluster]]");
+        }
+        for (n, cluster) in self.clusters.iter().enumerate() {
+            let ways = usize::from(cluster.in_cluster)
+                + usize::from(cluster.kubeconfig.is_some())
+                + usize::from(cluster.server.is_some());
+            if ways != 1 {
+                return wrong(
+                    &format!("cluster {}", cluster.name),
+                    "give exactly one of in_cluster = true, kubeconfig and server",
+                );
+            }
+            if cluster.server.is_none() && (cluster.ca_file.is_some() || cluster.token_file.is_some()) {
+                return wrong(&format!("cluster {}", cluster.name), "ca_file and token_file go with server");
+            }
+            if cluster.issuer.is_empty() {
+                return wrong(&format!("cluster {}", cluster.name), "issuer is empty");
+            }
+            let earlier = self.clusters.iter().take(n);
+            if let Some(other) = earlier.into_iter().find(|o| o.name == cluster.name || o.issuer == cluster.issuer) {
+                return wrong(
+                    &format!("cluster {}", cluster.name),
+                    &format!("has the name or issuer of cluster {}: both must differ", other.name),
+                );
+            }
+        }
+        if let Some(home) = &self.home_cluster
+            && !self.clusters.iter().any(|cluster| cluster.name == *home)
+        {
+            return wrong("home_cluster", "names no [[cluster]]");
+        }
+        if self.limits.review_cache_secs.is_some_and(|secs| secs > 60) {
+            return wrong("limits.review_cache_secs", "at most 60: a review is kept for seconds only");
+        }
+        Ok(())
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        let default = Limits::default();
+        let set = &self.limits;
+        let secs = |set: Option<u64>, default: Duration| set.map_or(default, Duration::from_secs);
+        Limits {
+            review_cache: secs(set.review_cache_secs, default.review_cache),
+            review_timeout: secs(set.review_timeout_secs, default.review_timeout),
+            reviews_at_once: set.reviews_at_once.unwrap_or(default.reviews_at_once).max(1),
+            informer_silence: secs(set.informer_silence_secs, default.informer_silence),
+            clock_jump: secs(set.clock_jump_secs, default.clock_jump),
+            call_timeout: secs(set.call_timeout_secs, default.call_timeout),
+            drain: secs(set.drain_secs, default.drain),
+            ..default
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        issuer = "https://dayfly.example"
+        listen = "127.0.0.1:8443"
+        [tls]
+        cert_file = "tls.crt"
+        key_file = "/abs/tls.key"
+        [store]
+        dir = "store"
+        [store.witness]
+        file = "witness.json"
+        [keys]
+        kek_file = "kek"
+        [[cluster]]
+        name = "east"
+        issuer = "https://kubernetes.default.svc"
+        policy = "policy"
+        in_cluster = true
+    "#;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dayfly.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn a_good_one_is_read_with_its_defaults() {
+        let config = load(GOOD).unwrap();
+        assert_eq!(config.audiences.operator.as_str(), "dayfly-operator");
+        assert!(config.store.dir.is_absolute() && config.store.dir.ends_with("store"));
+        assert_eq!(config.tls.key_file, Path::new("/abs/tls.key"));
+        assert_eq!(config.limits(), Limits::default());
+    }
+
+    #[test]
+    fn a_bad_one_says_what_to_change() {
+        let cases = [
+            (GOOD.replace("listen", "lisen"), "unknown field `lisen`"),
+            (GOOD.replace("https://dayfly.example", "http://dayfly.example"), "issuer: give an https:// URL"),
+            (GOOD.replace("in_cluster = true", ""), "exactly one of in_cluster"),
+            (GOOD.replace("in_cluster = true", "in_cluster = true\nkubeconfig = \"k\""), "exactly one of in_cluster"),
+            (GOOD.replace("name = \"east\"", "name = \"East\""), "is not a cluster name"),
+            (format!("{GOOD}\n[audiences]\nworkload = \"dayfly-operator\""), "three different audiences"),
+            (format!("{GOOD}\n[limits]\nreview_cache_secs = 3600"), "at most 60"),
+        ];
+        for (text, expected) in cases {
+            let error = load(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{expected:?} in {error:?}");
+        }
+    }
+}

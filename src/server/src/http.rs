@@ -1,0 +1,48 @@
+//! What is served over HTTPS beside gRPC: the public keys, and health for probes.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use dayfly_core::ports::{KeyUse, Signer};
+
+use crate::readiness::Readiness;
+
+/// The HTTPS routes.
+pub fn routes(signer: Arc<dyn Signer>, readiness: Arc<Readiness>) -> Router {
+    Router::new()
+        .route("/.well-known/jwks.json", get(jwks))
+        .with_state(signer)
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(readiness)
+}
+
+/// The keys that access tokens are verified with (RFC 7517, section 8.5.1). Cached for five minutes at most: a new key
+/// is published long before it signs.
+async fn jwks(State(signer): State<Arc<dyn Signer>>) -> Response {
+    let headers =
+        [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];
+    (headers, signer.jwks(KeyUse::AccessToken).to_string()).into_response()
+}
+
+/// Whether a restart would help: 503 where it would.
+async fn livez(State(readiness): State<Arc<Readiness>>) -> Response {
+    answer(readiness.needs_restart().map_or(Ok(()), Err))
+}
+
+/// Whether it issues now: 503 with the reasons where it does not.
+async fn readyz(State(readiness): State<Arc<Readiness>>) -> Response {
+    let troubles = readiness.troubles();
+    answer(if troubles.is_empty() { Ok(()) } else { Err(troubles.join("\n")) })
+}
+
+fn answer(state: Result<(), String>) -> Response {
+    match state {
+        Ok(()) => "ok\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}

@@ -1,0 +1,363 @@
+//! One commit: changes checked in order, each against everything before it, and put into one batch.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
+use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
+use dayfly_core::change::{Change, Conflict, Earlier, Issue, Outcome, Receipt, Revocation, SealedKey};
+use dayfly_core::digest::Digest;
+use dayfly_core::encoding;
+use dayfly_core::generator::IdGenerator;
+use dayfly_core::ids::{LeaseId, Position, RuleId};
+use dayfly_core::lease::{Lease, LeaseState};
+use dayfly_core::limits::{RECORD_BYTES, STORED_VALUE_BYTES};
+use dayfly_core::ports::StoreError;
+use dayfly_core::rule::Rule;
+use dayfly_core::time::Timestamp;
+use prost::Message;
+use sled::Batch;
+
+use crate::engine::{Engine, damaged};
+use crate::layout::{self, EventGroup};
+use crate::recent::{Known, RecentKeys, Use};
+use crate::shared::Shared;
+use crate::tip::Tip;
+
+/// Forms of one credential that a lease records.
+const DIGESTS: usize = 16;
+
+/// A commit in the making. It changes the tip as it goes: if it fails, the tip is to be loaded anew.
+pub(crate) struct Group<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) engine: &'a Engine,
+    pub(crate) tip: &'a mut Tip,
+    pub(crate) keys: &'a mut RecentKeys,
+    /// Free bytes on the disk.
+    pub(crate) room: u64,
+    now: Timestamp,
+    batch: Batch,
+    operations: usize,
+    events: Vec<EventRecord>,
+    first_event: Position,
+    tiles: Vec<crate::log::Tile>,
+    /// Leases as this commit leaves them.
+    changed: HashMap<LeaseId, Arc<Lease>>,
+    pub(crate) pruned: Vec<LeaseId>,
+}
+
+/// A commit ready to be written.
+pub(crate) struct Ready {
+    pub(crate) batch: Batch,
+    pub(crate) operations: usize,
+    pub(crate) changed: HashMap<LeaseId, Arc<Lease>>,
+    pub(crate) pruned: Vec<LeaseId>,
+}
+
+impl<'a> Group<'a> {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        engine: &'a Engine,
+        tip: &'a mut Tip,
+        keys: &'a mut RecentKeys,
+        room: u64,
+    ) -> Self {
+        Self {
+            now: shared.cautious_now(),
+            first_event: tip.position.next(),
+            shared,
+            engine,
+            tip,
+            keys,
+            room,
+            batch: Batch::default(),
+            operations: 0,
+            events: Vec::new(),
+            tiles: Vec::new(),
+            changed: HashMap::new(),
+            pruned: Vec::new(),
+        }
+    }
+
+    /// Checks a change and adds it.
+    ///
+    /// # Errors
+    /// The change is refused and the commit is as before; but for [`StoreError::Poisoned`]: then there is no commit.
+    pub(crate) fn add(&mut self, change: &Change) -> Result<Outcome, StoreError> {
+        let reserve = match change {
+            Change::Revoke(_) | Change::Release { .. } => self.shared.options.rule_reserve_bytes,
+            _ => self.shared.options.reserve_bytes,
+        };
+        if self.room < reserve {
+            return Err(StoreError::Full);
+        }
+        match change {
+            Change::Issue(issue) => self.issue(issue),
+            Change::Reissue { lease, digest } => self.reissue(*lease, digest),
+            Change::Release { lease } => self.release(*lease),
+            Change::Revoke(revocation) => self.revoke(revocation),
+            Change::Key(key) => self.key(key),
+            Change::Note(draft) => self.append(draft).map(committed),
+        }
+    }
+
+    fn issue(&mut self, issue: &Issue) -> Result<Outcome, StoreError> {
+        self.shared.time.trusted(self.shared.options.clock.as_ref())?;
+        let lease = &issue.lease;
+        if let Some(rule) = self.covering(issue) {
+            return Ok(Outcome::Covered(rule));
+        }
+        if let Some(used) = self.earlier_use(lease)? {
+            return self.replay(lease, used);
+        }
+        if self.tip.pruned.is_some_and(|pruned| lease.id <= pruned) || self.lease(lease.id)?.is_some() {
+            return Ok(Outcome::Conflict(Conflict::IdTaken));
+        }
+        let record = sized(encoding::encode_lease(lease))?;
+        let position = self.append(&Draft::issued(lease))?;
+        self.insert(layout::lease(lease.id), record);
+        layout::indexes(lease).for_each(|key| self.insert(key, Vec::new()));
+        if let Some(used) = lease.idempotency {
+            self.keys.add(used, lease.id, self.now);
+        }
+        self.tip.leases += 1;
+        self.tip.latest_expiry = self.tip.latest_expiry.max(lease.expires_at);
+        self.tip.highest = self.tip.highest.max(lease.id);
+        self.changed.insert(lease.id, Arc::new(lease.clone()));
+        Ok(committed(position))
+    }
+
+    /// A rule that the decision did not know and that is about this lease, or whose cut-off is not below its id.
+    fn covering(&self, issue: &Issue) -> Option<Arc<Rule>> {
+        let rules = &self.tip.rules;
+        rules
+            .newer(&issue.lease, issue.decided_under)
+            .or_else(|| rules.covering(&issue.lease))
+            .map(Arc::clone)
+    }
+
+    /// What the caller used this lease's idempotency key for before.
+    fn earlier_use(&self, lease: &Lease) -> Result<Option<Use>, StoreError> {
+        let Some(idempotency) = lease.idempotency else { return Ok(None) };
+        let from = match self.keys.look(&idempotency.key, self.now) {
+            Known::Used(used) => return Ok(Some(used)),
+            Known::Unused => return Ok(None),
+            Known::Unknown(from) => from,
+        };
+        let prefix = layout::workload_prefix(&lease.workload);
+        for entry in self.engine.scan(&prefix, &layout::with_id(prefix.clone(), LeaseId::first_at(from))) {
+            let (key, _) = entry?;
+            let Some(earlier) = layout::id_at_end(&key).map(|id| self.lease(id)).transpose()?.flatten() else {
+                continue;
+            };
+            if let Some(used) = earlier.idempotency.filter(|used| used.key == idempotency.key) {
+                return Ok(Some(Use { request: used.request, lease: earlier.id }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn replay(&self, lease: &Lease, used: Use) -> Result<Outcome, StoreError> {
+        if lease.idempotency.is_none_or(|asked| asked.request != used.request) {
+            return Ok(Outcome::Conflict(Conflict::IdempotencyKeyReused));
+        }
+        Ok(match self.lease(used.lease)? {
+            Some(earlier) => Outcome::Replayed(Earlier::Lease(earlier)),
+            None => Outcome::Conflict(Conflict::IdempotencyKeyReused),
+        })
+    }
+
+    fn reissue(&mut self, id: LeaseId, digest: &Digest) -> Result<Outcome, StoreError> {
+        let Some(lease) = self.lease(id)? else { return Ok(Outcome::Conflict(Conflict::NoSuchLease)) };
+        if let Some(rule) = self.tip.rules.covering(&lease) {
+            return Ok(Outcome::Covered(Arc::clone(rule)));
+        }
+        let mut changed = lease.as_ref().clone();
+        if !changed.digests.contains(digest) {
+            changed.digests.push(*digest);
+        }
+        if lease.state(&self.tip.rules, self.now) != LeaseState::Active || changed.digests.len() > DIGESTS {
+            return Ok(Outcome::Conflict(Conflict::Phase));
+        }
+        self.rewrite(changed, &Draft::reissued(&lease, digest))
+    }
+
+    fn release(&mut self, id: LeaseId) -> Result<Outcome, StoreError> {
+        let Some(lease) = self.lease(id)? else { return Ok(Outcome::Conflict(Conflict::NoSuchLease)) };
+        match lease.phase.release(self.now) {
+            Ok(phase) => {
+                let changed = Lease { phase, ..lease.as_ref().clone() };
+                self.rewrite(changed, &Draft::released(&lease))
+            }
+            Err(_) => Ok(Outcome::Conflict(Conflict::Phase)),
+        }
+    }
+
+    fn rewrite(&mut self, lease: Lease, draft: &Draft) -> Result<Outcome, StoreError> {
+        let record = sized(encoding::encode_lease(&lease))?;
+        let position = self.append(draft)?;
+        self.insert(layout::lease(lease.id), record);
+        self.changed.insert(lease.id, Arc::new(lease));
+        Ok(committed(position))
+    }
+
+    fn revoke(&mut self, revocation: &Revocation) -> Result<Outcome, StoreError> {
+        if let Some(asked) = revocation.idempotency
+            && let Some(earlier) = self.tip.rules.by_idempotency(asked.key)
+        {
+            let same = earlier.idempotency.is_some_and(|used| used.request == asked.request);
+            return Ok(if same {
+                Outcome::Replayed(Earlier::Rule(Arc::clone(earlier)))
+            } else {
+                Outcome::Conflict(Conflict::IdempotencyKeyReused)
+            });
+        }
+        let (cut_off, id) = self.cut_off()?;
+        let rule = Rule {
+            id,
+            position: self.tip.position.next(),
+            selector: revocation.selector.clone(),
+            cut_off,
+            after: revocation.after,
+            written_at: self.now,
+            by: revocation.by.clone(),
+            reason: revocation.reason.clone(),
+            until: self.tip.latest_expiry.max(self.now).plus(self.shared.options.limits.leeway),
+            idempotency: revocation.idempotency,
+        };
+        let record = sized(encoding::encode_rule(&rule))?;
+        let position = self.append(&Draft::revoked(&rule))?;
+        self.insert(layout::rule(position), record);
+        let rule = Arc::new(rule);
+        // Cloned once a commit: nobody else holds the clone.
+        Arc::make_mut(&mut self.tip.rules).add(Arc::clone(&rule));
+        self.tip.highest = self.tip.highest.max(LeaseId::from_bytes(id.to_bytes()));
+        Ok(Outcome::Committed(Receipt { position, rule: Some(rule) }))
+    }
+
+    /// A cut-off above every id given out, and the rule's id right above it.
+    fn cut_off(&self) -> Result<(LeaseId, RuleId), StoreError> {
+        let mut generator = self.shared.generator.lock().unwrap_or_else(PoisonError::into_inner);
+        if generator.highest() < self.tip.highest {
+            *generator = IdGenerator::above(self.tip.highest);
+        }
+        let cut_off = generator.next(self.now, self.shared.options.rng.as_ref())?;
+        let id = generator.next(self.now, self.shared.options.rng.as_ref())?;
+        Ok((cut_off, RuleId::from_bytes(id.to_bytes())))
+    }
+
+    fn key(&mut self, key: &SealedKey) -> Result<Outcome, StoreError> {
+        let place = layout::key(&key.purpose, key.id.as_str());
+        if self.engine.get(&place)?.is_some() {
+            return Ok(Outcome::Conflict(Conflict::KeyExists));
+        }
+        let record = sized(encoding::encode_key(key))?;
+        let draft = Draft {
+            kind: dayfly_core::audit::EventKind::KeyCreated,
+            subject: None,
+            detail: dayfly_core::audit::Detail {
+                key_id: key.id.to_string(),
+                note: format!("a signing key for {}", key.purpose),
+                ..Default::default()
+            },
+        };
+        let position = self.append(&draft)?;
+        self.insert(place, record);
+        Ok(committed(position))
+    }
+
+    /// The event of a change; with it the change has its position.
+    fn append(&mut self, draft: &Draft) -> Result<Position, StoreError> {
+        let mut salt = [0; SALT_BYTES];
+        self.shared.options.rng.fill(&mut salt)?;
+        let position = self.tip.position.next();
+        let (event, leaf) = draft.place(position, self.now, salt);
+        if event.encoded_len() > RECORD_BYTES {
+            return Err(StoreError::TooLarge(event.encoded_len()));
+        }
+        self.tip.log.push(leaf, &mut self.tiles);
+        self.tip.position = position;
+        self.events.push(event);
+        Ok(position)
+    }
+
+    /// A lease as it is after what was added so far.
+    pub(crate) fn lease(&self, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
+        if let Some(lease) = self.changed.get(&id) {
+            return Ok(Some(Arc::clone(lease)));
+        }
+        if let Some(lease) = self.shared.recent.get(id) {
+            return Ok(Some(lease));
+        }
+        read_lease(self.engine, id)
+    }
+
+    pub(crate) fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.operations += 1;
+        self.batch.insert(key, value);
+    }
+
+    pub(crate) fn remove(&mut self, key: Vec<u8>) {
+        self.operations += 1;
+        self.batch.remove(key);
+    }
+
+    /// How many keys the batch has so far.
+    pub(crate) fn operations(&self) -> usize {
+        self.operations
+    }
+
+    /// When it is.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Adds what every commit has: its events, the tiles that became full, the progress record.
+    pub(crate) fn ready(mut self) -> Ready {
+        let mut first = self.first_event;
+        for run in runs(std::mem::take(&mut self.events)) {
+            let next = Position::new(first.number() + run.events.len() as u64);
+            self.insert(layout::events(first), run.encode_to_vec());
+            first = next;
+        }
+        for tile in std::mem::take(&mut self.tiles) {
+            self.insert(tile.key, tile.hashes);
+        }
+        let progress = self.tip.progress().encode_to_vec();
+        self.insert(layout::PROGRESS.to_vec(), progress);
+        Ready { batch: self.batch, operations: self.operations, changed: self.changed, pruned: self.pruned }
+    }
+}
+
+/// A lease's record.
+pub(crate) fn read_lease(engine: &Engine, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
+    let key = layout::lease(id);
+    let Some(value) = engine.get(&key)? else { return Ok(None) };
+    encoding::decode_lease(&value).map(|lease| Some(Arc::new(lease))).map_err(|error| damaged(&key, &error))
+}
+
+fn committed(position: Position) -> Outcome {
+    Outcome::Committed(Receipt { position, rule: None })
+}
+
+fn sized(record: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    if record.len() > RECORD_BYTES { Err(StoreError::TooLarge(record.len())) } else { Ok(record) }
+}
+
+/// Events as values that stay below the size at which sled would make a file of them.
+fn runs(events: Vec<EventRecord>) -> Vec<EventGroup> {
+    let mut runs: Vec<EventGroup> = Vec::new();
+    let mut bytes = 0;
+    for event in events {
+        // Its own bytes, its tag and its length.
+        let length = event.encoded_len() + 8;
+        match runs.last_mut() {
+            Some(run) if bytes + length <= STORED_VALUE_BYTES => run.events.push(event),
+            _ => {
+                bytes = 0;
+                runs.push(EventGroup { events: vec![event] });
+            }
+        }
+        bytes += length;
+    }
+    runs
+}

@@ -1,0 +1,67 @@
+//! What a store is opened with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_core::change::Mark;
+use dayfly_core::limits::Limits;
+use dayfly_core::ports::{Clock, Rng};
+
+const MIB: u64 = 1024 * 1024;
+
+/// What a [`crate::SledStore`] is opened with. [`Options::new`] has the defaults.
+#[derive(Clone)]
+pub struct Options {
+    /// The store's folder: made when it does not exist, used when it is empty. It is made under another name beside
+    /// itself and renamed, so it cannot be a mount point: name a folder below one.
+    pub dir: PathBuf,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for ids and the salts of events.
+    pub rng: Arc<dyn Rng>,
+    /// Limits and named times.
+    pub limits: Limits,
+    /// What the witness last saw: a store behind it is refused. None where there is no witness, or it has seen nothing.
+    pub expected: Option<Mark>,
+    /// Accept a store behind its witness: a new incarnation, and a rule over everything issued before.
+    pub accept_rollback: bool,
+    /// How long an expired lease is kept, from its issue: 30 days.
+    pub retention: Duration,
+    /// How many leases are kept, the live ones always: 10 million.
+    pub max_leases: u64,
+    /// Free bytes on the disk below which nothing is issued: 64 MiB.
+    pub reserve_bytes: u64,
+    /// Free bytes on the disk below which no rule is written either: 16 MiB.
+    pub rule_reserve_bytes: u64,
+    /// sled's page cache, in bytes: 96 MiB.
+    pub cache_bytes: u64,
+    /// How many of the newest leases are kept in memory for reading: 65 536.
+    pub recent_leases: usize,
+    /// How many of the newest idempotency keys are kept in memory: 262 144. Older ones are found on disk.
+    pub recent_keys: usize,
+    /// How many changes may wait for the writer: 4 096. Rules have room of their own beyond it.
+    pub queue: usize,
+}
+
+impl Options {
+    /// The defaults, for a store in `dir`.
+    pub fn new(dir: impl Into<PathBuf>, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Self {
+        Self {
+            dir: dir.into(),
+            clock,
+            rng,
+            limits: Limits::default(),
+            expected: None,
+            accept_rollback: false,
+            retention: Duration::from_secs(30 * 24 * 3600),
+            max_leases: 10_000_000,
+            reserve_bytes: 64 * MIB,
+            rule_reserve_bytes: 16 * MIB,
+            cache_bytes: 96 * MIB,
+            recent_leases: 65_536,
+            recent_keys: 262_144,
+            queue: 4096,
+        }
+    }
+}
