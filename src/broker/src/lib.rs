@@ -1,1 +1,177 @@
-//! The use cases: issue, introspect, revoke, list.
+//! The use cases, a file each: [`issue`], [`who_am_i`], [`introspect`], [`revoke`], [`list`]. They see only core's
+//! ports and the policy; what stands behind the ports is wired by the server.
+//!
+//! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
+
+mod attest;
+mod authenticate;
+pub mod denials;
+mod error;
+pub mod introspect;
+pub mod issue;
+pub mod list;
+mod operator;
+mod policies;
+pub mod revoke;
+pub mod selector;
+pub mod who_am_i;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use dayfly_core::ids::{Audience, ClusterName, LeaseId};
+use dayfly_core::lease::{Lease, LeaseState};
+use dayfly_core::limits::Limits;
+use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
+use dayfly_core::secret::Secret;
+
+pub use authenticate::Bearer;
+pub use error::{Error, Reason};
+pub use introspect::Introspection;
+pub use issue::{IssueRequest, Issued};
+pub use list::{LeaseViews, ListLeases, OwnerView};
+pub use policies::{Policies, PolicyUnavailable, UnknownCluster};
+pub use revoke::{RevokeRequest, Revoked};
+pub use selector::{Named, Which};
+pub use who_am_i::{Available, WhoAmI};
+
+/// Reads the unverified `iss` of a token, only to choose the cluster that is asked to review it.
+pub type IssuerOf = Arc<dyn Fn(&Secret) -> Option<String> + Send + Sync>;
+
+/// Reads the unverified `jti` of a credential, only to choose the lease whose digest it is compared with.
+pub type LeaseIdOf = Arc<dyn Fn(&Secret) -> Option<LeaseId> + Send + Sync>;
+
+/// Dayfly's own audiences, one for each kind of caller. They are never interchangeable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audiences {
+    /// Of workloads: `dayfly`.
+    pub workload: Audience,
+    /// Of operators: `dayfly-operator`.
+    pub operator: Audience,
+    /// Of verifiers: `dayfly-verifier`.
+    pub verifier: Audience,
+}
+
+/// What a broker is made of.
+pub struct Parts {
+    /// The durable record.
+    pub store: Arc<dyn LeaseStore>,
+    /// The clusters it serves.
+    pub clusters: Vec<Cluster>,
+    /// The cluster whose operators may act on what every cluster holds. With one cluster, it is that one.
+    pub home_cluster: Option<ClusterName>,
+    /// The policy of each cluster.
+    pub policies: Arc<Policies>,
+    /// Makes the credentials of targets of kind `jwt`.
+    pub engine: Arc<dyn Engine>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Limits and named times.
+    pub limits: Limits,
+    /// Dayfly's issuer identifier: the `iss` of its tokens.
+    pub issuer: String,
+    /// Its own audiences.
+    pub audiences: Audiences,
+    /// Reads a token's issuer.
+    pub issuer_of: IssuerOf,
+    /// Reads a credential's id.
+    pub lease_id_of: LeaseIdOf,
+}
+
+/// The parts do not fit each other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadParts {
+    /// Two clusters of one name.
+    #[error("two clusters are named {0}: give each its own name")]
+    ClusterTwice(ClusterName),
+    /// Two clusters of one issuer.
+    #[error("clusters {0} and {1} have the same issuer: give each API server its own --service-account-issuer")]
+    IssuerTwice(ClusterName, ClusterName),
+    /// The home cluster is none of them.
+    #[error("the home cluster {0} is not one of the clusters")]
+    UnknownHome(ClusterName),
+    /// Two of Dayfly's audiences are the same.
+    #[error("Dayfly's audiences for workloads, operators and verifiers must differ")]
+    AudienceTwice,
+    /// There is no policy slot for a cluster.
+    #[error("cluster {0} has no place in the policies")]
+    NoPolicy(ClusterName),
+}
+
+/// The use cases over one set of ports.
+pub struct Broker {
+    store: Arc<dyn LeaseStore>,
+    clusters: BTreeMap<ClusterName, Cluster>,
+    by_issuer: HashMap<String, ClusterName>,
+    home: Option<ClusterName>,
+    policies: Arc<Policies>,
+    engine: Arc<dyn Engine>,
+    clock: Arc<dyn Clock>,
+    issuer: String,
+    audiences: Audiences,
+    issuer_of: IssuerOf,
+    lease_id_of: LeaseIdOf,
+    denials: denials::Denials,
+}
+
+/// A lease with its state now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseView {
+    /// The lease.
+    pub lease: Arc<Lease>,
+    /// Its state under the rules and the clock.
+    pub state: LeaseState,
+}
+
+impl Broker {
+    /// A broker of these parts.
+    ///
+    /// # Errors
+    /// When they do not fit each other.
+    pub fn new(parts: Parts) -> Result<Self, BadParts> {
+        let Audiences { workload, operator, verifier } = &parts.audiences;
+        if workload == operator || operator == verifier || verifier == workload {
+            return Err(BadParts::AudienceTwice);
+        }
+        let (mut clusters, mut by_issuer) = (BTreeMap::new(), HashMap::new());
+        for cluster in parts.clusters {
+            let name = cluster.name.clone();
+            if !parts.policies.knows(&name) {
+                return Err(BadParts::NoPolicy(name));
+            }
+            if let Some(other) = by_issuer.insert(cluster.issuer.clone(), name.clone()) {
+                return Err(if other == name {
+                    BadParts::ClusterTwice(name)
+                } else {
+                    BadParts::IssuerTwice(other, name)
+                });
+            }
+            if clusters.insert(name.clone(), cluster).is_some() {
+                return Err(BadParts::ClusterTwice(name));
+            }
+        }
+        if let Some(home) = parts.home_cluster.as_ref().filter(|home| !clusters.contains_key(*home)) {
+            return Err(BadParts::UnknownHome(home.clone()));
+        }
+        Ok(Self {
+            store: parts.store,
+            clusters,
+            by_issuer,
+            home: parts.home_cluster,
+            policies: parts.policies,
+            engine: parts.engine,
+            clock: parts.clock,
+            issuer: parts.issuer,
+            audiences: parts.audiences,
+            issuer_of: parts.issuer_of,
+            lease_id_of: parts.lease_id_of,
+            denials: denials::Denials::default(),
+        })
+    }
+
+    /// A lease as it is now.
+    fn view(&self, lease: Arc<Lease>) -> LeaseView {
+        let state = lease.state(&self.store.rules(), self.clock.now());
+        LeaseView { lease, state }
+    }
+}

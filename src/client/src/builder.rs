@@ -158,10 +158,13 @@ impl Builder {
 
     fn ca_bytes(&self) -> Result<Vec<u8>, Error> {
         let pem = match &self.ca {
-            Ca::None => return Err(Error::Config("say which CA the broker's certificate comes from".to_owned())),
+            Ca::None => {
+                return Err(Error::Config("say which CA the broker's certificate comes from".to_owned()));
+            }
             Ca::Pem(pem) => pem.clone(),
-            Ca::File(path) => std::fs::read(path)
-                .map_err(|error| Error::Config(format!("cannot read the CA file {}: {error}", path.display())))?,
+            Ca::File(path) => std::fs::read(path).map_err(|error| {
+                Error::Config(format!("cannot read the CA file {}: {error}", path.display()))
+            })?,
         };
         let begins = b"-----BEGIN CERTIFICATE-----";
         if pem.windows(begins.len()).any(|window| window == begins) {

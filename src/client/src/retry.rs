@@ -49,10 +49,14 @@ mod tests {
     #[test]
     fn pauses_grow_to_the_cap_and_honour_the_hint() {
         let rng = SystemRng::new();
-        for (failures, least, most) in [(1, 50, 100), (2, 100, 200), (3, 200, 400), (9, 1000, 2000), (99, 1000, 2000)]
+        for (failures, least, most) in
+            [(1, 50, 100), (2, 100, 200), (3, 200, 400), (9, 1000, 2000), (99, 1000, 2000)]
         {
             let pause = Backoff::CALL.pause(failures, None, &rng);
-            assert!(pause >= Duration::from_millis(least) && pause <= Duration::from_millis(most), "{pause:?}");
+            assert!(
+                pause >= Duration::from_millis(least) && pause <= Duration::from_millis(most),
+                "{pause:?}"
+            );
         }
         let hint = Duration::from_secs(7);
         let pause = Backoff::CALL.pause(1, Some(hint), &rng);

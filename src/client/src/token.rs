@@ -113,7 +113,8 @@ mod tests {
         let path = folder.path().join("token");
         let file = TokenFile::new(&path);
         assert!(text(&file).await.unwrap_err().to_string().starts_with("cannot read the token file"));
-        for (content, said) in [("", "is empty"), ("se cret", "does not hold a token"), ("x\u{e9}", "does not hold")]
+        for (content, said) in
+            [("", "is empty"), ("se cret", "does not hold a token"), ("x\u{e9}", "does not hold")]
         {
             std::fs::write(&path, content).unwrap();
             let error = text(&file).await.unwrap_err().to_string();

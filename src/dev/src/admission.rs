@@ -89,6 +89,9 @@ pub(crate) fn updated(key: &Key, before: &Value, after: &mut Value, status: bool
     }
     if status {
         let status = after["status"].take();
+        if !status.is_object() {
+            return Err(Refusal::bad_request("status is not an object"));
+        }
         *after = before.clone();
         after["status"] = status;
         return Ok(());

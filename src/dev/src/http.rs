@@ -46,11 +46,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/.well-known/openid-configuration", get(discovery::openid))
         .route("/openid/v1/jwks", get(discovery::jwks));
     let closed = Router::new()
-        .route("/api", get(discovery::core_versions))
-        .route("/apis", get(discovery::groups))
-        .route("/api/v1", get(discovery::core_resources))
-        .route("/apis/authentication.k8s.io/v1", get(discovery::authentication_resources))
-        .route("/apis/authorization.k8s.io/v1", get(discovery::authorization_resources))
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(reviews::token_review))
         .route("/apis/authorization.k8s.io/v1/subjectaccessreviews", post(reviews::subject_access_review))
         .route("/api/v1/{plural}", get(resources::list_all).post(resources::create_namespace))

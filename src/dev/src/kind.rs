@@ -33,15 +33,6 @@ impl Kind {
         }
     }
 
-    /// As `kubectl` has it, for discovery.
-    pub(crate) const fn short_name(self) -> &'static str {
-        match self {
-            Self::Namespace => "ns",
-            Self::ServiceAccount => "sa",
-            Self::Pod => "po",
-        }
-    }
-
     /// Whether its objects live in a namespace.
     pub(crate) const fn namespaced(self) -> bool {
         !matches!(self, Self::Namespace)

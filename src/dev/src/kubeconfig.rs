@@ -1,4 +1,4 @@
-//! A kubeconfig for the stand-in, for `kubectl` and for kube's client.
+//! A kubeconfig for the stand-in, for kube's client. `kubectl` is of no use here: it sends no token over plain HTTP.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};

@@ -202,6 +202,8 @@ fn compute_digest(data: &[u8], hash: ThumbprintHash) -> Answer<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use jsonwebtoken::{Header, Validation, decode, encode};
     use serde_json::{Value, json};
 
@@ -258,6 +260,23 @@ mod tests {
         assert!(decode::<Value>(&token, &key, &validation).is_ok());
         token.replace_range(..2, "eX");
         assert!(decode::<Value>(&token, &key, &validation).is_err());
+    }
+
+    #[test]
+    fn rsa_signs_and_verifies() {
+        install().unwrap();
+        let der = STANDARD.decode(include_str!("provider/rsa_of_tests.der.base64").trim()).unwrap();
+        let (n, e) = rsa_of_private(&der).unwrap();
+        let key = DecodingKey::from_rsa_raw_components(&n, &e);
+        for algorithm in AlgorithmFamily::Rsa.algorithms() {
+            let token =
+                encode(&Header::new(*algorithm), &json!({"sub": "s"}), &EncodingKey::from_rsa_der(&der))
+                    .unwrap();
+            let mut validation = Validation::new(*algorithm);
+            validation.required_spec_claims.clear();
+            assert!(decode::<Value>(&token, &key, &validation).is_ok(), "{algorithm:?}");
+            assert!(decode::<Value>(format!("{token}A"), &key, &validation).is_err(), "{algorithm:?}");
+        }
     }
 
     #[test]

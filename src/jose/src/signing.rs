@@ -121,6 +121,21 @@ mod tests {
     use super::*;
     use crate::{KeySet, Policy, verify};
 
+    /// Does not compile where the type has `Debug`: then there are two `is`, and neither is chosen.
+    macro_rules! has_no_debug {
+    ($($type:ty),*) => {$(
+        const _: fn() = || {
+            trait Either<T> { fn is() {} }
+            struct WithDebug;
+            impl<T: ?Sized> Either<()> for T {}
+            impl<T: ?Sized + std::fmt::Debug> Either<WithDebug> for T {}
+            let _ = <$type as Either<_>>::is;
+        };
+    )*};
+}
+
+    has_no_debug!(SigningKey);
+
     #[test]
     fn signs_what_its_public_key_verifies() {
         let key = SigningKey::generate().unwrap();

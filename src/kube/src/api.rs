@@ -31,7 +31,12 @@ pub(crate) struct ApiServer {
 
 impl ApiServer {
     /// `GET path`. `what` names the RBAC verb and resource that it takes.
-    pub(crate) async fn get(&self, what: &'static str, path: &str, timeout: Duration) -> Result<Bytes, CallError> {
+    pub(crate) async fn get(
+        &self,
+        what: &'static str,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
         let request = Request::get(path).body(Vec::new());
         self.send(what, request, timeout).await
     }
@@ -58,7 +63,8 @@ impl ApiServer {
     ) -> Result<Bytes, CallError> {
         let request = request.map_err(|error| CallError::Unreachable(error.to_string()))?.map(Body::from);
         let call = async {
-            let answer = self.client.send(request).await.map_err(|error| CallError::from_kube(&error, what))?;
+            let answer =
+                self.client.send(request).await.map_err(|error| CallError::from_kube(&error, what))?;
             let (head, body) = answer.into_parts();
             let body = body.collect_bytes().await.map_err(|error| CallError::from_kube(&error, what))?;
             match CallError::from_status(head.status, &head.headers, what) {
@@ -102,7 +108,9 @@ pub(crate) enum CallError {
     Unreachable(String),
     #[error("it refuses the broker's own credentials (401): they are missing, wrong, or expired")]
     Unauthenticated,
-    #[error("the broker itself may not {0} (403): its own RBAC is wrong, deploy/rbac.yaml says what it needs")]
+    #[error(
+        "the broker itself may not {0} (403): its own RBAC is wrong, deploy/rbac.yaml says what it needs"
+    )]
     Forbidden(&'static str),
     #[error("there is no such thing (404)")]
     NotFound,

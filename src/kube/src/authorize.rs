@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use dayfly_core::ports::{Action, Authorizer, BoxFuture, DirectoryError};
 use dayfly_core::workload::Identity;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
-};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
@@ -81,5 +79,70 @@ fn review(identity: &Identity, action: &Action) -> SubjectAccessReview {
             ..SubjectAccessReviewSpec::default()
         },
         ..SubjectAccessReview::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Answer, Fake, identity};
+
+    fn revoke(owner: Option<&str>) -> Action {
+        Action { verb: "revoke", resource: "owners", name: owner.map(str::to_owned) }
+    }
+
+    #[tokio::test]
+    async fn the_user_is_repeated_as_it_was_reviewed() {
+        let fake = Fake::start().await;
+        let running = fake.connect(|_| {}).await;
+        let authorizer = running.cluster().authorizer;
+        let mut ada = identity(1, 2);
+        ada.username = "ada".to_owned();
+        assert_eq!(authorizer.allowed(&ada, &revoke(Some("payments"))).await, Ok(true));
+        let spec = &fake.posted()["spec"];
+        assert_eq!(
+            *spec,
+            json!({
+                "user": "ada", "uid": ada.uid, "groups": ada.groups, "extra": ada.extra,
+                "resourceAttributes": {"group": "dayfly.dev", "verb": "revoke", "resource": "owners", "name": "payments"},
+            })
+        );
+        assert_eq!(authorizer.allowed(&identity(1, 2), &revoke(None)).await, Ok(false));
+        assert!(fake.posted()["spec"]["resourceAttributes"].get("name").is_none(), "no name is all of them");
+        assert_eq!(fake.count("subjectaccessreviews"), 2, "nothing is remembered");
+    }
+
+    #[tokio::test]
+    async fn a_yes_that_is_also_a_no_is_a_no_and_other_clusters_users_are_not_asked_about() {
+        let fake = Fake::start().await;
+        let running = fake.connect(|_| {}).await;
+        let authorizer = running.cluster().authorizer;
+        let status = json!({"status": {"allowed": true, "denied": true}});
+        fake.answer("subjectaccessreviews", Answer::Body(status.to_string()));
+        assert_eq!(authorizer.allowed(&identity(1, 2), &revoke(None)).await, Ok(false));
+        let mut foreign = identity(1, 2);
+        foreign.cluster = "west".parse().unwrap();
+        assert_eq!(authorizer.allowed(&foreign, &revoke(None)).await, Ok(false));
+        assert_eq!(fake.count("subjectaccessreviews"), 1);
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_cannot_answer_is_never_a_yes() {
+        let fake = Fake::start().await;
+        let running = fake.connect(|config| config.limits.review_timeout = Duration::from_millis(300)).await;
+        let authorizer = running.cluster().authorizer;
+        for (answer, says, after) in [
+            (Answer::Status(429, Some(9)), "overloaded", 9),
+            (Answer::Status(403, None), "may not create subjectaccessreviews", 5),
+            (Answer::Body(json!({}).to_string()), "cannot be read", 5),
+            (Answer::Hang, "did not answer", 1),
+        ] {
+            fake.answer("subjectaccessreviews", answer);
+            let error = authorizer.allowed(&identity(1, 2), &revoke(None)).await.unwrap_err();
+            assert!(error.why.contains(says), "{error}");
+            assert_eq!(error.retry_after.as_secs(), after);
+        }
     }
 }

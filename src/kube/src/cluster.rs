@@ -42,9 +42,8 @@ pub async fn connect(config: ClusterConfig) -> Result<RunningCluster, ConnectErr
     let cache = Arc::new(ReviewCache::new(limits.review_cache));
     let mut tasks = JoinSet::new();
 
-    let keys = config
-        .local_check
-        .then(|| Arc::new(ClusterKeys::new(Arc::clone(&api), limits.review_timeout)));
+    let keys =
+        config.local_check.then(|| Arc::new(ClusterKeys::new(Arc::clone(&api), limits.review_timeout)));
     if let Some(keys) = keys.clone() {
         // So that the first token need not wait. If it fails, the first token asks again.
         tasks.spawn(async move {

@@ -134,7 +134,9 @@ pub enum ConnectError {
     #[error("cluster {0}: the issuer is empty: name its --service-account-issuer")]
     NoIssuer(ClusterName),
     /// One audience would be good for two things.
-    #[error("cluster {cluster}: the audience {audience} has two uses: Dayfly's three and the API server's own must differ")]
+    #[error(
+        "cluster {cluster}: the audience {audience} has two uses: Dayfly's three and the API server's own must differ"
+    )]
     SharedAudience {
         /// The cluster.
         cluster: ClusterName,
@@ -184,11 +186,8 @@ impl ClusterConfig {
     }
 
     async fn kubeconfig(&self, path: &Path, context: Option<&String>) -> Result<Config, ConnectError> {
-        let failed = |source| ConnectError::Kubeconfig {
-            cluster: self.name.clone(),
-            path: path.to_owned(),
-            source,
-        };
+        let failed =
+            |source| ConnectError::Kubeconfig { cluster: self.name.clone(), path: path.to_owned(), source };
         let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
         let options = KubeConfigOptions { context: context.cloned(), ..KubeConfigOptions::default() };
         Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)
@@ -228,7 +227,10 @@ impl ClusterConfig {
         if uri.scheme_str() == Some("https") || loopback {
             return Ok(());
         }
-        Err(self.server_error(&uri.to_string(), "it must be https: plain http is taken of a loopback address only"))
+        Err(self.server_error(
+            &uri.to_string(),
+            "it must be https: plain http is taken of a loopback address only",
+        ))
     }
 
     fn server_error(&self, server: &str, why: &'static str) -> ConnectError {
@@ -261,7 +263,11 @@ mod tests {
     #[tokio::test]
     async fn an_audience_has_one_use() {
         assert!(error(|c| c.api_audiences.push("dayfly".to_owned())).await.contains("dayfly has two uses"));
-        assert!(error(|c| c.audiences.verifier = c.audiences.operator.clone()).await.contains("dayfly-operator has two"));
+        assert!(
+            error(|c| c.audiences.verifier = c.audiences.operator.clone())
+                .await
+                .contains("dayfly-operator has two")
+        );
         assert!(error(|c| c.issuer.clear()).await.contains("issuer is empty"));
     }
 
@@ -276,7 +282,10 @@ mod tests {
         let text = "{clusters: [{name: a, cluster: {server: 'https://10.0.0.1', insecure-skip-tls-verify: true}}],
             contexts: [{name: a, context: {cluster: a, user: a}}], users: [{name: a, user: {}}], current-context: a}";
         std::fs::write(&path, text).unwrap();
-        let kubeconfig = |context: Option<&str>| Access::Kubeconfig { path: path.clone(), context: context.map(str::to_owned) };
+        let kubeconfig = |context: Option<&str>| Access::Kubeconfig {
+            path: path.clone(),
+            context: context.map(str::to_owned),
+        };
         assert!(error(|c| c.access = kubeconfig(None)).await.contains("insecure-skip-tls-verify"));
         assert!(error(|c| c.access = kubeconfig(Some("b"))).await.contains("kubeconfig"));
     }
@@ -284,7 +293,8 @@ mod tests {
     #[tokio::test]
     async fn files_that_are_missing_are_named() {
         let missing = PathBuf::from("/nowhere/token");
-        let access = Access::Url { server: "https://127.0.0.1".to_owned(), ca_file: None, token_file: Some(missing) };
+        let access =
+            Access::Url { server: "https://127.0.0.1".to_owned(), ca_file: None, token_file: Some(missing) };
         assert!(error(|c| c.access = access).await.contains("/nowhere/token"));
     }
 }

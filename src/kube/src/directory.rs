@@ -51,8 +51,10 @@ pub(crate) struct Lookup<K: Kind> {
     silence: Duration,
     timeout: Duration,
     permits: Arc<Semaphore>,
-    reads: Coalesce<(Namespace, K::Name), Result<Option<K::Facts>, CallError>>,
+    reads: Coalesce<(Namespace, K::Name), Found<K>>,
 }
+
+type Found<K> = Result<Option<<K as Kind>::Facts>, CallError>;
 
 impl<K: Kind> Lookup<K> {
     pub(crate) fn new(
@@ -97,7 +99,7 @@ async fn read<K: Kind>(
     namespace: Namespace,
     name: K::Name,
     timeout: Duration,
-) -> Result<Option<K::Facts>, CallError> {
+) -> Found<K> {
     let _permit = permits.acquire().await.map_err(|_| CallError::Busy)?;
     // Names are checked: nothing in them needs escaping in a path.
     let path = format!("/api/v1/namespaces/{namespace}/{}/{}", K::PLURAL, name.as_ref());

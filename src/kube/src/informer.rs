@@ -127,9 +127,7 @@ impl<K: Kind> Informer<K> {
                     if at != from {
                         backoff = BACKOFF_FIRST;
                     }
-                    // What was missed cannot be had any more, or the stream cannot be read: list again.
-                    let lost = matches!(outcome, Err(CallError::Gone | CallError::Unreadable { .. }));
-                    version = (!lost).then_some(at);
+                    version = outcome.as_ref().err().is_none_or(goes_on).then_some(at);
                     outcome
                 }
             };
@@ -180,9 +178,7 @@ impl<K: Kind> Informer<K> {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     (self.store.apply(&object), object.metadata.resource_version)
                 }
-                WatchEvent::Deleted(object) => {
-                    (self.store.delete(&object), object.metadata.resource_version)
-                }
+                WatchEvent::Deleted(object) => (self.store.delete(&object), object.metadata.resource_version),
                 WatchEvent::Bookmark(bookmark) => (None, bookmark.metadata.resource_version),
                 WatchEvent::Error(status) => return Err(failed(&kube::Error::Api(status))),
             };
@@ -202,6 +198,15 @@ impl<K: Kind> Informer<K> {
             tracing::warn!(cluster = %self.api.cluster, kind = K::PLURAL, %error, "not hearing from the API server: trying again");
         }
     }
+}
+
+/// Whether a watch that ended with this goes on where it was. If not, what was missed cannot be had, or the API server
+/// does not know the version (after a restore of its etcd): everything is listed again.
+fn goes_on(error: &CallError) -> bool {
+    !matches!(
+        error,
+        CallError::Gone | CallError::NotFound | CallError::Unreadable { .. } | CallError::Failed(..=502 | 504.., _)
+    )
 }
 
 fn path<K: Kind>() -> String {

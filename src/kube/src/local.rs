@@ -27,7 +27,7 @@ pub(crate) struct LocalCheck {
 impl LocalCheck {
     /// Whether the token may be good for `audience`; when it ends.
     pub(crate) async fn check(&self, token: &str, audience: &Audience) -> Result<Timestamp, ReviewError> {
-        let peek = peek(token).map_err(|shape| invalid(InvalidToken::Malformed, shape))?;
+        let peek = peek(token).map_err(|shape| invalid(InvalidToken::Malformed, shape.to_string()))?;
         self.origin(&peek.claims, audience)?;
         let times = Times { leeway: self.leeway };
         times.check(&peek.claims, self.clock.now()).map_err(|error| bad_time(error, audience))?;
@@ -64,7 +64,9 @@ impl LocalCheck {
             format!(
                 "the token is good for the API server itself, which Dayfly never takes: project one for the audience {audience} alone"
             )
-        } else if let Some(other) = self.audiences.all().into_iter().find(|o| *o != audience && has(o.as_str())) {
+        } else if let Some(other) =
+            self.audiences.all().into_iter().find(|o| *o != audience && has(o.as_str()))
+        {
             format!("the token is for Dayfly's audience {other}, this call takes {audience} alone")
         } else if has(audience.as_str()) {
             format!("the token has other audiences too: it must be for {audience} alone")
@@ -87,8 +89,8 @@ fn legacy(audience: &Audience) -> ReviewError {
 fn bad_time(error: BadTime, audience: &Audience) -> ReviewError {
     match error {
         BadTime::NoExpiry => legacy(audience),
-        BadTime::Expired { .. } => invalid(InvalidToken::Expired, error),
-        BadTime::NotYetValid { .. } => invalid(InvalidToken::NotYetValid, error),
+        BadTime::Expired { .. } => invalid(InvalidToken::Expired, error.to_string()),
+        BadTime::NotYetValid { .. } => invalid(InvalidToken::NotYetValid, error.to_string()),
     }
 }
 
@@ -99,10 +101,10 @@ fn bad_signature(error: VerifyError) -> ReviewError {
             InvalidToken::BadSignature
         }
     };
-    invalid(kind, error)
+    invalid(kind, error.to_string())
 }
 
 /// A refusal, whose message is safe to tell the caller.
-pub(crate) fn invalid(kind: InvalidToken, message: impl ToString) -> ReviewError {
-    ReviewError::Invalid { kind, message: message.to_string() }
+pub(crate) fn invalid(kind: InvalidToken, message: impl Into<String>) -> ReviewError {
+    ReviewError::Invalid { kind, message: message.into() }
 }

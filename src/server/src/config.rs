@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_core::ids::{Audience, ClusterName};
 use dayfly_core::limits::Limits;
+use dayfly_core::ports::Clock;
+use dayfly_kube::{Access, ClusterConfig};
 use serde::Deserialize;
 
 /// The configuration of one broker. Every field that is not here is an error.
@@ -161,6 +164,40 @@ pub struct LimitsConfig {
     pub operator_calls_at_once: Option<usize>,
     /// Open connections: 8192.
     pub connections: Option<usize>,
+}
+
+impl Cluster {
+    /// The API server's own audiences.
+    pub(crate) fn api_audiences(&self) -> Vec<String> {
+        if self.api_audiences.is_empty() { vec![self.issuer.clone()] } else { self.api_audiences.clone() }
+    }
+
+    /// What its adapter is made with.
+    pub(crate) fn adapter(&self, ours: &Audiences, limits: &Limits, clock: &Arc<dyn Clock>) -> ClusterConfig {
+        let access = match (&self.kubeconfig, &self.server) {
+            (Some(path), _) => Access::Kubeconfig { path: path.clone(), context: self.context.clone() },
+            (None, Some(server)) => Access::Url {
+                server: server.clone(),
+                ca_file: self.ca_file.clone(),
+                token_file: self.token_file.clone(),
+            },
+            (None, None) => Access::InCluster,
+        };
+        ClusterConfig {
+            name: self.name.clone(),
+            issuer: self.issuer.clone(),
+            audiences: dayfly_kube::Audiences {
+                workload: ours.workload.clone(),
+                operator: ours.operator.clone(),
+                verifier: ours.verifier.clone(),
+            },
+            api_audiences: self.api_audiences(),
+            access,
+            local_check: self.local_check,
+            limits: limits.clone(),
+            clock: Arc::clone(clock),
+        }
+    }
 }
 
 fn thirty() -> u32 {

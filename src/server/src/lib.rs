@@ -1,8 +1,15 @@
 //! The broker as a server: configuration, TLS, tower layers, tonic and axum services, and the one place where ports
 //! and adapters are wired together.
 
+mod background;
 mod config;
 mod guard;
+mod http;
 mod listener;
+mod readiness;
+mod run;
+mod services;
 
 pub use config::{Config, ConfigError};
+pub use dayfly_store::verify as verify_store;
+pub use run::{Running, StartOptions, start};

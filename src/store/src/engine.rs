@@ -3,6 +3,7 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dayfly_core::ports::StoreError;
@@ -22,6 +23,8 @@ const READS_PER_OPERATION: usize = 2;
 pub(crate) struct Engine {
     db: Db,
     dir: PathBuf,
+    /// Odd while a flush is under way.
+    flushes: AtomicU64,
 }
 
 impl Engine {
@@ -47,12 +50,7 @@ impl Engine {
             return Err(OpenError::damaged(dir, "there are blob files, which this program never writes"));
         }
         files::sync_folder(dir)?;
-        Ok(Self { db, dir: dir.to_owned() })
-    }
-
-    /// The folder it is in.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+        Ok(Self { db, dir: dir.to_owned(), flushes: AtomicU64::new(0) })
     }
 
     /// The value of a key.
@@ -81,7 +79,10 @@ impl Engine {
     pub(crate) fn commit(&self, batch: Batch, operations: usize) -> Result<(), StoreError> {
         let failures = durable_sync::failures();
         guarded(|| self.db.apply_batch(batch))?;
-        guarded(|| self.db.flush())?;
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        let flushed = guarded(|| self.db.flush());
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        flushed?;
         if durable_sync::failures() != failures {
             return Err(StoreError::Poisoned("a sync of its log failed".to_owned()));
         }
@@ -91,14 +92,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Wakes a flush that sled let sleep through an error: another flush sees the error and tells all.
+    /// The number of the flush that is under way.
+    pub(crate) fn flushing(&self) -> Option<u64> {
+        Some(self.flushes.load(Ordering::SeqCst)).filter(|flushes| flushes % 2 == 1)
+    }
+
+    /// Wakes a flush that sleeps through an error: where a write fails on one of sled's own threads, sled does not
+    /// always wake who waits for it, but another flush sees the error and wakes all.
     pub(crate) fn nudge(&self) {
         let _ = guarded(|| self.db.flush());
     }
 
     /// Closes the database and waits until its lock is free.
     pub(crate) fn close(self) {
-        let Self { db, dir } = self;
+        let Self { db, dir, .. } = self;
         if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
             tracing::warn!(dir = %dir.display(), "sled panicked while closing");
         }

@@ -31,15 +31,15 @@ pub enum OpenError {
     /// It is older than, or another than, what the witness has seen.
     #[error(
         "the store {} is {}, but its witness has seen {}: an older copy was put in its place, or another store. Put the right one back; or accept this one (`accept_rollback`), which revokes everything issued before",
-        dir.display(), store.as_ref().map_or_else(|| "new".to_owned(), told), told(witness)
+        dir.display(), store.as_deref().map_or_else(|| "new".to_owned(), told), told(witness)
     )]
     Behind {
         /// The store's folder.
         dir: PathBuf,
         /// Where the store is; none where it is new.
-        store: Option<Mark>,
+        store: Option<Box<Mark>>,
         /// Where the witness has seen it.
-        witness: Mark,
+        witness: Box<Mark>,
     },
     /// A newer version wrote it.
     #[error("the store {} has format {found}, this version of Dayfly reads up to {known}: use the version that wrote it, or a newer one", dir.display())]

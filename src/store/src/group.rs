@@ -103,14 +103,14 @@ impl<'a> Group<'a> {
     fn issue(&mut self, issue: &Issue) -> Result<Outcome, StoreError> {
         self.shared.time.trusted(self.shared.options.clock.as_ref())?;
         let lease = &issue.lease;
-        if let Some(rule) = self.covering(issue) {
-            return Ok(Outcome::Covered(rule));
+        if self.tip.pruned.is_some_and(|pruned| lease.id <= pruned) || self.lease(lease.id)?.is_some() {
+            return Ok(Outcome::Conflict(Conflict::IdTaken));
         }
         if let Some(used) = self.earlier_use(lease)? {
             return self.replay(lease, used);
         }
-        if self.tip.pruned.is_some_and(|pruned| lease.id <= pruned) || self.lease(lease.id)?.is_some() {
-            return Ok(Outcome::Conflict(Conflict::IdTaken));
+        if let Some(rule) = self.covering(issue) {
+            return Ok(Outcome::Covered(rule));
         }
         let record = sized(encoding::encode_lease(lease))?;
         let position = self.append(&Draft::issued(lease))?;

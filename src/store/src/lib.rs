@@ -1,1 +1,34 @@
 //! The embedded lease store: sled, one writer, durable before it answers.
+//!
+//! [`SledStore`] implements [`dayfly_core::ports::LeaseStore`]. One thread writes: it takes what has queued up, checks
+//! each change in order against everything before it, applies all as one batch, syncs once, and answers. Reads come
+//! from memory, or from a small pool of threads; sled is never called from an async worker.
+//!
+//! Start reading at `layout.rs` (what is where), then `group.rs` (what a commit does), then `writer.rs` (when).
+//! `docs/decisions/sled-durability.md` says why sled is held the way it is, `docs/decisions/merkle-log.md` how the
+//! audit log is kept.
+//!
+//! Another engine passes the same suite: `contract` (feature `contract`).
+
+mod durable_sync;
+mod engine;
+mod error;
+mod files;
+mod group;
+mod layout;
+mod list;
+mod log;
+mod options;
+mod prune;
+mod queue;
+mod reader;
+mod recent;
+mod shared;
+mod store;
+mod time;
+mod tip;
+mod writer;
+
+pub use error::OpenError;
+pub use options::Options;
+pub use store::SledStore;

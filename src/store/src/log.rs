@@ -49,7 +49,9 @@ impl Log {
         }
         let roots = partial.iter().rev().flat_map(|tile: &Vec<Hash>| {
             let mut frontier = Frontier::default();
-            tile.iter().for_each(|hash| frontier.push(*hash));
+            for hash in tile {
+                frontier.push(*hash);
+            }
             frontier.roots().to_vec()
         });
         let frontier = Frontier::from_parts(size, roots.collect())

@@ -7,9 +7,8 @@
 //! ends without dropping it (a `static` is never dropped).
 
 mod folder;
-mod keys;
+pub(crate) mod keys;
 mod objects;
-mod server;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -26,10 +25,10 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::runtime::{Handle, Id as RuntimeId};
 
+use crate::process::{Process, free_port};
 use folder::Folder;
 use keys::{make_certificates, make_signing_key, public_key, signing_key};
 pub use objects::pod;
-use server::{Server, free_port};
 
 /// The node that every control plane has, and that [`ControlPlane::create_pod`] binds pods to.
 pub const NODE: &str = "node-1";
@@ -63,9 +62,9 @@ pub enum SigningKey {
 /// A running control plane. Its API server trusts service-account tokens of its own issuer, and one admin token.
 pub struct ControlPlane {
     // Ended in this order; the folder goes last.
-    controller_manager: Option<Server>,
-    api_server: Option<Server>,
-    _etcd: Server,
+    controller_manager: Option<Process>,
+    api_server: Option<Process>,
+    _etcd: Process,
     options: Options,
     bin: PathBuf,
     port: u16,
@@ -194,7 +193,7 @@ impl ControlPlane {
     /// Starts the API server again, killed or not, on the same port and data, and returns when it serves.
     pub async fn restart_api_server(&mut self) -> Result<()> {
         self.kill_api_server();
-        let mut server = Server::start(&self.bin, self.dir(), "kube-apiserver", self.api_server_flags())?;
+        let mut server = Process::start(&self.bin, self.dir(), "kube-apiserver", self.api_server_flags())?;
         let client = self.client()?;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         server
@@ -223,7 +222,7 @@ impl ControlPlane {
             return Ok(());
         }
         let flags = self.controller_manager_flags()?;
-        let mut server = Server::start(&self.bin, self.dir(), "kube-controller-manager", flags)?;
+        let mut server = Process::start(&self.bin, self.dir(), "kube-controller-manager", flags)?;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client()?, "default");
         server.until(async || Ok(accounts.get_opt("default").await?.is_some())).await?;
         self.controller_manager = Some(server);
@@ -277,7 +276,7 @@ impl ControlPlane {
 const AUDIT_POLICY: &str =
     r#"{ "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{ "level": "Metadata" }] }"#;
 
-async fn start_etcd(bin: &Path, dir: &Path, port: u16) -> Result<Server> {
+async fn start_etcd(bin: &Path, dir: &Path, port: u16) -> Result<Process> {
     let flags = vec![
         format!("--data-dir={}", dir.join("etcd").display()),
         format!("--listen-client-urls=http://127.0.0.1:{port}"),
@@ -286,7 +285,7 @@ async fn start_etcd(bin: &Path, dir: &Path, port: u16) -> Result<Server> {
         "--unsafe-no-fsync".to_owned(),
         "--log-level=warn".to_owned(),
     ];
-    let mut etcd = Server::start(bin, dir, "etcd", flags)?;
+    let mut etcd = Process::start(bin, dir, "etcd", flags)?;
     etcd.until(async || Ok(TcpStream::connect(("127.0.0.1", port)).await.is_ok())).await?;
     Ok(etcd)
 }

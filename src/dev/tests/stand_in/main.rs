@@ -1,4 +1,5 @@
 //! The stand-in, as kube's own client and types see it.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests, and what they share")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,7 +99,6 @@ async fn its_kubeconfig_opens_it() {
         let kubeconfig = Kubeconfig::read_from(path).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         let client = Client::try_from(config).unwrap();
-        assert_eq!(client.list_core_api_versions().await.unwrap().versions, ["v1"]);
         assert!(Api::<Namespace>::all(client).get("shop").await.is_ok());
     }
 }

@@ -61,6 +61,28 @@ fn verifies_the_examples_of_rfc_7515() {
     }
 }
 
+/// Made with joserfc 1.8.0 (Python): a key and a token for every algorithm there is.
+#[test]
+fn verifies_what_another_library_signed() {
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("joserfc.json")).unwrap();
+    let set = vectors.to_string();
+    let tokens = vectors["tokens"].as_array().unwrap();
+    let keys = KeySet::parse(set.as_bytes()).unwrap();
+    assert_eq!((keys.len(), tokens.len()), (10, 10));
+    for token in tokens.iter().map(|token| token.as_str().unwrap()) {
+        let verified = verify(token, &keys, Policy::kubernetes()).unwrap();
+        assert_eq!(
+            verified.header.kid.unwrap().to_uppercase().get(..2),
+            verified.header.alg.name().to_uppercase().get(..2)
+        );
+        assert!(verified.claims.is_only_for("dayfly"));
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let changed =
+            format!("{signed}.{}{}", if signature.starts_with('A') { 'B' } else { 'A' }, &signature[1..]);
+        assert_eq!(verify(&changed, &keys, Policy::kubernetes()), Err(VerifyError::Signature));
+    }
+}
+
 #[test]
 fn a_token_without_kid_needs_the_only_key_that_fits() {
     let token = format!("{}.{PAYLOAD}.{ES256_SIGNATURE}", BASE64URL.encode(r#"{"alg":"ES256"}"#));

@@ -1,0 +1,219 @@
+use std::time::Duration;
+
+use dayfly_core::ids::Uid;
+use dayfly_core::ports::{DirectoryError, PodFacts, PodPhase};
+use serde_json::json;
+
+use crate::testing::{Answer, Fake, pod, service_account, until};
+use crate::{ClusterConfig, RunningCluster};
+
+async fn find(running: &RunningCluster, name: &str) -> Result<Option<PodFacts>, DirectoryError> {
+    running.cluster().directory.pod(&"payments".parse().unwrap(), &name.parse().unwrap()).await
+}
+
+/// Waits until what the directory says of a pod is this uid, or that there is none.
+async fn until_found(running: &RunningCluster, name: &str, uid: Option<u128>) {
+    for _ in 0..1000 {
+        if find(running, name).await.unwrap().map(|facts| facts.uid) == uid.map(Uid::from_u128) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("waited in vain for {name} to be {uid:?}");
+}
+
+fn no_change(_: &mut ClusterConfig) {}
+
+#[tokio::test]
+async fn is_ready_after_both_first_lists_of_all_pages() {
+    let fake = Fake::start().await;
+    for n in 0..5 {
+        fake.put("pods", pod("payments", &format!("api-{n}"), n));
+    }
+    fake.put("serviceaccounts", service_account("payments", "api", 9));
+    fake.answer("list serviceaccounts", Answer::Hang);
+    let running = fake.connect(no_change).await;
+    until("pods are watched", || fake.count("watch pods") == 1).await;
+    assert!(!running.cluster().directory.ready());
+    running.shutdown().await;
+
+    fake.recover("list serviceaccounts");
+    let running = fake.ready(no_change).await;
+    for n in 0..5 {
+        let facts = find(&running, &format!("api-{n}")).await.unwrap().unwrap();
+        assert_eq!((facts.uid, facts.phase, facts.deleting), (Uid::from_u128(n), PodPhase::Running, false));
+    }
+    let directory = running.cluster().directory;
+    let service_account = directory
+        .service_account(&"payments".parse().unwrap(), &"api".parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(service_account.uid, Uid::from_u128(9));
+    assert_eq!(
+        (fake.count("list pods"), fake.count("get pods"), fake.count("get serviceaccounts")),
+        (6, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn what_changes_is_known_without_asking() {
+    let fake = Fake::start().await;
+    fake.put("pods", pod("payments", "api-0", 1));
+    let running = fake.ready(no_change).await;
+    let mut deleting = pod("payments", "api-0", 1);
+    deleting["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z".into();
+    fake.put("pods", deleting);
+    for _ in 0..1000 {
+        if find(&running, "api-0").await.unwrap().unwrap().deleting {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(find(&running, "api-0").await.unwrap().unwrap().deleting);
+    assert_eq!(fake.count("get pods"), 0);
+    // Gone, and come back under its name.
+    fake.delete("pods", "payments", "api-0");
+    until_found(&running, "api-0", None).await;
+    fake.put("pods", pod("payments", "api-0", 2));
+    until_found(&running, "api-0", Some(2)).await;
+}
+
+#[tokio::test]
+async fn a_pod_not_seen_yet_is_asked_for_once() {
+    let fake = Fake::start().await;
+    let running = fake.ready(no_change).await;
+    // It is there, but the watch has not said so.
+    fake.store("pods", pod("payments", "new-0", 7));
+    fake.answer("get pods", Answer::Slow(Duration::from_millis(200)));
+    let found = futures_util::future::join_all((0..50).map(|_| find(&running, "new-0"))).await;
+    assert!(found.into_iter().all(|found| found.unwrap().unwrap().uid == Uid::from_u128(7)));
+    assert_eq!(fake.count("get pods"), 1);
+    // Nothing was kept: a pod that goes at once is gone.
+    fake.forget("pods", "payments", "new-0");
+    assert_eq!(find(&running, "new-0").await, Ok(None));
+    assert_eq!(fake.count("get pods"), 2);
+}
+
+#[tokio::test]
+async fn an_expired_watch_is_listed_again() {
+    let fake = Fake::start().await;
+    fake.put("pods", pod("payments", "api-0", 1));
+    fake.put("pods", pod("payments", "api-1", 2));
+    let running = fake.ready(no_change).await;
+    // What the watch missed: one went, one was made anew, one came.
+    fake.forget("pods", "payments", "api-0");
+    fake.store("pods", pod("payments", "api-1", 3));
+    fake.store("pods", pod("payments", "api-2", 4));
+    assert_eq!(
+        find(&running, "api-0").await.unwrap().unwrap().uid,
+        Uid::from_u128(1),
+        "the last state stays"
+    );
+    fake.tell(
+        "pods",
+        "ERROR",
+        &json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}),
+    );
+    until("it was listed again", || fake.count("list pods") > 1 && fake.count("watch pods") > 1).await;
+    let gets = fake.count("get pods");
+    assert_eq!(find(&running, "api-1").await.unwrap().unwrap().uid, Uid::from_u128(3));
+    assert_eq!(find(&running, "api-2").await.unwrap().unwrap().uid, Uid::from_u128(4));
+    assert_eq!(fake.count("get pods"), gets);
+    assert_eq!(find(&running, "api-0").await, Ok(None));
+}
+
+/// 410: it is too old. 504: it is of the future, since etcd was restored.
+#[tokio::test]
+async fn a_watch_whose_version_is_lost_while_away_is_listed_again() {
+    for code in [410, 504] {
+        let fake = Fake::start().await;
+        let running = fake.ready(no_change).await;
+        fake.answer("watch pods", Answer::Status(code, None));
+        fake.hang_up();
+        until("it tried", || fake.count("list pods") > 1).await;
+        fake.recover("watch pods");
+        fake.put("pods", pod("payments", "api-0", 1));
+        until_found(&running, "api-0", Some(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broken_watch_goes_on_where_it_was() {
+    let fake = Fake::start().await;
+    fake.put("pods", pod("payments", "api-0", 1));
+    let running = fake.ready(no_change).await;
+    fake.answer("watch pods", Answer::Status(503, None));
+    fake.hang_up();
+    until("it tried", || fake.count("watch pods") > 2).await;
+    assert!(find(&running, "api-0").await.unwrap().is_some(), "nothing ends for lack of news");
+    fake.store("pods", pod("payments", "api-1", 2));
+    fake.recover("watch pods");
+    let gets = fake.count("get pods");
+    until("it watches again", || fake.watching("pods")).await;
+    until_found(&running, "api-1", Some(2)).await;
+    assert_eq!(fake.count("list pods"), 1);
+    assert!(fake.count("get pods") <= gets + 1);
+}
+
+#[tokio::test]
+async fn a_silent_informer_is_not_trusted() {
+    let fake = Fake::start().await;
+    fake.put("pods", pod("payments", "api-0", 1));
+    let running = fake.ready(no_change).await;
+    fake.clock.advance(Duration::from_secs(149));
+    find(&running, "api-0").await.unwrap().unwrap();
+    assert_eq!(fake.count("get pods"), 0);
+    fake.clock.advance(Duration::from_secs(1));
+    find(&running, "api-0").await.unwrap().unwrap();
+    find(&running, "api-0").await.unwrap().unwrap();
+    assert_eq!(fake.count("get pods"), 2);
+    fake.answer("get pods", Answer::Status(503, Some(4)));
+    let error = find(&running, "api-0").await.unwrap_err();
+    assert_eq!((error.why.as_str(), error.retry_after.as_secs()), ("it failed (503)", 4));
+    // A bookmark is news.
+    fake.bookmark("pods");
+    until_found_in_informer(&running, &fake).await;
+}
+
+/// Waits until the informer answers by itself again.
+async fn until_found_in_informer(running: &RunningCluster, fake: &Fake) {
+    for _ in 0..1000 {
+        let before = fake.count("get pods");
+        if find(running, "api-0").await.is_ok() && fake.count("get pods") == before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the informer is still not trusted");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_unavailable_and_never_gone() {
+    let fake = Fake::start().await;
+    let running = fake.connect(|config| config.limits.review_timeout = Duration::from_millis(300)).await;
+    for (answer, says) in [
+        (Answer::Status(403, None), "may not get pods (403)"),
+        (Answer::Status(404, None), "failed (404)"),
+        (Answer::Body("<html>".to_owned()), "cannot be read"),
+        (Answer::Hang, "did not answer within"),
+    ] {
+        fake.answer("get pods", answer);
+        let error = find(&running, "api-0").await.unwrap_err();
+        assert!(error.why.contains(says), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_cluster_asks_nothing_more() {
+    let fake = Fake::start().await;
+    let running = fake.ready(no_change).await;
+    let cluster = running.cluster();
+    running.shutdown().await;
+    fake.hang_up();
+    let watches = fake.count("watch pods");
+    fake.put("pods", pod("payments", "api-0", 1));
+    let found = cluster.directory.pod(&"payments".parse().unwrap(), &"api-0".parse().unwrap()).await;
+    assert!(found.unwrap().is_some(), "by a GET");
+    assert_eq!(fake.count("watch pods"), watches);
+}

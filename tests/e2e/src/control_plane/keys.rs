@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::{SigningKey, write};
 
 /// Writes `ca.crt`, `server.crt` and `server.key`, and gives the first.
-pub(super) fn make_certificates(dir: &Path) -> Result<String> {
+pub(crate) fn make_certificates(dir: &Path) -> Result<String> {
     let mut ca = rcgen::CertificateParams::default();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     ca.distinguished_name.push(rcgen::DnType::CommonName, "dayfly test cluster");

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use super::server::until;
 use super::{ControlPlane, NODE};
+use crate::process::until;
 
 /// What tests make in the cluster, as `admin`. Errors are the API server's.
 impl ControlPlane {

@@ -1,48 +1,85 @@
 //! Child processes that end with us.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{LazyLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A child process whose output goes to a log file. Dropping it kills it, and waits until it is gone.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
 
-impl Server {
-    pub(super) fn start(bin: &Path, dir: &Path, program: &str, flags: Vec<String>) -> Result<Self> {
-        let log = dir.join(format!("{program}.log"));
-        let output = std::fs::File::options().create(true).append(true).open(&log)?;
-        let program = bin.join(program);
+impl Process {
+    /// Starts `bin/program` in `dir`, with its output appended to `dir/<program>.log`.
+    pub(crate) fn start(bin: &Path, dir: &Path, program: &str, flags: Vec<String>) -> Result<Self> {
+        Self::start_with(&bin.join(program), dir, &dir.join(format!("{program}.log")), flags, &[])
+    }
+
+    /// Starts a program in `dir`, with its output appended to `log`, and of the environment only `PATH` and these.
+    pub(crate) fn start_with(
+        program: &Path,
+        dir: &Path,
+        log: &Path,
+        flags: Vec<String>,
+        environment: &[(&str, OsString)],
+    ) -> Result<Self> {
+        let output = std::fs::File::options().create(true).append(true).open(log)?;
         let mut command = if *CAN_END_WITH_US {
             let mut command = Command::new("setpriv");
-            command.args(["--pdeathsig", "KILL"]).arg(&program);
+            command.args(["--pdeathsig", "KILL"]).arg(program);
             command
         } else {
-            Command::new(&program)
+            Command::new(program)
         };
         command.args(flags).current_dir(dir).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let child = spawn(command).with_context(|| format!("cannot run {}", program.display()))?;
-        Ok(Self { child, log })
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    /// Ends it as a crash does (SIGKILL), and returns when it is gone.
+    pub(crate) fn kill(mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub(crate) fn terminate(&self) -> Result<()> {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a child without an id")?;
+        Ok(kill_process(id, Signal::TERM)?)
+    }
+
+    /// Waits until it has ended by itself, for 60 seconds at most.
+    pub(crate) async fn ended(&mut self) -> Result<ExitStatus> {
+        let mut ended = None;
+        let waited = until(async || {
+            ended = self.child.try_wait()?;
+            Ok(ended.is_some())
+        });
+        waited.await.with_context(|| format!("it does not end; the end of {}:\n{}", self.log.display(), tail(&self.log)))?;
+        ended.context("waited for")
     }
 
     /// Waits until the condition holds.
     ///
     /// # Errors
     /// Those of the condition, and when the server ends or 60 seconds pass before it; with the tail of the log.
-    pub(super) async fn until(&mut self, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    pub(crate) async fn until(&mut self, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
         let Self { child, log } = self;
         let held = until(async || match child.try_wait()? {
             None => condition().await,
@@ -52,8 +89,9 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
+        // Of one that has ended already, both succeed.
         if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
             eprintln!("cannot end process {}: {error}", self.child.id());
         }
@@ -61,7 +99,7 @@ impl Drop for Server {
 }
 
 /// Polls the condition until it holds, for 60 seconds at most.
-pub(super) async fn until(mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+pub(crate) async fn until(mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let polled = async {
         while !condition().await? {
             tokio::time::sleep(POLL).await;
@@ -71,7 +109,8 @@ pub(super) async fn until(mut condition: impl AsyncFnMut() -> Result<bool>) -> R
     tokio::time::timeout(DEADLINE, polled).await.with_context(|| format!("not within {DEADLINE:?}"))?
 }
 
-fn tail(log: &Path) -> String {
+/// The last 30 lines of a log.
+pub(crate) fn tail(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
@@ -108,7 +147,7 @@ fn spawn(command: Command) -> io::Result<Child> {
 }
 
 /// A free loopback port below those that the kernel gives to outgoing connections, so that it is still free at a restart.
-pub(super) fn free_port() -> io::Result<u16> {
+pub(crate) fn free_port() -> io::Result<u16> {
     const PORTS: std::ops::Range<u16> = 20_000..32_000;
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
         let spread = std::process::id().wrapping_mul(101) % u32::from(PORTS.end - PORTS.start);

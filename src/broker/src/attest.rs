@@ -1,0 +1,96 @@
+//! Step 2: which workload an identity is, and that its pod and service account are there now.
+
+use std::time::Duration;
+
+use dayfly_core::ports::{Cluster, PodPhase};
+use dayfly_core::workload::{Identity, Node, Pod, ServiceAccount, Workload};
+
+use crate::{Broker, Error, Reason};
+
+impl Broker {
+    /// The workload, live. TokenReview says yes to a pod that is being deleted or has ended; this does not.
+    pub(crate) async fn attest(&self, cluster: &Cluster, identity: &Identity) -> Result<Workload, Error> {
+        let service_account = service_account_of(identity)?;
+        let pod = pod_of(identity)?;
+        if !cluster.directory.ready() {
+            return Err(not_ready());
+        }
+        check_service_account(cluster, &service_account).await?;
+        let mut node = identity.node();
+        if let Some(pod) = &pod {
+            let on = check_pod(cluster, &service_account, pod).await?;
+            node = node.or(on);
+        }
+        Ok(Workload {
+            cluster: cluster.name.clone(),
+            service_account,
+            pod,
+            node,
+            credential_id: identity.credential_id(),
+        })
+    }
+}
+
+/// The service account that an identity is.
+pub(crate) fn service_account_of(identity: &Identity) -> Result<ServiceAccount, Error> {
+    let message = "the caller is no service account: send a pod's projected service-account token";
+    identity.service_account().ok_or_else(|| Error::denied(Reason::NotAWorkload, message))
+}
+
+/// The pod that an identity is bound to. One that is named in a way that cannot be read is not taken for none.
+fn pod_of(identity: &Identity) -> Result<Option<Pod>, Error> {
+    let pod = identity.pod();
+    let names_one =
+        ["pod-name", "pod-uid"].iter().any(|key| identity.extra.contains_key(&format!("authentication.kubernetes.io/{key}")));
+    if pod.is_none() && names_one {
+        return Err(Error::denied(Reason::PodGone, "the pod that the token is bound to cannot be made out"));
+    }
+    Ok(pod)
+}
+
+pub(crate) fn not_ready() -> Error {
+    Error::Unavailable {
+        reason: Reason::NotReady,
+        message: "the cluster's pods and service accounts have not been read yet: ask again".to_owned(),
+        cause: "the directory is not ready".to_owned(),
+        retry_after: Duration::from_secs(1),
+    }
+}
+
+async fn check_service_account(cluster: &Cluster, account: &ServiceAccount) -> Result<(), Error> {
+    let gone = |what: &str| {
+        let message = format!("service account {}/{} {what}", account.namespace, account.name);
+        Err(Error::denied(Reason::ServiceAccountGone, message))
+    };
+    match cluster.directory.service_account(&account.namespace, &account.name).await? {
+        None => gone("does not exist any more"),
+        Some(now) if now.uid != account.uid => gone("was recreated since the token was made: restart the pod"),
+        Some(now) if now.deleting => gone("is being deleted"),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Checks a pod, and says which node it is on.
+async fn check_pod(cluster: &Cluster, account: &ServiceAccount, pod: &Pod) -> Result<Option<Node>, Error> {
+    let denied = |reason, what: &str| {
+        Err(Error::denied(reason, format!("pod {}/{} {what}", account.namespace, pod.name)))
+    };
+    let Some(now) = cluster.directory.pod(&account.namespace, &pod.name).await? else {
+        return denied(Reason::PodGone, "does not exist any more");
+    };
+    if now.uid != pod.uid {
+        return denied(Reason::PodGone, "is another one by now: read the token file again");
+    }
+    if now.service_account != account.name {
+        return denied(Reason::PodGone, "does not run as this service account");
+    }
+    if now.deleting {
+        return denied(Reason::PodTerminating, "is being deleted: it gets nothing new");
+    }
+    match now.phase {
+        PodPhase::Succeeded | PodPhase::Failed => denied(Reason::PodFinished, "has ended: it gets nothing new"),
+        PodPhase::Pending | PodPhase::Running | PodPhase::Unknown => {
+            Ok(now.node.map(|name| Node { name, uid: None }))
+        }
+    }
+}

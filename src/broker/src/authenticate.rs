@@ -1,0 +1,66 @@
+//! Step 1: whose token this is, as its cluster's API server says.
+
+use std::sync::Arc;
+
+use dayfly_core::ids::ClusterName;
+use dayfly_core::limits;
+use dayfly_core::ports::{Cluster, InvalidToken};
+use dayfly_core::secret::Secret;
+use dayfly_core::workload::Identity;
+
+use crate::{Broker, Error};
+
+/// What a caller presented with its call.
+#[derive(Clone, Copy)]
+pub struct Bearer<'a> {
+    /// The token.
+    pub token: &'a Secret,
+    /// The cluster that the call's metadata names. It only chooses among clusters of the token's issuer; as long as no
+    /// two share one, it must be the issuer's.
+    pub cluster: Option<&'a ClusterName>,
+}
+
+/// The kinds of callers. Each has its own audience.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    Workload,
+    Operator,
+    Verifier,
+}
+
+impl Broker {
+    /// Who the caller is, and the cluster that says so.
+    pub(crate) async fn authenticate(
+        &self,
+        bearer: Bearer<'_>,
+        caller: Caller,
+    ) -> Result<(&Cluster, Arc<Identity>), Error> {
+        let audience = match caller {
+            Caller::Workload => &self.audiences.workload,
+            Caller::Operator => &self.audiences.operator,
+            Caller::Verifier => &self.audiences.verifier,
+        };
+        if bearer.token.is_empty() || bearer.token.len() > limits::TOKEN_BYTES {
+            return Err(Error::Unauthenticated {
+                kind: InvalidToken::Malformed,
+                message: format!("the token must have 1 to {} bytes", limits::TOKEN_BYTES),
+            });
+        }
+        let issuer = (self.issuer_of)(bearer.token).ok_or_else(|| Error::Unauthenticated {
+            kind: InvalidToken::Malformed,
+            message: "the token is not a signed JWT with an issuer: send the projected service-account token"
+                .to_owned(),
+        })?;
+        let cluster = self.by_issuer.get(&issuer).and_then(|name| self.clusters.get(name));
+        let cluster = cluster.filter(|cluster| bearer.cluster.is_none_or(|named| *named == cluster.name));
+        let cluster = cluster.ok_or_else(|| Error::Unauthenticated {
+            kind: InvalidToken::UnknownIssuer,
+            message: match bearer.cluster {
+                Some(_) => "the token is not of the cluster that the call names".to_owned(),
+                None => "the token is of no cluster that this broker serves".to_owned(),
+            },
+        })?;
+        let identity = cluster.reviewer.review(bearer.token, audience).await?;
+        Ok((cluster, identity))
+    }
+}

@@ -1,0 +1,143 @@
+//! The policy in force, for each cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dayfly_core::ids::ClusterName;
+use dayfly_policy::{Loaded, PolicySet, Problem};
+
+/// Each cluster's policy, replaced whole. A source that cannot be read keeps its last policy for a while, then denies.
+pub struct Policies {
+    clusters: BTreeMap<ClusterName, ArcSwap<State>>,
+    unreadable_for: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    /// None until the source was read for the first time.
+    set: Option<Arc<PolicySet>>,
+    problems: Arc<[Problem]>,
+    /// Since when the source cannot be read, by [`dayfly_core::ports::Clock::monotonic`].
+    unreadable_since: Option<Duration>,
+}
+
+/// There is no policy to decide by.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyUnavailable {
+    /// The source has not been read yet.
+    #[error("cluster {0}'s policy has not been read yet")]
+    NeverRead(ClusterName),
+    /// The source cannot be read for too long.
+    #[error("cluster {cluster}'s policy cannot be read for more than {} s", .limit.as_secs())]
+    Unreadable {
+        /// The cluster.
+        cluster: ClusterName,
+        /// How long its last policy was used.
+        limit: Duration,
+    },
+}
+
+/// The cluster has no policy here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no cluster {0}")]
+pub struct UnknownCluster(pub ClusterName);
+
+impl Policies {
+    /// Places for these clusters' policies, none read yet. `unreadable_for` is how long the last policy is used while
+    /// its source cannot be read ([`dayfly_core::limits::Limits::policy_unreadable`]).
+    pub fn new(clusters: impl IntoIterator<Item = ClusterName>, unreadable_for: Duration) -> Self {
+        let clusters = clusters.into_iter().map(|name| (name, ArcSwap::from_pointee(State::default())));
+        Self { clusters: clusters.collect(), unreadable_for }
+    }
+
+    /// A cluster's policy was read. Says whether what it decides may have changed.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    pub fn replace(&self, cluster: &ClusterName, loaded: Loaded) -> Result<bool, UnknownCluster> {
+        let place = self.place(cluster)?;
+        let set = Arc::new(loaded.set);
+        let before = place.swap(Arc::new(State {
+            set: Some(Arc::clone(&set)),
+            problems: loaded.problems.into(),
+            unreadable_since: None,
+        }));
+        Ok(before.set.as_ref().is_none_or(|before| before.generation() != set.generation()))
+    }
+
+    /// A cluster's policy could not be read. `now` is [`dayfly_core::ports::Clock::monotonic`]; the first of a row of
+    /// failures counts.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    pub fn unreadable(&self, cluster: &ClusterName, now: Duration) -> Result<(), UnknownCluster> {
+        self.place(cluster)?.rcu(|state| State {
+            set: state.set.clone(),
+            problems: Arc::clone(&state.problems),
+            unreadable_since: state.unreadable_since.or(Some(now)),
+        });
+        Ok(())
+    }
+
+    /// The policy to decide by. `now` is [`dayfly_core::ports::Clock::monotonic`].
+    ///
+    /// # Errors
+    /// When there is none, or its source cannot be read for too long.
+    pub fn current(&self, cluster: &ClusterName, now: Duration) -> Result<Arc<PolicySet>, PolicyUnavailable> {
+        let never = || PolicyUnavailable::NeverRead(cluster.clone());
+        let state = self.place(cluster).map_err(|_| never())?.load();
+        let set = state.set.as_ref().ok_or_else(never)?;
+        match state.unreadable_since {
+            Some(since) if now.saturating_sub(since) > self.unreadable_for => Err(PolicyUnavailable::Unreadable {
+                cluster: cluster.clone(),
+                limit: self.unreadable_for,
+            }),
+            _ => Ok(Arc::clone(set)),
+        }
+    }
+
+    /// The policy that was read last, however long ago: for showing, never for deciding.
+    pub fn last(&self, cluster: &ClusterName) -> Option<Arc<PolicySet>> {
+        self.place(cluster).ok()?.load().set.clone()
+    }
+
+    /// What is wrong with a cluster's policy objects.
+    pub fn problems(&self, cluster: &ClusterName) -> Arc<[Problem]> {
+        self.place(cluster).map(|place| Arc::clone(&place.load().problems)).unwrap_or_default()
+    }
+
+    pub(crate) fn knows(&self, cluster: &ClusterName) -> bool {
+        self.clusters.contains_key(cluster)
+    }
+
+    fn place(&self, cluster: &ClusterName) -> Result<&ArcSwap<State>, UnknownCluster> {
+        self.clusters.get(cluster).ok_or_else(|| UnknownCluster(cluster.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_source_keeps_its_policy_for_a_while_then_denies() {
+        let east: ClusterName = "east".parse().unwrap();
+        let policies = Policies::new([east.clone()], Duration::from_secs(600));
+        let at = Duration::from_secs;
+        assert_eq!(policies.current(&east, at(0)).unwrap_err(), PolicyUnavailable::NeverRead(east.clone()));
+        policies.unreadable(&east, at(0)).unwrap();
+        assert!(policies.current(&east, at(1)).is_err());
+        assert!(policies.replace(&east, Loaded::default()).unwrap());
+        assert!(!policies.replace(&east, Loaded::default()).unwrap());
+        policies.unreadable(&east, at(100)).unwrap();
+        policies.unreadable(&east, at(400)).unwrap();
+        assert!(policies.current(&east, at(700)).is_ok());
+        assert!(policies.current(&east, at(701)).is_err());
+        assert!(policies.last(&east).is_some());
+        policies.replace(&east, Loaded::default()).unwrap();
+        assert!(policies.current(&east, at(9999)).is_ok());
+        assert!(policies.replace(&"west".parse().unwrap(), Loaded::default()).is_err());
+    }
+}

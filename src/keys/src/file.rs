@@ -1,0 +1,234 @@
+//! The key-encryption key in a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use dayfly_core::ports::{Rng, RngFailed};
+use dayfly_core::secret::Secret;
+use zeroize::Zeroizing;
+
+use crate::kek::{Cipher, KEK_BYTES, KekId, KeyEncryption, OpenError, SealError};
+
+/// A key-encryption key in a file: 32 random bytes, as they are or in base64, readable by its owner alone.
+///
+/// Keep it away from the store and from the store's backups: whoever has both has the signing keys. Losing it loses
+/// the signing keys, and with them every token not yet expired, but no lease and no rule.
+pub struct FileKek {
+    cipher: Cipher,
+    rng: Arc<dyn Rng>,
+}
+
+/// A file has one key. Its successors, when they come, are counted on from here.
+const GENERATION: u32 = 1;
+
+/// More than any form of the key has, in bytes.
+const MAX_FILE_BYTES: u64 = 256;
+
+impl FileKek {
+    /// Reads the key of this file; where there is no file, makes one, whole or not at all, and on disk before it is
+    /// used. Its folder must be there.
+    ///
+    /// # Errors
+    /// When it cannot be read or made, others may read it, or it is no key.
+    pub fn open_or_create(path: &Path, rng: Arc<dyn Rng>) -> Result<Self, KekError> {
+        let key = match read(path) {
+            Err(KekError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                create(path, rng.as_ref())?;
+                read(path)?
+            }
+            other => other?,
+        };
+        let not_a_key = || KekError::NotAKey { path: path.to_owned() };
+        Ok(Self { cipher: Cipher::new(&key).ok_or_else(not_a_key)?, rng })
+    }
+
+    /// Which key this is, as errors name it.
+    pub fn id(&self) -> KekId {
+        self.cipher.id()
+    }
+}
+
+impl KeyEncryption for FileKek {
+    fn generation(&self) -> u32 {
+        GENERATION
+    }
+
+    fn seal(&self, aad: &[u8], plaintext: &Secret) -> Result<Vec<u8>, SealError> {
+        self.cipher.seal(self.rng.as_ref(), aad, plaintext)
+    }
+
+    fn open(&self, aad: &[u8], generation: u32, sealed: &[u8]) -> Result<Secret, OpenError> {
+        if generation != GENERATION {
+            return Err(OpenError::Generation { sealed: generation, have: GENERATION });
+        }
+        self.cipher.open(aad, sealed)
+    }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<[u8; KEK_BYTES]>, KekError> {
+    let io = |source| KekError::Io { path: path.to_owned(), source };
+    let not_a_key = || KekError::NotAKey { path: path.to_owned() };
+    let file = File::open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(not_a_key());
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(KekError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
+    }
+    let mut content = Zeroizing::new(Vec::with_capacity(512));
+    file.take(MAX_FILE_BYTES).read_to_end(&mut content).map_err(io)?;
+    decode(&content).ok_or_else(not_a_key)
+}
+
+fn decode(content: &[u8]) -> Option<Zeroizing<[u8; KEK_BYTES]>> {
+    let mut key = Zeroizing::new([0; KEK_BYTES]);
+    if content.len() == KEK_BYTES {
+        key.copy_from_slice(content);
+        return Some(key);
+    }
+    // The decoder asks for room for whole groups of three bytes.
+    let mut decoded = Zeroizing::new([0; KEK_BYTES + 2]);
+    let length = STANDARD.decode_slice(content.trim_ascii(), decoded.as_mut_slice()).ok()?;
+    key.copy_from_slice(decoded.get(..length).filter(|decoded| decoded.len() == KEK_BYTES)?);
+    Some(key)
+}
+
+/// Writes a new key beside `path`, syncs it, and links it there: no reader sees half a key, and where another process
+/// was first, its key stays.
+fn create(path: &Path, rng: &dyn Rng) -> Result<(), KekError> {
+    let io = |source| KekError::Io { path: path.to_owned(), source };
+    let mut key = Zeroizing::new([0; KEK_BYTES]);
+    rng.fill(key.as_mut_slice())?;
+    let mut text = Zeroizing::new(STANDARD.encode(key.as_slice()));
+    text.push('\n');
+
+    let mut suffix = [0; 8];
+    rng.fill(&mut suffix)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{:016x}.new", u64::from_be_bytes(suffix)));
+    let beside = path.with_file_name(name);
+
+    let linked = write_synced(&beside, text.as_bytes()).and_then(|()| match fs::hard_link(&beside, path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    });
+    let removed = fs::remove_file(&beside);
+    linked.and(removed).and_then(|()| sync_folder_of(path)).map_err(io)
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// The key-encryption key's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KekError {
+    /// It cannot be read or made.
+    #[error("the key-encryption key {path} cannot be read or made: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others than its owner may read or write it.
+    #[error("the key-encryption key {path} has mode {mode:04o}, so others may reach it: chmod 600 {path}", path = path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It holds something else.
+    #[error("the key-encryption key {path} must hold 32 random bytes, as they are or in base64", path = path.display())]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There was no randomness for a new key.
+    #[error(transparent)]
+    Rng(#[from] RngFailed),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use dayfly_core::ports::TestRng;
+
+    use super::*;
+
+    fn open(path: &Path) -> Result<FileKek, KekError> {
+        FileKek::open_or_create(path, Arc::new(TestRng::new(7)))
+    }
+
+    fn write(path: &Path, content: &[u8], mode: u32) {
+        fs::write(path, content).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn makes_a_key_once_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
+        let id = open(&path).unwrap().id();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(open(&path).unwrap().id(), id);
+    }
+
+    #[test]
+    fn of_two_that_make_it_one_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
+        create(&path, &TestRng::new(1)).unwrap();
+        let first = open(&path).unwrap().id();
+        create(&path, &TestRng::new(2)).unwrap();
+        assert_eq!(open(&path).unwrap().id(), first);
+    }
+
+    #[test]
+    fn a_file_that_others_may_reach_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
+        for mode in [0o640, 0o604, 0o620, 0o610] {
+            write(&path, &[1; 32], mode);
+            let error = open(&path).err().unwrap().to_string();
+            assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
+        }
+        write(&path, &[1; 32], 0o400);
+        assert!(open(&path).is_ok());
+    }
+
+    #[test]
+    fn takes_raw_bytes_and_base64_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
+        write(&path, &[1; 32], 0o600);
+        let raw = open(&path).unwrap().id();
+        write(&path, format!("{}\n", STANDARD.encode([1; 32])).as_bytes(), 0o600);
+        assert_eq!(open(&path).unwrap().id(), raw);
+        let short = STANDARD.encode([1; 31]);
+        let long = STANDARD.encode([1; 33]);
+        for bad in [b"".as_slice(), &[1; 31], &[1; 33], &[b'A'; 300], short.as_bytes(), long.as_bytes()] {
+            write(&path, bad, 0o600);
+            assert!(matches!(open(&path).err(), Some(KekError::NotAKey { .. })), "{} bytes", bad.len());
+        }
+        assert!(matches!(open(folder.path()).err(), Some(KekError::NotAKey { .. })));
+        assert!(matches!(open(&folder.path().join("no/kek")).err(), Some(KekError::Io { .. })));
+    }
+}

@@ -1,0 +1,147 @@
+//! What goes on beside the calls: policy is read again, the witness follows the store, denials are written down, health
+//! is told.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_broker::{Broker, Policies};
+use dayfly_core::audit::{Draft, EventKind};
+use dayfly_core::change::{Change, Mark};
+use dayfly_core::ids::ClusterName;
+use dayfly_core::ports::{Clock, LeaseStore, Witness};
+use dayfly_core::rule::Actor;
+use dayfly_policy::{Reserved, load_folder};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::config::Config;
+use crate::readiness::Readiness;
+
+/// A cluster's policy folder.
+pub(crate) struct PolicyFolder {
+    cluster: ClusterName,
+    path: PathBuf,
+    reserved: Reserved,
+}
+
+/// The policy folders of a configuration.
+pub(crate) fn policy_folders(config: &Config) -> Vec<PolicyFolder> {
+    let ours = &config.audiences;
+    let of_clusters = config.clusters.iter().flat_map(crate::config::Cluster::api_audiences);
+    let audiences: Vec<String> = [&ours.workload, &ours.operator, &ours.verifier]
+        .into_iter()
+        .map(ToString::to_string)
+        .chain(of_clusters)
+        .collect();
+    let folder = |cluster: &crate::config::Cluster| PolicyFolder {
+        cluster: cluster.name.clone(),
+        path: cluster.policy.clone(),
+        reserved: Reserved { audiences: audiences.clone() },
+    };
+    config.clusters.iter().map(folder).collect()
+}
+
+impl PolicyFolder {
+    /// Reads the folder and puts what it says in force; says whether that changed anything.
+    pub(crate) async fn read_into(&self, policies: &Policies, clock: &dyn Clock) -> bool {
+        let (path, reserved) = (self.path.clone(), self.reserved.clone());
+        let read = tokio::task::spawn_blocking(move || load_folder(&path, &reserved)).await;
+        let outcome = match read {
+            Ok(Ok(loaded)) => policies.replace(&self.cluster, loaded),
+            Ok(Err(error)) => {
+                tracing::error!(cluster = %self.cluster, %error, "policy cannot be read: the last one stays for a while");
+                policies.unreadable(&self.cluster, clock.monotonic()).map(|()| false)
+            }
+            Err(error) => {
+                tracing::error!(cluster = %self.cluster, %error, "reading policy failed");
+                policies.unreadable(&self.cluster, clock.monotonic()).map(|()| false)
+            }
+        };
+        let changed = outcome.unwrap_or_else(|error| {
+            tracing::error!(%error, "policy has no place");
+            false
+        });
+        if changed {
+            for problem in policies.problems(&self.cluster).iter() {
+                tracing::warn!(cluster = %self.cluster, "policy: {problem}");
+            }
+        }
+        changed
+    }
+}
+
+/// Reads policy again and again, and records each change.
+pub(crate) async fn reload_policy(
+    folders: Vec<PolicyFolder>,
+    policies: Arc<Policies>,
+    store: Arc<dyn LeaseStore>,
+    clock: Arc<dyn Clock>,
+    every: Duration,
+) {
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        for folder in &folders {
+            if folder.read_into(&policies, clock.as_ref()).await {
+                let generation = policies.last(&folder.cluster).map(|set| set.generation().to_string());
+                let generation = generation.unwrap_or_default();
+                let note = format!("policy of cluster {}: sha256 {generation}", folder.cluster);
+                let by = Actor { cluster: None, username: "dayfly".to_owned(), uid: String::new() };
+                let event = Draft::note(EventKind::PolicyChanged, &by, note);
+                if let Err(error) = store.commit(Change::Note(Box::new(event))).await {
+                    tracing::warn!(%error, "a change of policy was not recorded");
+                }
+            }
+        }
+    }
+}
+
+/// Writes the store's mark to its witness, each second that it has moved.
+pub(crate) async fn keep_witness(store: Arc<dyn LeaseStore>, witness: Arc<dyn Witness>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    let mut written: Option<Mark> = None;
+    loop {
+        ticks.tick().await;
+        let mark = store.mark();
+        if written == Some(mark) {
+            continue;
+        }
+        match witness.write(mark).await {
+            Ok(()) => written = Some(mark),
+            Err(error) => tracing::error!(%error, "the witness was not written: an older store would not be noticed"),
+        }
+    }
+}
+
+/// Writes down the denials of each minute.
+pub(crate) async fn flush_denials(broker: Arc<Broker>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        ticks.tick().await;
+        broker.flush_denials().await;
+    }
+}
+
+/// Tells the health service (grpc.health.v1) whether the broker is ready.
+pub(crate) async fn report_health(readiness: Arc<Readiness>, health: HealthReporter) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(200));
+    let mut told = None;
+    loop {
+        ticks.tick().await;
+        let troubles = readiness.troubles();
+        if told.as_ref() == Some(&troubles) {
+            continue;
+        }
+        let status = if troubles.is_empty() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        if troubles.is_empty() {
+            tracing::info!("ready");
+        } else {
+            tracing::warn!(troubles = troubles.join("; "), "not ready");
+        }
+        // Revocation and introspection need neither clock nor clusters' lists: only issuing is told by its own name.
+        health.set_service_status("", status).await;
+        health.set_service_status("dayfly.v1.WorkloadService", status).await;
+        told = Some(troubles);
+    }
+}

@@ -1,0 +1,269 @@
+//! Wiring: the one place that sees every adapter.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use dayfly_broker::{Audiences, Broker, Parts, Policies};
+use dayfly_core::audit::{Draft, EventKind};
+use dayfly_core::change::{Change, Mark, Outcome};
+use dayfly_core::clock::{ClockGuard, SystemClock, SystemRng};
+use dayfly_core::ids::LeaseId;
+use dayfly_core::limits::Limits;
+use dayfly_core::ports::{Clock, KeyUse, LeaseStore, Rng, Signer, Witness};
+use dayfly_core::rule::Actor;
+use dayfly_core::secret::Secret;
+use dayfly_keys::{FileKek, KeyRing};
+use dayfly_kube::RunningCluster;
+use dayfly_mint::JwtEngine;
+use dayfly_store::{FileWitness, SledStore};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::guard::Guard;
+use crate::readiness::Readiness;
+use crate::{background, http, listener, services};
+
+/// A broker that serves. Stop it with [`Running::stop`]: dropped, it ends without draining.
+pub struct Running {
+    addr: SocketAddr,
+    store: Arc<SledStore>,
+    broker: Arc<Broker>,
+    readiness: Arc<Readiness>,
+    witness: Arc<dyn Witness>,
+    clusters: Vec<RunningCluster>,
+    stop: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    background: JoinSet<()>,
+    drain: Duration,
+}
+
+/// What a start may be told beyond the configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StartOptions {
+    /// Accept a store behind its witness: it begins a new incarnation, and everything issued before is revoked.
+    pub accept_rollback: bool,
+}
+
+/// Starts a broker: opens the store, loads or makes its keys, begins to hear its clusters, and listens.
+///
+/// # Errors
+/// When the configuration cannot be used, the store cannot be opened, or the address cannot be bound. An API server
+/// that is down is no error: the broker starts, and is not ready.
+pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Running> {
+    dayfly_jose::install()?;
+    let limits = config.limits();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
+    let tls = listener::tls_acceptor(&config.tls.cert_file, &config.tls.key_file)?;
+
+    let witness: Arc<dyn Witness> = Arc::new(FileWitness::new(
+        &config.store.witness.file,
+        &config.store.dir,
+        config.store.witness.danger_witness_beside_store,
+    )?);
+    let expected = witness.read().await?;
+    let store = open_store(&config, options, expected, &limits, &clock, &rng).await?;
+    // From here on the store has a position: the witness knows it before anything else happens.
+    witness.write(store.mark()).await?;
+
+    let keys = Arc::new(key_ring(&config.keys.kek_file, store.as_ref(), &clock, &rng).await?);
+    let policies = Arc::new(Policies::new(config.clusters.iter().map(|cluster| cluster.name.clone()), limits.policy_unreadable));
+    let folders = background::policy_folders(&config);
+    for folder in &folders {
+        folder.read_into(&policies, clock.as_ref()).await;
+    }
+    let clusters = connect_clusters(&config, &limits, &clock).await?;
+    let ports: Vec<_> = clusters.iter().map(RunningCluster::cluster).collect();
+
+    let broker = Arc::new(Broker::new(Parts {
+        store: Arc::clone(&store) as Arc<dyn LeaseStore>,
+        clusters: ports.clone(),
+        policies: Arc::clone(&policies),
+        engine: Arc::new(JwtEngine::new(Arc::clone(&keys) as Arc<dyn Signer>)),
+        clock: Arc::clone(&clock),
+        limits: limits.clone(),
+        issuer: config.issuer.clone(),
+        audiences: Audiences {
+            workload: config.audiences.workload.clone(),
+            operator: config.audiences.operator.clone(),
+            verifier: config.audiences.verifier.clone(),
+        },
+        home_cluster: config.home_cluster.clone(),
+        issuer_of: Arc::new(issuer_of),
+        lease_id_of: Arc::new(lease_id_of),
+    })?);
+
+    let guard = ClockGuard::new(clock.as_ref(), limits.clock_jump);
+    let readiness =
+        Arc::new(Readiness::new(Arc::clone(&store) as Arc<dyn LeaseStore>, ports, Arc::clone(&clock), guard));
+    let signer = Arc::clone(&keys) as Arc<dyn Signer>;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let grpc = services::routes(&broker, &signer, &config.issuer, health_service)?;
+    let calls = Guard::new(
+        config.limits.calls_at_once.unwrap_or(1024),
+        config.limits.operator_calls_at_once.unwrap_or(64),
+        limits.call_timeout,
+    );
+    let router = grpc.into_axum_router().merge(http::routes(signer, Arc::clone(&readiness))).layer(calls);
+
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let addr = listener.local_addr()?;
+    let connections = listener::connections(listener, tls, config.limits.connections.unwrap_or(8192));
+    let (stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn(serve(router, connections, until(stopped.clone())));
+
+    let mut background = JoinSet::new();
+    background.spawn(background::report_health(Arc::clone(&readiness), health));
+    background.spawn(background::keep_witness(Arc::clone(&store) as Arc<dyn LeaseStore>, Arc::clone(&witness)));
+    background.spawn(background::flush_denials(Arc::clone(&broker)));
+    let every = Duration::from_secs(config.limits.policy_reload_secs.unwrap_or(2).max(1));
+    background.spawn(background::reload_policy(
+        folders,
+        policies,
+        Arc::clone(&store) as Arc<dyn LeaseStore>,
+        Arc::clone(&clock),
+        every,
+    ));
+    tracing::info!(%addr, "listening");
+    Ok(Running {
+        addr,
+        store,
+        broker,
+        readiness,
+        witness,
+        clusters,
+        stop,
+        serving,
+        background,
+        drain: limits.drain,
+    })
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its store.
+    pub fn store(&self) -> Arc<dyn LeaseStore> {
+        Arc::clone(&self.store) as Arc<dyn LeaseStore>
+    }
+
+    /// Why it cannot issue now; nothing when it can.
+    pub fn troubles(&self) -> Vec<String> {
+        self.readiness.troubles()
+    }
+
+    /// Stops taking calls, waits for those under way, writes what is left to write, and closes the store.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.readiness.stopping();
+        self.stop.send_replace(true);
+        match tokio::time::timeout(self.drain, &mut self.serving).await {
+            Ok(served) => served??,
+            Err(_) => {
+                tracing::warn!("calls were still under way after {:?}: cut off", self.drain);
+                self.serving.abort();
+            }
+        }
+        self.background.shutdown().await;
+        self.broker.flush_denials().await;
+        for cluster in self.clusters {
+            cluster.shutdown().await;
+        }
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.close()).await?;
+        self.witness.write(self.store.mark()).await?;
+        Ok(())
+    }
+}
+
+async fn open_store(
+    config: &Config,
+    start: StartOptions,
+    expected: Option<Mark>,
+    limits: &Limits,
+    clock: &Arc<dyn Clock>,
+    rng: &Arc<dyn Rng>,
+) -> anyhow::Result<Arc<SledStore>> {
+    let mut options = dayfly_store::Options::new(&config.store.dir, Arc::clone(clock), Arc::clone(rng));
+    options.limits = limits.clone();
+    options.expected = expected;
+    options.accept_rollback = start.accept_rollback;
+    options.retention = Duration::from_secs(u64::from(config.store.retention_days) * 24 * 3600);
+    options.max_leases = config.store.max_leases;
+    options.reserve_bytes = config.store.reserve_bytes;
+    options.rule_reserve_bytes = config.store.reserve_bytes / 4;
+    Ok(tokio::task::spawn_blocking(move || SledStore::open(options)).await??)
+}
+
+/// The keys of the store, or a first one: committed, published, and only then signing.
+async fn key_ring(
+    kek_file: &Path,
+    store: &SledStore,
+    clock: &Arc<dyn Clock>,
+    rng: &Arc<dyn Rng>,
+) -> anyhow::Result<KeyRing> {
+    let kek = FileKek::open_or_create(kek_file, Arc::clone(rng))?;
+    let sealed = store.keys().await?;
+    let ring = KeyRing::load(&sealed, store.status().instance, Arc::new(kek), Arc::clone(clock))?;
+    if ring.current(KeyUse::AccessToken).is_err() {
+        let key = ring.generate(KeyUse::AccessToken)?;
+        match store.commit(Change::Key(key.sealed().clone())).await? {
+            Outcome::Committed(_) => {}
+            other => anyhow::bail!("the first signing key was not committed: {other:?}"),
+        }
+        let id = ring.publish(key);
+        ring.activate(&id)?;
+    }
+    Ok(ring)
+}
+
+async fn connect_clusters(
+    config: &Config,
+    limits: &Limits,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Vec<RunningCluster>> {
+    let mut running = Vec::new();
+    for cluster in &config.clusters {
+        running.push(dayfly_kube::connect(cluster.adapter(&config.audiences, limits, clock)).await?);
+    }
+    Ok(running)
+}
+
+async fn serve(
+    router: axum::Router,
+    connections: impl futures_util::Stream<Item = std::io::Result<listener::Connection>>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    tonic::transport::Server::builder()
+        .accept_http1(true)
+        .max_concurrent_streams(256)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .http2_max_header_list_size(32 * 1024)
+        .add_routes(tonic::service::Routes::from(router))
+        .serve_with_incoming_shutdown(connections, stop)
+        .await
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and the broker with it.
+    stopped.wait_for(|stop| *stop).await.ok();
+}
+
+fn issuer_of(token: &Secret) -> Option<String> {
+    dayfly_jose::peek(token.expose_text().ok()?).ok()?.claims.issuer
+}
+
+fn lease_id_of(credential: &Secret) -> Option<LeaseId> {
+    dayfly_jose::peek(credential.expose_text().ok()?).ok()?.claims.id?.parse().ok()
+}

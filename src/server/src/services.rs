@@ -1,0 +1,44 @@
+//! The gRPC services: wire in, one use case, wire out.
+
+mod caller;
+mod operator;
+mod reject;
+mod verifier;
+mod workload;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use dayfly_api::v1::operator_service_server::OperatorServiceServer;
+use dayfly_api::v1::verifier_service_server::VerifierServiceServer;
+use dayfly_api::v1::workload_service_server::WorkloadServiceServer;
+use dayfly_broker::Broker;
+use dayfly_core::limits;
+use dayfly_core::ports::Signer;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+/// All services of the API, health (grpc.health.v1) and reflection.
+pub(crate) fn routes(
+    broker: &Arc<Broker>,
+    signer: &Arc<dyn Signer>,
+    issuer: &str,
+    health: HealthServer<impl Health>,
+) -> anyhow::Result<Routes> {
+    let workload = workload::Workloads::new(Arc::clone(broker));
+    let verifier = verifier::Verifiers::new(Arc::clone(broker), Arc::clone(signer), issuer.to_owned());
+    let operator = operator::Operators::new(Arc::clone(broker));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(dayfly_api::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("the descriptors of the API do not read")?;
+    let mut routes = Routes::builder();
+    routes
+        .add_service(WorkloadServiceServer::new(workload).max_decoding_message_size(limits::MESSAGE_BYTES))
+        .add_service(VerifierServiceServer::new(verifier).max_decoding_message_size(limits::MESSAGE_BYTES))
+        .add_service(OperatorServiceServer::new(operator).max_decoding_message_size(limits::MESSAGE_BYTES))
+        .add_service(health)
+        .add_service(reflection);
+    Ok(routes.routes())
+}

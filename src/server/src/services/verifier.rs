@@ -1,0 +1,57 @@
+//! `VerifierService`.
+
+use std::sync::Arc;
+
+use dayfly_api::rejection::Rejection;
+use dayfly_api::v1;
+use dayfly_api::v1::verifier_service_server::VerifierService;
+use dayfly_broker::{Broker, Introspection};
+use dayfly_core::limits;
+use dayfly_core::ports::{KeyUse, Signer};
+use dayfly_core::secret::Secret;
+use tonic::{Request, Response, Status};
+
+use super::caller::Caller;
+use super::reject;
+
+pub(super) struct Verifiers {
+    broker: Arc<Broker>,
+    signer: Arc<dyn Signer>,
+    issuer: String,
+}
+
+impl Verifiers {
+    pub(super) fn new(broker: Arc<Broker>, signer: Arc<dyn Signer>, issuer: String) -> Self {
+        Self { broker, signer, issuer }
+    }
+}
+
+#[tonic::async_trait]
+impl VerifierService for Verifiers {
+    async fn introspect(
+        &self,
+        request: Request<v1::IntrospectRequest>,
+    ) -> Result<Response<v1::IntrospectResponse>, Status> {
+        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let credential = Secret::from(request.into_inner().credential);
+        if credential.is_empty() || credential.len() > limits::TOKEN_BYTES {
+            return Err(reject::field("credential", &format!("1 to {} bytes", limits::TOKEN_BYTES)));
+        }
+        let said = self.broker.introspect(caller.bearer(), &credential).await.map_err(reject::status)?;
+        Ok(Response::new(match said {
+            Introspection::Inactive { position } => {
+                v1::IntrospectResponse { active: false, lease: None, position: position.number() }
+            }
+            Introspection::Known { view, position } => v1::IntrospectResponse {
+                active: view.state == dayfly_core::lease::LeaseState::Active,
+                lease: Some(dayfly_api::lease(&view.lease, view.state)),
+                position: position.number(),
+            },
+        }))
+    }
+
+    async fn get_keys(&self, _: Request<v1::GetKeysRequest>) -> Result<Response<v1::GetKeysResponse>, Status> {
+        let jwks = self.signer.jwks(KeyUse::AccessToken).to_string();
+        Ok(Response::new(v1::GetKeysResponse { jwks, issuer: self.issuer.clone() }))
+    }
+}

@@ -1,0 +1,109 @@
+//! What the writer publishes and everyone reads.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use dayfly_core::change::{LogHead, Mark};
+use dayfly_core::generator::IdGenerator;
+use dayfly_core::ids::{LeaseId, StartNumber};
+use dayfly_core::ports::StoreError;
+use dayfly_core::rule::RuleSet;
+use dayfly_core::time::Timestamp;
+
+use crate::engine::Engine;
+use crate::options::Options;
+use crate::queue::Queue;
+use crate::recent::RecentLeases;
+use crate::time::Time;
+use crate::tip::Tip;
+
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) time: Time,
+    pub(crate) queue: Queue,
+    /// Ids for draws and cut-offs.
+    pub(crate) generator: Mutex<IdGenerator>,
+    pub(crate) rules: ArcSwap<RuleSet>,
+    pub(crate) head: ArcSwap<Head>,
+    pub(crate) recent: RecentLeases,
+    /// None while it cannot be used.
+    engine: RwLock<Option<Arc<Engine>>>,
+    /// Why nothing can be committed now.
+    trouble: ArcSwapOption<String>,
+}
+
+/// Where the store is, as of the last durable commit.
+#[derive(Clone)]
+pub(crate) struct Head {
+    pub(crate) mark: Mark,
+    pub(crate) log: LogHead,
+    pub(crate) start: StartNumber,
+    pub(crate) leases: u64,
+}
+
+impl Head {
+    pub(crate) fn of(tip: &Tip) -> Self {
+        Self { mark: tip.mark(), log: tip.log_head(), start: tip.start, leases: tip.leases }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(options: Options, engine: Engine, tip: &Tip, highest: LeaseId) -> Self {
+        Self {
+            time: Time::new(options.clock.as_ref(), options.limits.clock_jump),
+            queue: Queue::new(options.queue),
+            generator: Mutex::new(IdGenerator::above(highest)),
+            rules: ArcSwap::new(Arc::clone(&tip.rules)),
+            head: ArcSwap::from_pointee(Head::of(tip)),
+            recent: RecentLeases::new(options.recent_leases),
+            engine: RwLock::new(Some(Arc::new(engine))),
+            trouble: ArcSwapOption::empty(),
+            options,
+        }
+    }
+
+    /// Shows what has become durable: rules before the position, so that whoever reads a position and then the rules
+    /// has every rule up to it.
+    pub(crate) fn publish(&self, tip: &Tip) {
+        {
+            let mut generator = self.generator.lock().unwrap_or_else(PoisonError::into_inner);
+            if generator.highest() < tip.highest {
+                *generator = IdGenerator::above(tip.highest);
+            }
+        }
+        if self.rules.load().position() != tip.rules.position() {
+            self.rules.store(Arc::clone(&tip.rules));
+        }
+        self.head.store(Arc::new(Head::of(tip)));
+    }
+
+    /// The time, in any case: see [`Time::cautious`].
+    pub(crate) fn cautious_now(&self) -> Timestamp {
+        self.time.cautious(self.options.clock.as_ref())
+    }
+
+    /// The database, to read from.
+    pub(crate) fn engine(&self) -> Result<Arc<Engine>, StoreError> {
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner).clone();
+        engine.ok_or_else(|| self.refusal())
+    }
+
+    /// Gives the database back or takes it away.
+    pub(crate) fn set_engine(&self, engine: Option<Arc<Engine>>) -> Option<Arc<Engine>> {
+        std::mem::replace(&mut *self.engine.write().unwrap_or_else(PoisonError::into_inner), engine)
+    }
+
+    /// Why nothing can be committed now.
+    pub(crate) fn trouble(&self) -> Option<Arc<String>> {
+        self.trouble.load_full()
+    }
+
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
+        self.trouble.store(trouble.map(Arc::new));
+    }
+
+    /// What to answer while the database cannot be used.
+    pub(crate) fn refusal(&self) -> StoreError {
+        self.trouble().map_or(StoreError::Closing, |why| StoreError::Poisoned(why.as_ref().clone()))
+    }
+}

@@ -1,0 +1,259 @@
+//! The one writer: takes what has queued up, commits it as one batch, syncs once, answers all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_core::audit::{Draft, EventKind};
+use dayfly_core::change::{Change, Outcome};
+use dayfly_core::ports::StoreError;
+use dayfly_core::rule::Actor;
+use tokio::sync::oneshot;
+
+use crate::engine::Engine;
+use crate::files;
+use crate::group::{Group, Ready};
+use crate::prune::Schedule;
+use crate::queue::{Request, Stop, Work};
+use crate::recent::RecentKeys;
+use crate::shared::Shared;
+use crate::tip::{NoTip, Tip};
+
+/// Key operations of a batch: larger ones starve sled's garbage collection.
+const BATCH: usize = 512;
+/// Of those, what every commit has beside its changes and removals: events, tiles, progress.
+const OVERHEAD: usize = 24;
+/// Of those, what changes may take, so that pruning keeps up with issuing.
+const CHANGES: usize = 288;
+/// How long the writer sleeps when nothing comes, before it looks for leases to prune.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Room enough, whatever the disk says: for what the store writes of itself.
+pub(crate) const NO_RESERVE: u64 = u64::MAX;
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    engine: Option<Arc<Engine>>,
+    tip: Tip,
+    keys: RecentKeys,
+    schedule: Schedule,
+}
+
+type Answer = oneshot::Sender<Result<Outcome, StoreError>>;
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, tip: Tip) -> Self {
+        let keys = keys_from_now(&shared);
+        let engine = shared.engine().ok();
+        Self { shared, engine, tip, keys, schedule: Schedule::default() }
+    }
+
+    /// Works until the queue stops.
+    pub(crate) fn run(mut self) {
+        loop {
+            let mut operations = 0;
+            let fits = |change: &Change| {
+                operations += cost(change);
+                operations <= CHANGES
+            };
+            let patience = if self.pruning_is_due() { Duration::ZERO } else { IDLE };
+            match self.shared.queue.take(patience, fits) {
+                Work::Changes(requests) if requests.is_empty() && !self.pruning_is_due() => {}
+                Work::Changes(requests) => self.commit_all(requests),
+                Work::Stop(stop) => return self.stop(stop),
+            }
+        }
+    }
+
+    /// Commits these as one; nothing is answered before it is durable.
+    fn commit_all(&mut self, requests: Vec<Request>) {
+        let (changes, answers): (Vec<Change>, Vec<Answer>) =
+            requests.into_iter().map(|request| (request.change, request.answer)).unzip();
+        let room = self.room();
+        match room.and_then(|room| self.commit(&changes, room, |_| ())) {
+            Ok(outcomes) => {
+                for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                    // Whoever asked may have gone; what is committed is committed.
+                    let _ = answer.send(outcome);
+                }
+            }
+            Err(error) => {
+                let why = error.to_string();
+                tracing::error!(%why, "the store cannot commit; nothing is issued until it is reopened and verified");
+                self.shared.set_trouble(Some(why.clone()));
+                for answer in answers {
+                    let _ = answer.send(Err(StoreError::Poisoned(why.clone())));
+                }
+                self.reopen(why);
+            }
+        }
+    }
+
+    /// Free bytes on the store's disk.
+    fn room(&self) -> Result<u64, StoreError> {
+        files::free_bytes(&self.shared.options.dir)
+            .map_err(|error| StoreError::Poisoned(format!("cannot see how full the disk is: {error}")))
+    }
+
+    /// Commits changes in order, each with its own outcome, where there are `room` bytes free on the disk. `extra`
+    /// adds records of its own.
+    ///
+    /// # Errors
+    /// When nothing is known of what is on disk.
+    pub(crate) fn commit(
+        &mut self,
+        changes: &[Change],
+        room: u64,
+        extra: impl FnOnce(&mut Group<'_>),
+    ) -> Result<Vec<Result<Outcome, StoreError>>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let engine = self.engine.as_ref().map(Arc::clone).ok_or_else(|| shared.refusal())?;
+        let before = self.tip.position;
+        let mut group = Group::new(&shared, &engine, &mut self.tip, &mut self.keys, room);
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for change in changes {
+            match group.add(change) {
+                Err(StoreError::Poisoned(why)) => return Err(StoreError::Poisoned(why)),
+                outcome => outcomes.push(outcome),
+            }
+        }
+        extra(&mut group);
+        if room >= shared.options.rule_reserve_bytes {
+            self.schedule.prune(&mut group, BATCH - OVERHEAD)?;
+        }
+        let nothing = group.operations() == 0 && group.tip.position == before;
+        if !nothing {
+            let Ready { batch, operations, changed, pruned } = group.ready();
+            engine.commit(batch, operations)?;
+            shared.recent.forget(&pruned);
+            shared.recent.keep(changed.into_values());
+            shared.publish(&self.tip);
+        }
+        Ok(outcomes)
+    }
+
+    pub(crate) fn tip(&mut self) -> &mut Tip {
+        &mut self.tip
+    }
+
+    fn pruning_is_due(&self) -> bool {
+        let most = self.shared.options.max_leases;
+        self.schedule.is_due(self.tip.leases, most, self.shared.cautious_now())
+    }
+
+    /// Closes the database and opens it again until it opens and has everything that was answered.
+    fn reopen(&mut self, mut why: String) {
+        let mut wait = Duration::from_millis(50);
+        self.give_up_engine();
+        loop {
+            self.refuse_waiting(&why, wait);
+            if self.shared.queue.stopping() {
+                return;
+            }
+            match self.try_reopen() {
+                Ok(()) => {
+                    tracing::info!(position = %self.tip.position, "the store is open again and verified");
+                    self.shared.set_trouble(None);
+                    return;
+                }
+                Err(error) => {
+                    why = error;
+                    tracing::error!(%why, "the store is still not usable");
+                    self.shared.set_trouble(Some(why.clone()));
+                }
+            }
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Lets readers finish, then closes the database.
+    fn give_up_engine(&mut self) {
+        drop(self.engine.take());
+        let Some(mut engine) = self.shared.set_engine(None) else { return };
+        loop {
+            match Arc::try_unwrap(engine) {
+                Ok(last) => return last.close(),
+                Err(still_read) => engine = still_read,
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Answers what comes in the meantime.
+    fn refuse_waiting(&self, why: &str, wait: Duration) {
+        std::thread::sleep(wait);
+        while let Work::Changes(requests) = self.shared.queue.take(Duration::ZERO, |_| true) {
+            if requests.is_empty() {
+                return;
+            }
+            for request in requests {
+                let _ = request.answer.send(Err(StoreError::Poisoned(why.to_owned())));
+            }
+        }
+    }
+
+    fn try_reopen(&mut self) -> Result<(), String> {
+        let acknowledged = self.shared.head.load().mark;
+        let engine = Engine::open(&self.shared.options.dir, self.shared.options.cache_bytes)
+            .map_err(|error| error.to_string())?;
+        let tip = match Tip::load(&engine) {
+            Ok(tip) => tip,
+            Err(problem) => {
+                engine.close();
+                return Err(problem.to_string());
+            }
+        };
+        let same = tip.instance == acknowledged.instance && tip.incarnation == acknowledged.incarnation;
+        if !same || tip.position < acknowledged.position {
+            engine.close();
+            return Err(format!(
+                "the store has lost what was acknowledged: it has position {}, {} was answered",
+                tip.position, acknowledged.position
+            ));
+        }
+        // The changes under way may be there or not; memory must agree with the disk.
+        self.shared.recent.clear();
+        self.keys = keys_from_now(&self.shared);
+        self.tip = tip;
+        self.shared.publish(&self.tip);
+        let engine = Arc::new(engine);
+        self.engine = Some(Arc::clone(&engine));
+        self.shared.set_engine(Some(engine));
+        Ok(())
+    }
+
+    fn stop(mut self, stop: Stop) {
+        if stop == Stop::Clean && self.engine.is_some() {
+            self.tip.clean = true;
+            let draft = Draft::note(EventKind::Stopped, &dayfly(), String::new());
+            let stopped = self.commit(&[Change::Note(Box::new(draft))], NO_RESERVE, |_| ());
+            if let Err(error) = stopped {
+                tracing::error!(%error, "the store could not record that it stopped");
+            }
+        }
+        self.give_up_engine();
+    }
+}
+
+impl std::fmt::Display for NoTip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lost(why) => f.write_str(why),
+            Self::Format(found) => write!(f, "it has format {found}"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Dayfly itself, as an actor.
+pub(crate) fn dayfly() -> Actor {
+    Actor { cluster: None, username: "dayfly".to_owned(), uid: String::new() }
+}
+
+fn keys_from_now(shared: &Shared) -> RecentKeys {
+    RecentKeys::since(shared.cautious_now(), shared.options.recent_keys, shared.options.limits.idempotency)
+}
+
+/// What a change counts for: the keys it writes, at most; one that writes fewer has an event that takes room.
+const fn cost(_: &Change) -> usize {
+    4
+}

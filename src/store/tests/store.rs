@@ -1,0 +1,4 @@
+//! The store's behaviour, through its public face.
+
+#[path = "store/smoke.rs"]
+mod smoke;
