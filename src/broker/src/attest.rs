@@ -10,38 +10,45 @@ use crate::{Broker, Error, Reason};
 impl Broker {
     /// The workload, live. TokenReview says yes to a pod that is being deleted or has ended; this does not.
     pub(crate) async fn attest(&self, cluster: &Cluster, identity: &Identity) -> Result<Workload, Error> {
-        let service_account = service_account_of(identity)?;
-        let pod = pod_of(identity)?;
-        if !cluster.directory.ready() {
-            return Err(not_ready());
-        }
-        check_service_account(cluster, &service_account).await?;
-        let mut node = identity.node();
-        if let Some(pod) = &pod {
-            let on = check_pod(cluster, &service_account, pod).await?;
-            node = node.or(on);
-        }
-        Ok(Workload {
-            cluster: cluster.name.clone(),
-            service_account,
-            pod,
-            node,
-            credential_id: identity.credential_id(),
-        })
+        let mut workload = workload_of(cluster, identity)?;
+        let on = check_live(cluster, &workload).await?;
+        workload.node = workload.node.or(on);
+        Ok(workload)
     }
 }
 
-/// The service account that an identity is.
-pub(crate) fn service_account_of(identity: &Identity) -> Result<ServiceAccount, Error> {
+/// The workload that an identity says it is.
+pub(crate) fn workload_of(cluster: &Cluster, identity: &Identity) -> Result<Workload, Error> {
     let message = "the caller is no service account: send a pod's projected service-account token";
-    identity.service_account().ok_or_else(|| Error::denied(Reason::NotAWorkload, message))
+    let service_account =
+        identity.service_account().ok_or_else(|| Error::denied(Reason::NotAWorkload, message))?;
+    Ok(Workload {
+        cluster: cluster.name.clone(),
+        service_account,
+        pod: pod_of(identity)?,
+        node: identity.node(),
+        credential_id: identity.credential_id(),
+    })
+}
+
+/// Checks that a workload's service account and pod are there now, and says which node the pod is on.
+pub(crate) async fn check_live(cluster: &Cluster, workload: &Workload) -> Result<Option<Node>, Error> {
+    if !cluster.directory.ready() {
+        return Err(not_ready());
+    }
+    check_service_account(cluster, &workload.service_account).await?;
+    match &workload.pod {
+        Some(pod) => check_pod(cluster, &workload.service_account, pod).await,
+        None => Ok(None),
+    }
 }
 
 /// The pod that an identity is bound to. One that is named in a way that cannot be read is not taken for none.
 fn pod_of(identity: &Identity) -> Result<Option<Pod>, Error> {
     let pod = identity.pod();
-    let names_one =
-        ["pod-name", "pod-uid"].iter().any(|key| identity.extra.contains_key(&format!("authentication.kubernetes.io/{key}")));
+    let names_one = ["pod-name", "pod-uid"]
+        .iter()
+        .any(|key| identity.extra.contains_key(&format!("authentication.kubernetes.io/{key}")));
     if pod.is_none() && names_one {
         return Err(Error::denied(Reason::PodGone, "the pod that the token is bound to cannot be made out"));
     }
@@ -64,7 +71,9 @@ async fn check_service_account(cluster: &Cluster, account: &ServiceAccount) -> R
     };
     match cluster.directory.service_account(&account.namespace, &account.name).await? {
         None => gone("does not exist any more"),
-        Some(now) if now.uid != account.uid => gone("was recreated since the token was made: restart the pod"),
+        Some(now) if now.uid != account.uid => {
+            gone("was recreated since the token was made: restart the pod")
+        }
         Some(now) if now.deleting => gone("is being deleted"),
         Some(_) => Ok(()),
     }
@@ -88,7 +97,9 @@ async fn check_pod(cluster: &Cluster, account: &ServiceAccount, pod: &Pod) -> Re
         return denied(Reason::PodTerminating, "is being deleted: it gets nothing new");
     }
     match now.phase {
-        PodPhase::Succeeded | PodPhase::Failed => denied(Reason::PodFinished, "has ended: it gets nothing new"),
+        PodPhase::Succeeded | PodPhase::Failed => {
+            denied(Reason::PodFinished, "has ended: it gets nothing new")
+        }
         PodPhase::Pending | PodPhase::Running | PodPhase::Unknown => {
             Ok(now.node.map(|name| Node { name, uid: None }))
         }

@@ -21,7 +21,6 @@ use std::sync::Arc;
 
 use dayfly_core::ids::{Audience, ClusterName, LeaseId};
 use dayfly_core::lease::{Lease, LeaseState};
-use dayfly_core::limits::Limits;
 use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
 use dayfly_core::secret::Secret;
 
@@ -66,8 +65,6 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Limits and named times.
-    pub limits: Limits,
     /// Dayfly's issuer identifier: the `iss` of its tokens.
     pub issuer: String,
     /// Its own audiences.
@@ -85,7 +82,9 @@ pub enum BadParts {
     #[error("two clusters are named {0}: give each its own name")]
     ClusterTwice(ClusterName),
     /// Two clusters of one issuer.
-    #[error("clusters {0} and {1} have the same issuer: give each API server its own --service-account-issuer")]
+    #[error(
+        "clusters {0} and {1} have the same issuer: give each API server its own --service-account-issuer"
+    )]
     IssuerTwice(ClusterName, ClusterName),
     /// The home cluster is none of them.
     #[error("the home cluster {0} is not one of the clusters")]

@@ -90,10 +90,9 @@ impl Policies {
         let state = self.place(cluster).map_err(|_| never())?.load();
         let set = state.set.as_ref().ok_or_else(never)?;
         match state.unreadable_since {
-            Some(since) if now.saturating_sub(since) > self.unreadable_for => Err(PolicyUnavailable::Unreadable {
-                cluster: cluster.clone(),
-                limit: self.unreadable_for,
-            }),
+            Some(since) if now.saturating_sub(since) > self.unreadable_for => {
+                Err(PolicyUnavailable::Unreadable { cluster: cluster.clone(), limit: self.unreadable_for })
+            }
             _ => Ok(Arc::clone(set)),
         }
     }

@@ -1,1 +1,24 @@
-fn main() {}
+//! `dayfly`: serve the broker, try it on a bare machine, and the verbs of workloads, verifiers and operators.
+
+mod args;
+mod connect;
+mod failure;
+mod introspect;
+mod issue;
+mod keys;
+mod leases;
+mod output;
+mod owners;
+mod policy;
+mod revocations;
+mod view;
+mod whoami;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    cli.run().unwrap_or_else(|error| failure::tell(&error))
+}

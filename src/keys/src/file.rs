@@ -79,7 +79,7 @@ fn read(path: &Path) -> Result<Zeroizing<[u8; KEK_BYTES]>, KekError> {
     if !metadata.is_file() {
         return Err(not_a_key());
     }
-    if metadata.mode() & 0o077 != 0 {
+    if metadata.mode() & 0o037 != 0 {
         return Err(KekError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
     }
     let mut content = Zeroizing::new(Vec::with_capacity(512));
@@ -146,7 +146,7 @@ pub enum KekError {
         source: io::Error,
     },
     /// Others than its owner may read or write it.
-    #[error("the key-encryption key {path} has mode {mode:04o}, so others may reach it: chmod 600 {path}", path = path.display())]
+    #[error("the key-encryption key {path} has mode {mode:04o}, so others may reach it: chmod 600 {path} (or 440, as a Kubernetes Secret with fsGroup has it)", path = path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -205,13 +205,15 @@ mod tests {
     fn a_file_that_others_may_reach_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kek");
-        for mode in [0o640, 0o604, 0o620, 0o610] {
+        for mode in [0o644, 0o604, 0o620, 0o660, 0o610] {
             write(&path, &[1; 32], mode);
             let error = open(&path).err().unwrap().to_string();
             assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
         }
-        write(&path, &[1; 32], 0o400);
-        assert!(open(&path).is_ok());
+        for mode in [0o400, 0o440] {
+            write(&path, &[1; 32], mode);
+            assert!(open(&path).is_ok(), "{mode:o}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What goes on beside the calls: policy is read again, the witness follows the store, denials are written down, health
 //! is told.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use dayfly_broker::{Broker, Policies};
 use dayfly_core::audit::{Draft, EventKind};
 use dayfly_core::change::{Change, Mark};
-use dayfly_core::ids::ClusterName;
+use dayfly_core::ids::{Audience, ClusterName};
 use dayfly_core::ports::{Clock, LeaseStore, Witness};
 use dayfly_core::rule::Actor;
 use dayfly_policy::{Reserved, load_folder};
@@ -29,11 +30,10 @@ pub(crate) struct PolicyFolder {
 pub(crate) fn policy_folders(config: &Config) -> Vec<PolicyFolder> {
     let ours = &config.audiences;
     let of_clusters = config.clusters.iter().flat_map(crate::config::Cluster::api_audiences);
-    let audiences: Vec<String> = [&ours.workload, &ours.operator, &ours.verifier]
-        .into_iter()
-        .map(ToString::to_string)
-        .chain(of_clusters)
-        .collect();
+    // An API server's audience that is no audience of ours to give cannot be named by a Target either.
+    let of_clusters = of_clusters.filter_map(|audience| audience.parse().ok());
+    let audiences: BTreeSet<Audience> =
+        [&ours.workload, &ours.operator, &ours.verifier].into_iter().cloned().chain(of_clusters).collect();
     let folder = |cluster: &crate::config::Cluster| PolicyFolder {
         cluster: cluster.name.clone(),
         path: cluster.policy.clone(),
@@ -109,7 +109,9 @@ pub(crate) async fn keep_witness(store: Arc<dyn LeaseStore>, witness: Arc<dyn Wi
         }
         match witness.write(mark).await {
             Ok(()) => written = Some(mark),
-            Err(error) => tracing::error!(%error, "the witness was not written: an older store would not be noticed"),
+            Err(error) => {
+                tracing::error!(%error, "the witness was not written: an older store would not be noticed");
+            }
         }
     }
 }
@@ -119,7 +121,9 @@ pub(crate) async fn flush_denials(broker: Arc<Broker>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(60));
     loop {
         ticks.tick().await;
-        broker.flush_denials().await;
+        if let Err(error) = broker.flush_denials().await {
+            tracing::warn!(%error, "denials were not written down; they are kept for the next time");
+        }
     }
 }
 
@@ -127,6 +131,10 @@ pub(crate) async fn flush_denials(broker: Arc<Broker>) {
 pub(crate) async fn report_health(readiness: Arc<Readiness>, health: HealthReporter) {
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
     let mut told = None;
+    // Revoking and introspecting need neither a trusted clock nor a cluster's lists.
+    for service in ["dayfly.v1.VerifierService", "dayfly.v1.OperatorService"] {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
     loop {
         ticks.tick().await;
         let troubles = readiness.troubles();
@@ -139,7 +147,6 @@ pub(crate) async fn report_health(readiness: Arc<Readiness>, health: HealthRepor
         } else {
             tracing::warn!(troubles = troubles.join("; "), "not ready");
         }
-        // Revocation and introspection need neither clock nor clusters' lists: only issuing is told by its own name.
         health.set_service_status("", status).await;
         health.set_service_status("dayfly.v1.WorkloadService", status).await;
         told = Some(troubles);

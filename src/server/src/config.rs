@@ -82,7 +82,7 @@ pub struct Witness {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
-    /// The key-encryption key: 32 bytes, mode 0600, kept away from the store and its backups. Made if it does not exist.
+    /// The key-encryption key: 32 bytes, readable by its owner (and group) alone, kept away from the store and its backups. Made if it does not exist.
     pub kek_file: PathBuf,
 }
 
@@ -102,10 +102,15 @@ impl Default for Audiences {
     #[expect(clippy::expect_used, reason = "three constants, held by a test")]
     fn default() -> Self {
         let audience = |name: &str| name.parse().expect("a constant");
-        Self { workload: audience("dayfly"), operator: audience("dayfly-operator"), verifier: audience("dayfly-verifier") }
+        Self {
+            workload: audience("dayfly"),
+            operator: audience("dayfly-operator"),
+            verifier: audience("dayfly-verifier"),
+        }
     }
 }
 
+#[expect(clippy::struct_field_names, reason = "`in_cluster` is what it is called everywhere")]
 /// One cluster: how its API server is reached and whose tokens are its.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -275,8 +280,12 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |field: &str, why: &str| Err(ConfigError::Value { field: field.to_owned(), why: why.to_owned() });
-        if !self.issuer.starts_with("https://") || self.issuer.contains(['?', '#', ' ']) || self.issuer.len() > 255 {
+        let wrong =
+            |field: &str, why: &str| Err(ConfigError::Value { field: field.to_owned(), why: why.to_owned() });
+        if !self.issuer.starts_with("https://")
+            || self.issuer.contains(['?', '#', ' '])
+            || self.issuer.len() > 255
+        {
             return wrong("issuer", "give an https:// URL without query and fragment, of at most 255 bytes");
         }
         let Audiences { workload, operator, verifier } = &self.audiences;
@@ -303,7 +312,9 @@ impl Config {
                 return wrong(&format!("cluster {}", cluster.name), "issuer is empty");
             }
             let earlier = self.clusters.iter().take(n);
-            if let Some(other) = earlier.into_iter().find(|o| o.name == cluster.name || o.issuer == cluster.issuer) {
+            if let Some(other) =
+                earlier.into_iter().find(|o| o.name == cluster.name || o.issuer == cluster.issuer)
+            {
                 return wrong(
                     &format!("cluster {}", cluster.name),
                     &format!("has the name or issuer of cluster {}: both must differ", other.name),
@@ -384,7 +395,10 @@ mod tests {
             (GOOD.replace("listen", "lisen"), "unknown field `lisen`"),
             (GOOD.replace("https://dayfly.example", "http://dayfly.example"), "issuer: give an https:// URL"),
             (GOOD.replace("in_cluster = true", ""), "exactly one of in_cluster"),
-            (GOOD.replace("in_cluster = true", "in_cluster = true\nkubeconfig = \"k\""), "exactly one of in_cluster"),
+            (
+                GOOD.replace("in_cluster = true", "in_cluster = true\nkubeconfig = \"k\""),
+                "exactly one of in_cluster",
+            ),
             (GOOD.replace("name = \"east\"", "name = \"East\""), "is not a cluster name"),
             (format!("{GOOD}\n[audiences]\nworkload = \"dayfly-operator\""), "three different audiences"),
             (format!("{GOOD}\n[limits]\nreview_cache_secs = 3600"), "at most 60"),

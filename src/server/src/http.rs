@@ -12,7 +12,7 @@ use dayfly_core::ports::{KeyUse, Signer};
 use crate::readiness::Readiness;
 
 /// The HTTPS routes.
-pub fn routes(signer: Arc<dyn Signer>, readiness: Arc<Readiness>) -> Router {
+pub(crate) fn routes(signer: Arc<dyn Signer>, readiness: Arc<Readiness>) -> Router {
     Router::new()
         .route("/.well-known/jwks.json", get(jwks))
         .with_state(signer)

@@ -19,7 +19,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// The server's certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// A PEM file cannot be read.
     #[error("cannot read {0}: {1}")]
     Pem(String, rustls::pki_types::pem::Error),
@@ -29,7 +29,7 @@ pub enum TlsError {
 }
 
 /// TLS 1.2 and 1.3 by ring, HTTP/2 for gRPC and HTTP/1.1 for those that fetch keys.
-pub fn tls_acceptor(cert_file: &Path, key_file: &Path) -> Result<TlsAcceptor, TlsError> {
+pub(crate) fn tls_acceptor(cert_file: &Path, key_file: &Path) -> Result<TlsAcceptor, TlsError> {
     let bad = |path: &Path, error| TlsError::Pem(path.display().to_string(), error);
     let chain = CertificateDer::pem_file_iter(cert_file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -46,7 +46,11 @@ pub fn tls_acceptor(cert_file: &Path, key_file: &Path) -> Result<TlsAcceptor, Tl
 
 /// The connections of `listener`, after their handshakes; at most `limit` are open at once, further ones are closed.
 /// It ends when the receiver goes.
-pub fn connections(listener: TcpListener, tls: TlsAcceptor, limit: usize) -> impl Stream<Item = io::Result<Connection>> {
+pub(crate) fn connections(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    limit: usize,
+) -> impl Stream<Item = io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(64);
     let places = Arc::new(Semaphore::new(limit));
     tokio::spawn(async move {
@@ -79,7 +83,7 @@ pub fn connections(listener: TcpListener, tls: TlsAcceptor, limit: usize) -> imp
 }
 
 /// An open connection, which gives its place back when it closes.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: TlsStream<TcpStream>,
     _place: OwnedSemaphorePermit,
 }
@@ -102,7 +106,11 @@ mod io_impls {
     use super::Connection;
 
     impl AsyncRead for Connection {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             Pin::new(&mut self.stream).poll_read(cx, buf)
         }
     }

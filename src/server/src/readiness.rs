@@ -7,7 +7,7 @@ use dayfly_core::clock::ClockGuard;
 use dayfly_core::ports::{Clock, Cluster, LeaseStore};
 
 /// What readiness depends on.
-pub struct Readiness {
+pub(crate) struct Readiness {
     store: Arc<dyn LeaseStore>,
     clusters: Vec<Cluster>,
     clock: Arc<dyn Clock>,
@@ -17,7 +17,7 @@ pub struct Readiness {
 
 impl Readiness {
     /// Readiness of these.
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn LeaseStore>,
         clusters: Vec<Cluster>,
         clock: Arc<dyn Clock>,
@@ -27,13 +27,13 @@ impl Readiness {
     }
 
     /// The broker stops: it is not ready any more.
-    pub fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Why it cannot issue now; nothing when it can. One cluster down leaves the others served: only when none can be
     /// served is the broker not ready.
-    pub fn troubles(&self) -> Vec<String> {
+    pub(crate) fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
         if self.stopping.load(Ordering::Relaxed) {
             troubles.push("stopping".to_owned());
@@ -42,13 +42,16 @@ impl Readiness {
         troubles.extend(self.needs_restart());
         if !self.clusters.iter().any(|cluster| cluster.directory.ready()) {
             let names: Vec<_> = self.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
-            troubles.push(format!("clusters: no first list of pods and service accounts yet from {}", names.join(", ")));
+            troubles.push(format!(
+                "clusters: no first list of pods and service accounts yet from {}",
+                names.join(", ")
+            ));
         }
         troubles
     }
 
     /// Why a restart would help: the clock was set right while this process remembers it wrong.
-    pub fn needs_restart(&self) -> Option<String> {
+    pub(crate) fn needs_restart(&self) -> Option<String> {
         self.guard.now(self.clock.as_ref()).err().map(|jumped| format!("clock: {jumped}"))
     }
 }

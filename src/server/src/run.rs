@@ -8,17 +8,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dayfly_broker::{Audiences, Broker, Parts, Policies};
-use dayfly_core::audit::{Draft, EventKind};
 use dayfly_core::change::{Change, Mark, Outcome};
 use dayfly_core::clock::{ClockGuard, SystemClock, SystemRng};
 use dayfly_core::ids::LeaseId;
 use dayfly_core::limits::Limits;
 use dayfly_core::ports::{Clock, KeyUse, LeaseStore, Rng, Signer, Witness};
-use dayfly_core::rule::Actor;
 use dayfly_core::secret::Secret;
 use dayfly_keys::{FileKek, KeyRing};
 use dayfly_kube::RunningCluster;
-use dayfly_mint::JwtEngine;
+use dayfly_mint::jwt::JwtEngine;
 use dayfly_store::{FileWitness, SledStore};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -73,7 +71,10 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     witness.write(store.mark()).await?;
 
     let keys = Arc::new(key_ring(&config.keys.kek_file, store.as_ref(), &clock, &rng).await?);
-    let policies = Arc::new(Policies::new(config.clusters.iter().map(|cluster| cluster.name.clone()), limits.policy_unreadable));
+    let policies = Arc::new(Policies::new(
+        config.clusters.iter().map(|cluster| cluster.name.clone()),
+        limits.policy_unreadable,
+    ));
     let folders = background::policy_folders(&config);
     for folder in &folders {
         folder.read_into(&policies, clock.as_ref()).await;
@@ -87,7 +88,6 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         policies: Arc::clone(&policies),
         engine: Arc::new(JwtEngine::new(Arc::clone(&keys) as Arc<dyn Signer>)),
         clock: Arc::clone(&clock),
-        limits: limits.clone(),
         issuer: config.issuer.clone(),
         audiences: Audiences {
             workload: config.audiences.workload.clone(),
@@ -104,7 +104,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         Arc::new(Readiness::new(Arc::clone(&store) as Arc<dyn LeaseStore>, ports, Arc::clone(&clock), guard));
     let signer = Arc::clone(&keys) as Arc<dyn Signer>;
     let (health, health_service) = tonic_health::server::health_reporter();
-    let grpc = services::routes(&broker, &signer, &config.issuer, health_service)?;
+    let grpc = services::routes(&broker, &signer, &config.issuer, store.mark().incarnation, health_service)?;
     let calls = Guard::new(
         config.limits.calls_at_once.unwrap_or(1024),
         config.limits.operator_calls_at_once.unwrap_or(64),
@@ -122,7 +122,8 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
 
     let mut background = JoinSet::new();
     background.spawn(background::report_health(Arc::clone(&readiness), health));
-    background.spawn(background::keep_witness(Arc::clone(&store) as Arc<dyn LeaseStore>, Arc::clone(&witness)));
+    background
+        .spawn(background::keep_witness(Arc::clone(&store) as Arc<dyn LeaseStore>, Arc::clone(&witness)));
     background.spawn(background::flush_denials(Arc::clone(&broker)));
     let every = Duration::from_secs(config.limits.policy_reload_secs.unwrap_or(2).max(1));
     background.spawn(background::reload_policy(
@@ -167,15 +168,16 @@ impl Running {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.readiness.stopping();
         self.stop.send_replace(true);
-        match tokio::time::timeout(self.drain, &mut self.serving).await {
-            Ok(served) => served??,
-            Err(_) => {
-                tracing::warn!("calls were still under way after {:?}: cut off", self.drain);
-                self.serving.abort();
-            }
+        if let Ok(served) = tokio::time::timeout(self.drain, &mut self.serving).await {
+            served??;
+        } else {
+            tracing::warn!("calls were still under way after {:?}: cut off", self.drain);
+            self.serving.abort();
         }
         self.background.shutdown().await;
-        self.broker.flush_denials().await;
+        if let Err(error) = self.broker.flush_denials().await {
+            tracing::warn!(%error, "denials were not written down");
+        }
         for cluster in self.clusters {
             cluster.shutdown().await;
         }

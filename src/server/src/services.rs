@@ -2,7 +2,9 @@
 
 mod caller;
 mod operator;
+mod page;
 mod reject;
+mod selector;
 mod verifier;
 mod workload;
 
@@ -13,6 +15,7 @@ use dayfly_api::v1::operator_service_server::OperatorServiceServer;
 use dayfly_api::v1::verifier_service_server::VerifierServiceServer;
 use dayfly_api::v1::workload_service_server::WorkloadServiceServer;
 use dayfly_broker::Broker;
+use dayfly_core::ids::Incarnation;
 use dayfly_core::limits;
 use dayfly_core::ports::Signer;
 use tonic::service::Routes;
@@ -23,11 +26,12 @@ pub(crate) fn routes(
     broker: &Arc<Broker>,
     signer: &Arc<dyn Signer>,
     issuer: &str,
+    incarnation: Incarnation,
     health: HealthServer<impl Health>,
 ) -> anyhow::Result<Routes> {
     let workload = workload::Workloads::new(Arc::clone(broker));
     let verifier = verifier::Verifiers::new(Arc::clone(broker), Arc::clone(signer), issuer.to_owned());
-    let operator = operator::Operators::new(Arc::clone(broker));
+    let operator = operator::Operators::new(Arc::clone(broker), incarnation);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(dayfly_api::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -31,7 +31,7 @@ unsafe extern "C" {
 /// What sled calls after each write to its log. Same contract as `sync_file_range(2)`: 0, or -1 with `errno` set.
 #[expect(unsafe_code, reason = "sled calls this symbol through libc; see the module's documentation")]
 #[unsafe(no_mangle)]
-pub extern "C" fn sync_file_range(fd: c_int, _offset: i64, _bytes: i64, _flags: c_uint) -> c_int {
+pub(crate) extern "C" fn sync_file_range(fd: c_int, _offset: i64, _bytes: i64, _flags: c_uint) -> c_int {
     CALLS.fetch_add(1, Ordering::SeqCst);
     loop {
         if fdatasync(fd) == 0 {

@@ -10,6 +10,8 @@
 //!
 //! Another engine passes the same suite: `contract` (feature `contract`).
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 mod durable_sync;
 mod engine;
 mod error;
@@ -27,8 +29,12 @@ mod shared;
 mod store;
 mod time;
 mod tip;
+mod verify;
+mod witness;
 mod writer;
 
 pub use error::OpenError;
 pub use options::Options;
 pub use store::SledStore;
+pub use verify::{VerifyReport, verify};
+pub use witness::FileWitness;

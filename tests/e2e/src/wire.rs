@@ -70,21 +70,12 @@ async fn carry(mut near: TcpStream, to: SocketAddr, mut mode: watch::Receiver<Mo
             return;
         }
         let Ok(mut far) = TcpStream::connect(to).await else { return };
-        loop {
-            {
-                let silent = mode.wait_for(|mode| *mode != Mode::Open);
-                let copied = tokio::io::copy_bidirectional(&mut near, &mut far);
-                tokio::select! {
-                    _ = silent => {}
-                    _ = copied => return,
-                }
-            }
-            // What was under way is lost: the connection is of no more use, and stays open.
-            if mode.wait_for(|mode| *mode == Mode::Open).await.is_err() {
-                return;
-            }
-            return;
+        tokio::select! {
+            _ = mode.wait_for(|mode| *mode == Mode::Silent) => {}
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
         }
+        // What was under way is lost: the connection is of no more use, and stays open for as long as the silence lasts.
+        let _ = mode.wait_for(|mode| *mode != Mode::Silent).await;
     };
     tokio::select! {
         _ = cut => {}

@@ -435,6 +435,12 @@ pub struct WhoAmIResponse {
     /// The Grants of its own namespace that name it.
     #[prost(message, repeated, tag = "4")]
     pub grants: ::prost::alloc::vec::Vec<GrantSummary>,
+    /// The reason (\[ErrorReason\] without prefix) for which it gets nothing now although its token is good; else empty.
+    #[prost(string, tag = "5")]
+    pub trouble_reason: ::prost::alloc::string::String,
+    /// The same in words: what to change.
+    #[prost(string, tag = "6")]
+    pub trouble: ::prost::alloc::string::String,
 }
 /// A Grant, as the workload it names may see it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

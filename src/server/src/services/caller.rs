@@ -26,22 +26,28 @@ impl Caller {
         };
         let mut values = metadata.get_all("authorization").iter();
         let (Some(value), None) = (values.next(), values.next()) else { return Err(missing()) };
-        let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+        let (scheme, token) =
+            value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
         if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
             return Err(missing());
         }
         if token.len() > limits::TOKEN_BYTES {
-            let message = format!("the token has {} bytes; at most {} are read", token.len(), limits::TOKEN_BYTES);
+            let message =
+                format!("the token has {} bytes; at most {} are read", token.len(), limits::TOKEN_BYTES);
             return Err(Rejection::new(ErrorReason::TokenMalformed, message));
         }
-        let cluster = match metadata.get(CLUSTER_METADATA).map(|value| value.to_str().unwrap_or_default().parse()) {
-            None => None,
-            Some(Ok(cluster)) => Some(cluster),
-            Some(Err(_)) => {
-                let message = format!("metadata {CLUSTER_METADATA} is not a cluster's name (RFC 1123 label)");
-                return Err(Rejection::new(ErrorReason::InvalidField, message).with("field", CLUSTER_METADATA));
-            }
-        };
+        let cluster =
+            match metadata.get(CLUSTER_METADATA).map(|value| value.to_str().unwrap_or_default().parse()) {
+                None => None,
+                Some(Ok(cluster)) => Some(cluster),
+                Some(Err(_)) => {
+                    let message =
+                        format!("metadata {CLUSTER_METADATA} is not a cluster's name (RFC 1123 label)");
+                    return Err(
+                        Rejection::new(ErrorReason::InvalidField, message).with("field", CLUSTER_METADATA)
+                    );
+                }
+            };
         Ok(Self { token: Secret::from(token.to_owned()), cluster })
     }
 

@@ -11,7 +11,10 @@ pub(super) fn status(error: Error) -> Status {
     let reason = reason_of_name(error.reason().name()).unwrap_or(ErrorReason::Internal);
     let rejection = Rejection::new(reason, error.to_string());
     match error {
-        Error::Unauthenticated { .. } | Error::Denied { .. } | Error::NotFound { .. } | Error::FailedPrecondition { .. } => {
+        Error::Unauthenticated { .. }
+        | Error::Denied { .. }
+        | Error::NotFound { .. }
+        | Error::FailedPrecondition { .. } => {
             tracing::info!(reason = reason.as_str_name(), "refused");
             rejection
         }

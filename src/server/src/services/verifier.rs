@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dayfly_api::rejection::Rejection;
 use dayfly_api::v1;
 use dayfly_api::v1::verifier_service_server::VerifierService;
-use dayfly_broker::{Broker, Introspection};
+use dayfly_broker::Broker;
 use dayfly_core::limits;
 use dayfly_core::ports::{KeyUse, Signer};
 use dayfly_core::secret::Secret;
@@ -38,19 +38,17 @@ impl VerifierService for Verifiers {
             return Err(reject::field("credential", &format!("1 to {} bytes", limits::TOKEN_BYTES)));
         }
         let said = self.broker.introspect(caller.bearer(), &credential).await.map_err(reject::status)?;
-        Ok(Response::new(match said {
-            Introspection::Inactive { position } => {
-                v1::IntrospectResponse { active: false, lease: None, position: position.number() }
-            }
-            Introspection::Known { view, position } => v1::IntrospectResponse {
-                active: view.state == dayfly_core::lease::LeaseState::Active,
-                lease: Some(dayfly_api::lease(&view.lease, view.state)),
-                position: position.number(),
-            },
+        Ok(Response::new(v1::IntrospectResponse {
+            active: said.active(),
+            position: said.position.number(),
+            lease: said.known.map(|view| dayfly_api::lease(&view.lease, view.state)),
         }))
     }
 
-    async fn get_keys(&self, _: Request<v1::GetKeysRequest>) -> Result<Response<v1::GetKeysResponse>, Status> {
+    async fn get_keys(
+        &self,
+        _: Request<v1::GetKeysRequest>,
+    ) -> Result<Response<v1::GetKeysResponse>, Status> {
         let jwks = self.signer.jwks(KeyUse::AccessToken).to_string();
         Ok(Response::new(v1::GetKeysResponse { jwks, issuer: self.issuer.clone() }))
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use dayfly_api::v1;
 use dayfly_api::v1::workload_service_server::WorkloadService;
-use dayfly_broker::{Bearer, Broker, IssueRequest};
+use dayfly_broker::{Broker, IssueRequest};
 use dayfly_core::lease::LeaseState;
 use dayfly_core::limits;
+use dayfly_policy::Ownership;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
@@ -26,8 +27,9 @@ impl WorkloadService for Workloads {
     async fn issue(&self, request: Request<v1::IssueRequest>) -> Result<Response<v1::IssueResponse>, Status> {
         let caller = Caller::of(request.metadata()).map_err(dayfly_api::rejection::Rejection::into_status)?;
         let asked = asked(request.into_inner())?;
-        let issued = self.0.issue(caller.bearer(), asked).await.map_err(reject::status)?;
-        let credential = issued.credential.expose_text().map_err(|_| Status::internal("the credential is no text"))?;
+        let issued = self.0.issue(caller.bearer(), &asked).await.map_err(reject::status)?;
+        let credential =
+            issued.credential.expose_text().map_err(|_| Status::internal("the credential is no text"))?;
         let life = issued.lease.expires_at.since(issued.lease.issued_at);
         Ok(Response::new(v1::IssueResponse {
             credential: credential.to_owned(),
@@ -36,25 +38,36 @@ impl WorkloadService for Workloads {
         }))
     }
 
-    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {
+    async fn who_am_i(
+        &self,
+        request: Request<v1::WhoAmIRequest>,
+    ) -> Result<Response<v1::WhoAmIResponse>, Status> {
         let caller = Caller::of(request.metadata()).map_err(dayfly_api::rejection::Rejection::into_status)?;
         let who = self.0.who_am_i(caller.bearer()).await.map_err(reject::status)?;
-        let grants = who.available.into_iter().map(|grant| v1::GrantSummary {
-            name: grant.grant.name.to_string(),
+        let grants = who.grants.into_iter().map(|grant| v1::GrantSummary {
+            name: grant.name.to_string(),
             target: grant.target.to_string(),
             scope: grant.scope.iter().map(ToString::to_string).collect(),
             max_ttl: Some(duration(grant.max_ttl)),
         });
+        let (owner, narrowed_owner) = match who.ownership {
+            Ownership::Owned(owners) => (
+                owners.namespace.to_string(),
+                owners.narrowed.map(|owner| owner.to_string()).unwrap_or_default(),
+            ),
+            Ownership::Unowned | Ownership::Ambiguous => (String::new(), String::new()),
+        };
         Ok(Response::new(v1::WhoAmIResponse {
             workload: Some(dayfly_api::workload(&who.workload)),
-            owner: who.owners.as_ref().map(|owners| owners.namespace.to_string()).unwrap_or_default(),
-            narrowed_owner: who
-                .owners
-                .as_ref()
-                .and_then(|owners| owners.narrowed.as_ref())
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            owner,
+            narrowed_owner,
             grants: grants.collect(),
+            trouble_reason: who
+                .trouble
+                .as_ref()
+                .map(|error| error.reason().name().to_owned())
+                .unwrap_or_default(),
+            trouble: who.trouble.map(|error| error.to_string()).unwrap_or_default(),
         }))
     }
 }
@@ -76,7 +89,8 @@ fn asked(wire: v1::IssueRequest) -> Result<IssueRequest, Status> {
             .map(|text| text.parse().map_err(|error| reject::field("audience", &error)))
             .transpose()?,
         ttl: wire.ttl.map(ttl).transpose()?,
-        confirmation: dayfly_api::confirmation(wire.confirmation.as_ref()).map_err(|bad| reject::bad_field(&bad))?,
+        confirmation: dayfly_api::confirmation(wire.confirmation.as_ref())
+            .map_err(|bad| reject::bad_field(&bad))?,
         idempotency_key: optional(wire.idempotency_key),
     })
 }

@@ -1,0 +1,198 @@
+//! Denials of verified callers, counted per minute, caller, target and reason, and written to the audit log.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use dayfly_core::audit::{Detail, Draft, EventKind};
+use dayfly_core::change::Change;
+use dayfly_core::ids::TargetName;
+use dayfly_core::ports::{Cluster, StoreError};
+use dayfly_core::rule::Actor;
+use dayfly_core::time::Timestamp;
+use dayfly_core::workload::Identity;
+use futures_util::future::join_all;
+
+use crate::attest::workload_of;
+use crate::{Broker, Reason};
+
+/// Counts kept at once; what is beyond is counted by reason only.
+pub const ENTRIES: usize = 10_000;
+/// Events written at once, so that the store commits them as groups.
+const AT_ONCE: usize = 64;
+
+/// What is counted since the last flush.
+#[derive(Default)]
+pub(crate) struct Denials(Mutex<HashMap<Key, Tally>>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    minute: u64,
+    /// `CLUSTER:NAMESPACE:SERVICE-ACCOUNT`, or empty.
+    workload: String,
+    service_account_uid: String,
+    /// `USERNAME@CLUSTER` of a caller that is no workload, or empty.
+    actor: String,
+    target: Option<TargetName>,
+    reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tally {
+    count: u64,
+    first: Timestamp,
+    last: Timestamp,
+}
+
+impl Broker {
+    /// Counts a denied request of a workload. A target that no policy knows is not recorded by its name: callers
+    /// choose names freely, and could fill the counts with them.
+    pub(crate) fn note_denied_workload(
+        &self,
+        cluster: &Cluster,
+        identity: &Identity,
+        target: &TargetName,
+        reason: Reason,
+    ) {
+        let known = self.policies.last(&cluster.name).is_some_and(|policy| policy.target(target).is_some());
+        let target = known.then(|| target.clone());
+        match workload_of(cluster, identity) {
+            Ok(workload) => self.denials.note(
+                Key {
+                    minute: self.minute(),
+                    workload: workload.to_string(),
+                    service_account_uid: workload.service_account.uid.to_string(),
+                    actor: String::new(),
+                    target,
+                    reason,
+                },
+                self.clock.now(),
+            ),
+            Err(_) => self.note_denied_actor(&crate::operator::actor_of(identity), reason),
+        }
+    }
+
+    /// Counts a denied request of a caller that is no workload.
+    pub(crate) fn note_denied_actor(&self, actor: &Actor, reason: Reason) {
+        let key = Key {
+            minute: self.minute(),
+            workload: String::new(),
+            service_account_uid: String::new(),
+            actor: actor.to_string(),
+            target: None,
+            reason,
+        };
+        self.denials.note(key, self.clock.now());
+    }
+
+    fn minute(&self) -> u64 {
+        self.clock.now().as_secs() / 60
+    }
+
+    /// Writes what was counted to the audit log, one event each, and says how many. The server calls it each minute,
+    /// and when it stops.
+    ///
+    /// # Errors
+    /// When the store cannot commit: what was not written is kept for the next time.
+    pub async fn flush_denials(&self) -> Result<usize, StoreError> {
+        let mut written = 0;
+        let mut left = self.denials.len();
+        while left > 0 {
+            let batch = self.denials.take(AT_ONCE.min(left));
+            if batch.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(batch.len());
+            let commits = batch
+                .iter()
+                .map(|(key, tally)| self.store.commit(Change::Note(Box::new(draft(key, *tally)))));
+            let outcomes = join_all(commits).await;
+            let mut failed = None;
+            for ((key, tally), outcome) in batch.into_iter().zip(outcomes) {
+                match outcome {
+                    Ok(_) => written += 1,
+                    Err(error) => {
+                        self.denials.put_back(key, tally);
+                        failed = Some(error);
+                    }
+                }
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(written)
+    }
+}
+
+impl Denials {
+    fn note(&self, key: Key, now: Timestamp) {
+        self.put_back(key, Tally { count: 1, first: now, last: now });
+    }
+
+    fn put_back(&self, key: Key, tally: Tally) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = counts.len() >= ENTRIES && !counts.contains_key(&key);
+        let key = if full { Key::other(key.reason) } else { key };
+        let kept = counts.entry(key).or_insert(Tally { count: 0, ..tally });
+        kept.count += tally.count;
+        kept.first = kept.first.min(tally.first);
+        kept.last = kept.last.max(tally.last);
+    }
+
+    fn take(&self, most: usize) -> Vec<(Key, Tally)> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys: Vec<_> = counts.keys().take(most).cloned().collect();
+        keys.into_iter().filter_map(|key| counts.remove_entry(&key)).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Key {
+    /// Where a denial is counted when there are too many different ones.
+    fn other(reason: Reason) -> Self {
+        Self {
+            minute: 0,
+            workload: "other".to_owned(),
+            service_account_uid: String::new(),
+            actor: String::new(),
+            target: None,
+            reason,
+        }
+    }
+}
+
+fn draft(key: &Key, tally: Tally) -> Draft {
+    let detail = Detail {
+        workload: key.workload.clone(),
+        service_account_uid: key.service_account_uid.clone(),
+        actor: key.actor.clone(),
+        target: key.target.as_ref().map(ToString::to_string).unwrap_or_default(),
+        reason: key.reason.name().to_owned(),
+        count: tally.count,
+        first_millis: tally.first.as_millis(),
+        last_millis: tally.last.as_millis(),
+        ..Detail::default()
+    };
+    Draft { kind: EventKind::Denied, subject: None, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_bounded_and_none_is_lost() {
+        let denials = Denials::default();
+        let now = Timestamp::from_secs(60);
+        for n in 0..(ENTRIES as u64 + 500) {
+            let key = Key { minute: n, workload: n.to_string(), ..Key::other(Reason::PodGone) };
+            denials.note(key, now);
+        }
+        assert_eq!(denials.len(), ENTRIES + 1);
+        let total: u64 = denials.take(usize::MAX).iter().map(|(_, tally)| tally.count).sum();
+        assert_eq!(total, ENTRIES as u64 + 500);
+    }
+}

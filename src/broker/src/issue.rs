@@ -1,0 +1,278 @@
+//! Issue: from a token to a credential that is recorded before it is handed over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_core::change::{Change, Conflict, Draw, Earlier, Issue, Outcome};
+use dayfly_core::digest::Digest;
+use dayfly_core::ids::{Audience, GrantName, LeaseId, Scope, TargetName};
+use dayfly_core::lease::{Confirmation, Idempotency, Lease, LeaseState, Phase};
+use dayfly_core::limits;
+use dayfly_core::ports::{Cluster, MintError, Order, SignError};
+use dayfly_core::secret::Secret;
+use dayfly_core::workload::{Identity, Workload};
+use dayfly_policy::Question;
+
+use crate::authenticate::{Bearer, Caller};
+use crate::{Broker, Error, Reason};
+
+/// How often a decision that was outrun is made again.
+const DECIDED_AGAIN: usize = 2;
+/// How often a repeated request is answered: each answer adds a digest to the lease.
+const REPEATS: usize = 16;
+
+/// What a workload asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssueRequest {
+    /// The target.
+    pub target: TargetName,
+    /// The Grant, of the workload's own namespace. Needed only where several match.
+    pub grant: Option<GrantName>,
+    /// The scopes; none asks for all that the Grant has.
+    pub scope: Vec<Scope>,
+    /// The audience, where the target has several.
+    pub audience: Option<Audience>,
+    /// The life; none asks for the Grant's default.
+    pub ttl: Option<Duration>,
+    /// What the holder must prove to hold.
+    pub confirmation: Option<Confirmation>,
+    /// Makes a repeat the same request: 1 to 64 bytes, scoped to the method and the calling pod.
+    pub idempotency_key: Option<String>,
+}
+
+/// An issued credential.
+pub struct Issued {
+    /// The credential.
+    pub credential: Secret,
+    /// Its lease, durable.
+    pub lease: Arc<Lease>,
+}
+
+impl Broker {
+    /// Issues a credential: authenticate, attest, own and decide, mint, record, answer. A rule or policy that is newer
+    /// than the decision sends it back to be decided again, twice at most. Denials of verified callers are counted
+    /// for the audit log ([`Broker::flush_denials`]).
+    ///
+    /// # Errors
+    /// Then nothing was handed out.
+    pub async fn issue(&self, bearer: Bearer<'_>, request: &IssueRequest) -> Result<Issued, Error> {
+        let (cluster, identity) = self.authenticate(bearer, Caller::Workload).await?;
+        let issued = self.issue_to(cluster, &identity, request).await;
+        if let Err(Error::Denied { reason, .. }) = &issued {
+            self.note_denied_workload(cluster, &identity, &request.target, *reason);
+        }
+        issued
+    }
+
+    async fn issue_to(
+        &self,
+        cluster: &Cluster,
+        identity: &Identity,
+        request: &IssueRequest,
+    ) -> Result<Issued, Error> {
+        check(request)?;
+        let workload = self.attest(cluster, identity).await?;
+        for _ in 0..=DECIDED_AGAIN {
+            let decided = self.decide(&workload, request)?;
+            match self.record(decided).await? {
+                Recorded::Done(issued) => return Ok(issued),
+                Recorded::Repeated { earlier, fresh } => return self.repeat(&earlier, &fresh).await,
+                Recorded::Outrun => {}
+            }
+        }
+        Err(Error::Outrun)
+    }
+
+    /// Steps 3 and 4: a lease as it would be, under the rules and the policy of this moment.
+    fn decide(&self, workload: &Workload, request: &IssueRequest) -> Result<Decided, Error> {
+        let draw = self.store.draw()?;
+        let policy = self.policies.current(&workload.cluster, self.clock.monotonic())?;
+        let key = self.engine.prepare()?;
+        let issued_at = draw.now.floor_secs();
+        let decision = policy.decide(&Question {
+            cluster: workload.cluster.clone(),
+            namespace: workload.service_account.namespace.clone(),
+            service_account: workload.service_account.name.clone(),
+            bound: workload.pod.is_some(),
+            target: request.target.clone(),
+            grant: request.grant.clone(),
+            scope: request.scope.clone(),
+            audience: request.audience.clone(),
+            ttl: request.ttl,
+            key_ends_in: key.not_after.map(|end| end.since(issued_at)),
+        })?;
+        let lease = Lease {
+            id: draw.id,
+            workload: workload.clone(),
+            owners: decision.owners,
+            target: decision.target,
+            grant: decision.grant,
+            audience: decision.audience,
+            scope: decision.scope,
+            issued_at,
+            expires_at: issued_at.plus(decision.ttl),
+            key_id: key.id,
+            digests: Vec::new(),
+            confirmation: request.confirmation,
+            idempotency: idempotency(workload, request),
+            renews: None,
+            phase: Phase::Active,
+        };
+        // The rules are read after the draw: what is newer than these sends the commit back.
+        if let Some(hold) = self.store.rules().holding(&lease) {
+            let message = format!("revocation {} holds this until it is lifted: {}", hold.id, hold.reason);
+            return Err(Error::denied(Reason::Held, message));
+        }
+        Ok(Decided { lease, draw, generation: policy.generation() })
+    }
+
+    /// Steps 6 and 7: the credential, and its durable record.
+    async fn record(&self, decided: Decided) -> Result<Recorded, Error> {
+        let Decided { mut lease, draw, generation } = decided;
+        let minted = self.engine.mint(&Order { lease: &lease, issuer: &self.issuer }).await?;
+        lease.digests = vec![minted.digest];
+        let policy = self.policies.current(&lease.workload.cluster, self.clock.monotonic())?;
+        if policy.generation() != generation {
+            return Ok(Recorded::Outrun);
+        }
+        let issue = Issue { lease: lease.clone(), decided_under: draw.position };
+        match self.store.commit(Change::Issue(Box::new(issue))).await? {
+            Outcome::Committed(_) => {
+                Ok(Recorded::Done(Issued { credential: minted.credential, lease: Arc::new(lease) }))
+            }
+            // An id that is taken was drawn before a restore or a prune: the next one is above.
+            Outcome::Covered(_) | Outcome::Conflict(Conflict::IdTaken) => Ok(Recorded::Outrun),
+            Outcome::Replayed(Earlier::Lease(earlier)) => {
+                Ok(Recorded::Repeated { earlier, fresh: Box::new(lease) })
+            }
+            Outcome::Conflict(Conflict::IdempotencyKeyReused) => Err(key_reused()),
+            other => Err(Error::internal(format!("the store answered an issue with {other:?}"))),
+        }
+    }
+
+    /// A repeated request: authenticated and decided afresh like any other, and answered with the earlier lease if
+    /// that is still good and the fresh decision would still give all of it.
+    async fn repeat(&self, earlier: &Arc<Lease>, fresh: &Lease) -> Result<Issued, Error> {
+        self.check_active(earlier)?;
+        if !gives_all_of(fresh, earlier) {
+            let message =
+                "policy no longer gives what this request got before: ask with a new idempotency key";
+            return Err(Error::stale(Reason::DecisionChanged, message));
+        }
+        if earlier.digests.len() >= REPEATS {
+            let message = "this request was repeated too often: ask with a new idempotency key";
+            return Err(Error::stale(Reason::LeaseEnded, message));
+        }
+        let order = Order { lease: earlier, issuer: &self.issuer };
+        let minted = self.engine.mint(&order).await.map_err(|error| match error {
+            MintError::Sign(SignError::NoKey) => ended(earlier.id, "its signing key has retired"),
+            other => other.into(),
+        })?;
+        let change = Change::Reissue { lease: earlier.id, digest: minted.digest };
+        match self.store.commit(change).await? {
+            Outcome::Committed(_) => {}
+            Outcome::Covered(_) => return Err(ended(earlier.id, "it is revoked")),
+            Outcome::Conflict(Conflict::Phase) => return Err(ended(earlier.id, "it was released")),
+            other => return Err(Error::internal(format!("the store answered a reissue with {other:?}"))),
+        }
+        self.check_active(earlier)?;
+        Ok(Issued { credential: minted.credential, lease: Arc::clone(earlier) })
+    }
+
+    fn check_active(&self, lease: &Lease) -> Result<(), Error> {
+        match lease.state(&self.store.rules(), self.clock.now()) {
+            LeaseState::Active => Ok(()),
+            state => Err(ended(lease.id, &format!("it is {state}"))),
+        }
+    }
+}
+
+struct Decided {
+    /// Whole but for its digest.
+    lease: Lease,
+    draw: Draw,
+    /// Of the policy it was decided by.
+    generation: Digest,
+}
+
+enum Recorded {
+    Done(Issued),
+    Repeated { earlier: Arc<Lease>, fresh: Box<Lease> },
+    Outrun,
+}
+
+fn check(request: &IssueRequest) -> Result<(), Error> {
+    if request.scope.len() > limits::SCOPES {
+        return Err(Error::invalid("scope", format!("at most {} scopes", limits::SCOPES)));
+    }
+    let twice = request
+        .scope
+        .iter()
+        .enumerate()
+        .find(|(n, scope)| request.scope.iter().take(*n).any(|s| s == *scope));
+    if let Some((_, scope)) = twice {
+        return Err(Error::invalid("scope", format!("{scope} is asked for twice")));
+    }
+    check_idempotency_key(request.idempotency_key.as_deref())
+}
+
+pub(crate) fn check_idempotency_key(key: Option<&str>) -> Result<(), Error> {
+    match key {
+        Some(key) if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES => {
+            let message = format!("an idempotency key has 1 to {} bytes", limits::IDEMPOTENCY_KEY_BYTES);
+            Err(Error::invalid("idempotency_key", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn key_reused() -> Error {
+    let message = "the idempotency key was used for a different request: use a new key";
+    Error::stale(Reason::IdempotencyKeyReused, message)
+}
+
+fn ended(lease: LeaseId, why: &str) -> Error {
+    let message = format!("lease {lease} cannot be given again, {why}: ask with a new idempotency key");
+    Error::stale(Reason::LeaseEnded, message)
+}
+
+/// Whether a fresh decision gives everything that an earlier lease has.
+fn gives_all_of(fresh: &Lease, earlier: &Lease) -> bool {
+    fresh.grant == earlier.grant
+        && fresh.target == earlier.target
+        && fresh.audience == earlier.audience
+        && fresh.owners == earlier.owners
+        && fresh.confirmation == earlier.confirmation
+        && earlier.scope.iter().all(|scope| fresh.scope.contains(scope))
+        && fresh.expires_at >= earlier.expires_at
+}
+
+fn idempotency(workload: &Workload, request: &IssueRequest) -> Option<Idempotency> {
+    let key = request.idempotency_key.as_deref()?;
+    let text = |text: Option<&str>| text.unwrap_or_default().as_bytes().to_vec();
+    let confirmation = match request.confirmation {
+        None => Vec::new(),
+        Some(Confirmation::Jwk(digest)) => [b"jkt".as_slice(), digest.as_bytes()].concat(),
+        Some(Confirmation::Certificate(digest)) => [b"x5t".as_slice(), digest.as_bytes()].concat(),
+    };
+    let mut parts = vec![
+        text(Some(request.target.as_str())),
+        text(request.grant.as_ref().map(GrantName::as_str)),
+        text(request.audience.as_ref().map(Audience::as_str)),
+        request.ttl.map(|ttl| ttl.as_millis().to_be_bytes().to_vec()).unwrap_or_default(),
+        confirmation,
+    ];
+    parts.extend(request.scope.iter().map(|scope| text(Some(scope.as_str()))));
+    Some(Idempotency {
+        key: fingerprint(&[b"Issue".to_vec(), workload.caller().as_bytes().to_vec(), text(Some(key))]),
+        request: fingerprint(&parts),
+    })
+}
+
+/// A digest over parts that says where each of them ends.
+pub(crate) fn fingerprint(parts: &[Vec<u8>]) -> Digest {
+    let lengths: Vec<_> = parts.iter().map(|part| part.len().to_be_bytes()).collect();
+    let pieces: Vec<&[u8]> =
+        lengths.iter().zip(parts).flat_map(|(length, part)| [length.as_slice(), part.as_slice()]).collect();
+    Digest::of_parts(&pieces)
+}

@@ -1,0 +1,211 @@
+//! Lists: leases, rules and owners, as far as the operator may read them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use dayfly_core::change::LeaseFilter;
+use dayfly_core::ids::{ClusterName, LeaseId, OwnerName, RuleId};
+use dayfly_core::limits;
+use dayfly_core::rule::{Fields, Rule, Selector};
+use dayfly_policy::Owner;
+use futures_util::future::join_all;
+
+use crate::authenticate::Bearer;
+use crate::operator::{Operator, Verb};
+use crate::selector::Which;
+use crate::{Broker, Error, LeaseView};
+
+/// Owners that are asked about one by one at most, where the operator may not list all.
+pub const OWNERS_ASKED: usize = 256;
+/// Questions under way at once for one call.
+const AT_ONCE: usize = 16;
+
+/// Which leases to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListLeases {
+    /// Those that this is about; none means all that the operator may list.
+    pub which: Option<Which>,
+    /// Only those whose credential is good now.
+    pub active_only: bool,
+    /// Only those of higher ids: `next` of the page before.
+    pub after: Option<LeaseId>,
+    /// At most this many, 1 to 1000; none is 100.
+    pub limit: Option<usize>,
+}
+
+/// A page of leases, by ascending id.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeaseViews {
+    /// The leases with their states. A page may be shorter than asked although more follow.
+    pub leases: Vec<LeaseView>,
+    /// Where the next page begins; none at the end.
+    pub next: Option<LeaseId>,
+}
+
+/// An owner, and the cluster whose policy declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerView {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The owner.
+    pub owner: Arc<Owner>,
+}
+
+impl Broker {
+    /// A page of the leases that the operator may list: verb `list` on all owners, or on those of each lease.
+    ///
+    /// # Errors
+    /// When the operator may list nothing, or something needed does not answer.
+    pub async fn list_leases(&self, bearer: Bearer<'_>, request: &ListLeases) -> Result<LeaseViews, Error> {
+        let operator = self.operator(bearer).await?;
+        let limit = page_size(request.limit)?;
+        let named = request.which.as_ref().and_then(Which::by_value).and_then(|fields| fields.owner.as_ref());
+        let owners = self.noted(&operator, self.listable(&operator, named).await)?;
+        let selector = match &request.which {
+            Some(which) => Some(self.resolve(&operator, which).await?),
+            None => None,
+        };
+        let filter = LeaseFilter {
+            selector: within(operator.bounds, selector)?,
+            active_only: request.active_only,
+            owners: owners.map(|owners| owners.into_iter().collect()),
+        };
+        let page = self.store.leases(filter, request.after, limit).await?;
+        Ok(LeaseViews {
+            leases: page.leases.into_iter().map(|lease| self.view(lease)).collect(),
+            next: page.next,
+        })
+    }
+
+    /// One lease: verb `get` on one of its owners.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, or the operator may not read it.
+    pub async fn get_lease(&self, bearer: Bearer<'_>, id: LeaseId) -> Result<LeaseView, Error> {
+        let operator = self.operator(bearer).await?;
+        let not_found = || Error::NotFound { message: format!("there is no lease {id} that you may read") };
+        let lease = self.store.lease(id).await?.filter(|lease| operator.reaches(&lease.workload.cluster));
+        let lease = lease.ok_or_else(not_found)?;
+        for owner in lease.owners.iter() {
+            if operator.may(Verb::Get, Some(owner)).await? {
+                return Ok(self.view(Arc::clone(&lease)));
+            }
+        }
+        Err(not_found())
+    }
+
+    /// A revocation's rule: verb `get` on the owner that its selector names, or on all owners. Whoever wrote it may
+    /// read it too.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, or the operator may not read it.
+    pub async fn get_revocation(&self, bearer: Bearer<'_>, id: RuleId) -> Result<Arc<Rule>, Error> {
+        let operator = self.operator(bearer).await?;
+        let not_found =
+            || Error::NotFound { message: format!("there is no revocation {id} that you may read") };
+        let rule = self.store.rules().get(id).cloned().ok_or_else(not_found)?;
+        let fields = match &rule.selector {
+            Selector::All => &Fields::default(),
+            Selector::Where(fields) => fields.as_ref(),
+        };
+        if rule.by == operator.actor() {
+            return Ok(rule);
+        }
+        let reached = operator.bounds.is_none_or(|own| fields.cluster.as_ref() == Some(own));
+        if reached && operator.may(Verb::Get, fields.owner.as_ref()).await? {
+            Ok(rule)
+        } else {
+            Err(not_found())
+        }
+    }
+
+    /// The owners that the operator may list, by cluster and name, those above `after`.
+    ///
+    /// # Errors
+    /// When the operator may list none, or something needed does not answer.
+    pub async fn list_owners(
+        &self,
+        bearer: Bearer<'_>,
+        after: Option<&(ClusterName, OwnerName)>,
+        limit: Option<usize>,
+    ) -> Result<Vec<OwnerView>, Error> {
+        let operator = self.operator(bearer).await?;
+        let limit = page_size(limit)?;
+        let listable = self.noted(&operator, self.listable(&operator, None).await)?;
+        let mut found = Vec::new();
+        for cluster in self.reached(&operator).filter(|cluster| after.is_none_or(|(at, _)| *cluster >= at)) {
+            let Some(policy) = self.policies.last(cluster) else { continue };
+            let above = after.filter(|(at, _)| at == cluster).map(|(_, owner)| owner);
+            let may = |owner: &&Arc<Owner>| listable.as_ref().is_none_or(|names| names.contains(&owner.name));
+            let owners = policy.owners_after(above).filter(may).take(limit - found.len());
+            found
+                .extend(owners.map(|owner| OwnerView { cluster: cluster.clone(), owner: Arc::clone(owner) }));
+        }
+        Ok(found)
+    }
+
+    /// The owners that an operator may list; none means all of them. An owner that the request names is the only one
+    /// that is asked about. Only owners that a policy declares now are found without being named.
+    async fn listable(
+        &self,
+        operator: &Operator<'_>,
+        named: Option<&OwnerName>,
+    ) -> Result<Option<BTreeSet<OwnerName>>, Error> {
+        if let Some(owner) = named {
+            let may = operator.may(Verb::List, Some(owner)).await?;
+            return if may {
+                Ok(Some([owner.clone()].into()))
+            } else {
+                Err(operator.refusal(Verb::List, Some(owner)))
+            };
+        }
+        if operator.may(Verb::List, None).await? {
+            return Ok(None);
+        }
+        let declared: BTreeSet<OwnerName> = self
+            .reached(operator)
+            .filter_map(|cluster| self.policies.last(cluster))
+            .flat_map(|policy| policy.owners().map(|owner| owner.name.clone()).collect::<Vec<_>>())
+            .collect();
+        if declared.len() > OWNERS_ASKED {
+            return Err(operator.refusal(Verb::List, None));
+        }
+        let declared: Vec<_> = declared.into_iter().collect();
+        let mut listable = BTreeSet::new();
+        for some in declared.chunks(AT_ONCE) {
+            let answers = join_all(some.iter().map(|owner| operator.may(Verb::List, Some(owner)))).await;
+            for (owner, may) in some.iter().zip(answers) {
+                if may? {
+                    listable.insert(owner.clone());
+                }
+            }
+        }
+        if listable.is_empty() { Err(operator.refusal(Verb::List, None)) } else { Ok(Some(listable)) }
+    }
+
+    fn reached<'a>(&'a self, operator: &'a Operator<'_>) -> impl Iterator<Item = &'a ClusterName> {
+        self.clusters.keys().filter(|cluster| operator.reaches(cluster))
+    }
+}
+
+/// The selector, narrowed to the one cluster that the operator reaches.
+fn within(bounds: Option<&ClusterName>, selector: Option<Selector>) -> Result<Option<Selector>, Error> {
+    let Some(own) = bounds else { return Ok(selector) };
+    let mut fields = match selector {
+        None | Some(Selector::All) => Fields::default(),
+        Some(Selector::Where(fields)) => *fields,
+    };
+    if fields.cluster.as_ref().is_some_and(|cluster| cluster != own) {
+        return Err(Error::invalid("selector.cluster", format!("your rights are those of cluster {own}")));
+    }
+    fields.cluster = Some(own.clone());
+    Ok(Some(Selector::Where(Box::new(fields))))
+}
+
+fn page_size(limit: Option<usize>) -> Result<usize, Error> {
+    match limit {
+        None => Ok(limits::PAGE_DEFAULT),
+        Some(limit) if (1..=limits::PAGE).contains(&limit) => Ok(limit),
+        Some(_) => Err(Error::invalid("page_size", format!("1 to {}", limits::PAGE))),
+    }
+}

@@ -1,0 +1,249 @@
+//! Revoke: one durable rule ends everything it covers, however much that is.
+
+use std::sync::Arc;
+
+use dayfly_core::change::{Change, Conflict, Earlier, LeaseFilter, Outcome, Revocation};
+use dayfly_core::ids::OwnerName;
+use dayfly_core::lease::Idempotency;
+use dayfly_core::limits;
+use dayfly_core::rule::{After, Fields, Rule, RuleSet, Selector};
+
+use crate::authenticate::Bearer;
+use crate::issue::{check_idempotency_key, fingerprint, key_reused};
+use crate::operator::{Operator, Verb};
+use crate::selector::Which;
+use crate::{Broker, Error, Reason};
+
+/// Leases that a dry run counts at most.
+pub const DRY_RUN_LEASES: u64 = 100_000;
+
+/// What to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokeRequest {
+    /// Which leases.
+    pub which: Which,
+    /// What comes after.
+    pub after: After,
+    /// Why: 1 to 512 bytes on one line. It is recorded, and told to those it ends.
+    pub reason: String,
+    /// Only counts, and writes nothing; the idempotency key does not matter then.
+    pub dry_run: bool,
+    /// Makes a repeat the same request: 1 to 64 bytes, scoped to the method and the operator.
+    pub idempotency_key: Option<String>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revoked {
+    /// A rule was written, now or, for a repeated request, before. It is in effect.
+    Written {
+        /// The rule.
+        rule: Arc<Rule>,
+        /// Whether what it covers can get new credentials now: neither this rule nor an earlier hold keeps it from.
+        can_reissue: bool,
+        /// The same request was answered before, with this rule.
+        repeated: bool,
+    },
+    /// Nothing was written.
+    DryRun {
+        /// The selector as resolved.
+        selector: Selector,
+        /// How many live leases it would end.
+        leases: u64,
+        /// The count stopped at [`DRY_RUN_LEASES`]: there are more.
+        at_least: bool,
+        /// Whether what it would end could get new credentials.
+        can_reissue: bool,
+    },
+}
+
+impl Broker {
+    /// Ends every credential that the selector covers. It is in effect before this answers.
+    ///
+    /// It takes verb `revoke` on the owner that the selector names; on each owner of the one lease that it names; for
+    /// anything else, on all owners.
+    ///
+    /// # Errors
+    /// Unless it says otherwise, nothing was written.
+    pub async fn revoke(&self, bearer: Bearer<'_>, request: &RevokeRequest) -> Result<Revoked, Error> {
+        let operator = self.operator(bearer).await?;
+        self.noted(&operator, self.revoke_as(&operator, request).await)
+    }
+
+    async fn revoke_as(&self, operator: &Operator<'_>, request: &RevokeRequest) -> Result<Revoked, Error> {
+        check(request)?;
+        self.authorize(operator, &request.which).await?;
+        if request.dry_run {
+            let selector = self.resolve(operator, &request.which).await?;
+            return self.dry_run(selector, request.after).await;
+        }
+        // Before names are resolved: what they meant then may be gone by now.
+        let idempotency = idempotency(operator, request);
+        if let Some(rule) = self.earlier(idempotency.as_ref())? {
+            return Ok(self.written(rule, true));
+        }
+        let selector = self.resolve(operator, &request.which).await?;
+        let revocation = Revocation {
+            selector,
+            after: request.after,
+            by: operator.actor(),
+            reason: request.reason.clone(),
+            idempotency,
+        };
+        match self.store.commit(Change::Revoke(Box::new(revocation))).await? {
+            Outcome::Committed(receipt) => match receipt.rule {
+                Some(rule) => Ok(self.written(rule, false)),
+                None => Err(Error::internal("the store committed a revocation and told no rule")),
+            },
+            Outcome::Replayed(Earlier::Rule(rule)) => Ok(self.written(rule, true)),
+            Outcome::Conflict(Conflict::IdempotencyKeyReused) => Err(key_reused()),
+            other => Err(Error::internal(format!("the store answered a revocation with {other:?}"))),
+        }
+    }
+
+    /// Whether the operator may end all that the selector can cover.
+    async fn authorize(&self, operator: &Operator<'_>, which: &Which) -> Result<(), Error> {
+        let fields = which.by_value();
+        if let Some(own) = operator.bounds
+            && fields.and_then(|fields| fields.cluster.as_ref()) != Some(own)
+        {
+            let message = format!("your rights are those of cluster {own}: name it in selector.cluster");
+            return Err(Error::denied(Reason::NotAllowed, message));
+        }
+        let owners: Vec<OwnerName> = match fields {
+            Some(Fields { owner: Some(owner), .. }) => vec![owner.clone()],
+            Some(Fields { lease: Some(id), .. }) => {
+                let lease = self.store.lease(*id).await?.filter(|l| operator.reaches(&l.workload.cluster));
+                match lease {
+                    Some(lease) => lease.owners.iter().cloned().collect(),
+                    None if operator.may(Verb::Revoke, None).await? => {
+                        return Err(Error::NotFound { message: format!("there is no lease {id}") });
+                    }
+                    // Without the right over all, an unknown lease answers like one of another owner.
+                    None => return Err(no_right_to_lease(operator)),
+                }
+            }
+            _ => Vec::new(),
+        };
+        if owners.is_empty() {
+            let may = operator.may(Verb::Revoke, None).await?;
+            return if may { Ok(()) } else { Err(operator.refusal(Verb::Revoke, None)) };
+        }
+        for owner in &owners {
+            if !operator.may(Verb::Revoke, Some(owner)).await? {
+                let named = fields.is_some_and(|fields| fields.owner.is_some());
+                return Err(if named {
+                    operator.refusal(Verb::Revoke, Some(owner))
+                } else {
+                    no_right_to_lease(operator)
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn earlier(&self, idempotency: Option<&Idempotency>) -> Result<Option<Arc<Rule>>, Error> {
+        let Some(idempotency) = idempotency else { return Ok(None) };
+        match self.store.rules().by_idempotency(idempotency.key) {
+            Some(rule) if rule.idempotency.is_some_and(|earlier| earlier.request == idempotency.request) => {
+                Ok(Some(Arc::clone(rule)))
+            }
+            Some(_) => Err(key_reused()),
+            None => Ok(None),
+        }
+    }
+
+    fn written(&self, rule: Arc<Rule>, repeated: bool) -> Revoked {
+        let can_reissue = can_reissue(&self.store.rules(), &rule.selector, rule.after);
+        Revoked::Written { rule, can_reissue, repeated }
+    }
+
+    async fn dry_run(&self, selector: Selector, after: After) -> Result<Revoked, Error> {
+        let filter = LeaseFilter { selector: Some(selector.clone()), active_only: true, owners: None };
+        let (mut leases, mut next) = (0, None);
+        let at_least = loop {
+            let page = self.store.leases(filter.clone(), next, limits::PAGE).await?;
+            leases += u64::try_from(page.leases.len()).unwrap_or(u64::MAX);
+            next = page.next;
+            if next.is_none() || leases >= DRY_RUN_LEASES {
+                break next.is_some();
+            }
+        };
+        let can_reissue = can_reissue(&self.store.rules(), &selector, after);
+        Ok(Revoked::DryRun { selector, leases, at_least, can_reissue })
+    }
+}
+
+/// Which owners a lease has is told only to those who may end it.
+fn no_right_to_lease(operator: &Operator<'_>) -> Error {
+    match operator.refusal(Verb::Revoke, None) {
+        Error::NotAllowed { action, .. } => Error::NotAllowed {
+            action,
+            message: format!(
+                "needs verb revoke on each owner of that lease in owners.dayfly.dev, in cluster {}",
+                operator.cluster.name
+            ),
+        },
+        other => other,
+    }
+}
+
+fn check(request: &RevokeRequest) -> Result<(), Error> {
+    let reason = &request.reason;
+    if reason.trim().is_empty() || reason.len() > limits::REASON_BYTES || reason.chars().any(char::is_control)
+    {
+        let message = format!("say why, in 1 to {} bytes on one line", limits::REASON_BYTES);
+        return Err(Error::invalid("reason", message));
+    }
+    if let Which::Where(named) = &request.which
+        && **named == crate::Named::default()
+    {
+        return Err(Error::invalid("selector", dayfly_core::rule::EmptySelector.to_string()));
+    }
+    check_idempotency_key(request.idempotency_key.as_deref())
+}
+
+fn idempotency(operator: &Operator<'_>, request: &RevokeRequest) -> Option<Idempotency> {
+    let key = request.idempotency_key.as_deref()?.as_bytes().to_vec();
+    let identity = &operator.identity;
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let after = match request.after {
+        After::Reissue => "REISSUE",
+        After::Hold => "HOLD",
+    };
+    let caller =
+        [bytes("Revoke"), bytes(identity.cluster.as_str()), bytes(&identity.username), bytes(&identity.uid)];
+    Some(Idempotency {
+        key: fingerprint(&[caller.as_slice(), &[key]].concat()),
+        request: fingerprint(&[bytes(&request.which.as_named()), bytes(after), bytes(&request.reason)]),
+    })
+}
+
+/// Whether neither this nor any hold keeps everything that the selector covers from new credentials.
+fn can_reissue(rules: &RuleSet, selector: &Selector, after: After) -> bool {
+    let held = |rule: &Arc<Rule>| rule.after == After::Hold && contains(&rule.selector, selector);
+    after == After::Reissue && !rules.iter().any(held)
+}
+
+/// Whether everything that `narrow` matches is matched by `wide`: each field that `wide` names, `narrow` names alike.
+fn contains(wide: &Selector, narrow: &Selector) -> bool {
+    fn is<T: PartialEq>(wide: Option<&T>, narrow: Option<&T>) -> bool {
+        wide.is_none() || wide == narrow
+    }
+    let (wide, narrow) = match (wide, narrow) {
+        (Selector::All, _) => return true,
+        (Selector::Where(_), Selector::All) => return false,
+        (Selector::Where(wide), Selector::Where(narrow)) => (wide, narrow),
+    };
+    is(wide.cluster.as_ref(), narrow.cluster.as_ref())
+        && is(wide.owner.as_ref(), narrow.owner.as_ref())
+        && is(wide.namespace.as_ref(), narrow.namespace.as_ref())
+        && is(wide.service_account.as_ref(), narrow.service_account.as_ref())
+        && is(wide.pod.as_ref(), narrow.pod.as_ref())
+        && is(wide.node.as_ref(), narrow.node.as_ref())
+        && is(wide.grant.as_ref(), narrow.grant.as_ref())
+        && is(wide.target.as_ref(), narrow.target.as_ref())
+        && is(wide.key.as_ref(), narrow.key.as_ref())
+        && is(wide.credential_id.as_ref(), narrow.credential_id.as_ref())
+        && is(wide.lease.as_ref(), narrow.lease.as_ref())
+}

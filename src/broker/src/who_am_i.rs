@@ -1,0 +1,75 @@
+//! WhoAmI: what Dayfly sees of a workload, and which Grants of its own namespace name it.
+
+use std::time::Duration;
+
+use dayfly_core::ids::{Audience, GrantName, Scope, TargetName};
+use dayfly_core::workload::Workload;
+use dayfly_policy::{Grant, Ownership};
+
+use crate::attest::{check_live, workload_of};
+use crate::authenticate::{Bearer, Caller};
+use crate::{Broker, Error};
+
+/// What Dayfly sees of a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhoAmI {
+    /// The workload.
+    pub workload: Workload,
+    /// Why it gets nothing now although its token is good: its pod or service account is gone, ...
+    pub trouble: Option<Error>,
+    /// Who answers for its namespace.
+    pub ownership: Ownership,
+    /// The Grants of its namespace that name it.
+    pub grants: Vec<Available>,
+}
+
+/// A Grant, as the workload it names may see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Available {
+    /// Its name.
+    pub name: GrantName,
+    /// Its target.
+    pub target: TargetName,
+    /// What it gives.
+    pub scope: Vec<Scope>,
+    /// The audience it gives, where it names one.
+    pub audience: Option<Audience>,
+    /// The longest life it gives.
+    pub max_ttl: Duration,
+}
+
+impl Broker {
+    /// What Dayfly sees of the caller.
+    ///
+    /// # Errors
+    /// When its token is not good, or the cluster or its policy cannot be read.
+    pub async fn who_am_i(&self, bearer: Bearer<'_>) -> Result<WhoAmI, Error> {
+        let (cluster, identity) = self.authenticate(bearer, Caller::Workload).await?;
+        let mut workload = workload_of(cluster, &identity)?;
+        let trouble = match check_live(cluster, &workload).await {
+            Ok(node) => {
+                workload.node = workload.node.or(node);
+                None
+            }
+            Err(error @ Error::Denied { .. }) => Some(error),
+            Err(error) => return Err(error),
+        };
+        let policy = self.policies.current(&cluster.name, self.clock.monotonic())?;
+        let account = &workload.service_account;
+        let grants = policy.grants_in(&account.namespace);
+        let grants = grants.filter(|grant| grant.spec.service_accounts.contains(&account.name));
+        let grants = grants.map(|grant| available(grant)).collect();
+        let ownership = policy.owner_of(&account.namespace).clone();
+        Ok(WhoAmI { workload, trouble, ownership, grants })
+    }
+}
+
+fn available(grant: &Grant) -> Available {
+    Available {
+        name: grant.name.name.clone(),
+        target: grant.spec.target.clone(),
+        scope: grant.spec.scope.clone(),
+        audience: grant.spec.audience.clone(),
+        max_ttl: grant.spec.max_ttl.duration(),
+    }
+}

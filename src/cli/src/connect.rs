@@ -1,0 +1,74 @@
+//! Where the broker is, and who calls it.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use dayfly_client::{Builder, Client};
+use dayfly_policy::ttl::Ttl;
+
+use crate::failure::Usage;
+
+/// How the broker is reached, and with whose token.
+#[derive(Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Connection {
+    /// The broker.
+    #[arg(
+        long,
+        global = true,
+        env = "DAYFLY_SERVER",
+        hide_env_values = true,
+        value_name = "https://HOST:PORT"
+    )]
+    server: Option<String>,
+    /// PEM of the certificate authorities that the broker's certificate may come from.
+    #[arg(long, global = true, env = "DAYFLY_CA_FILE", hide_env_values = true, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Your projected token, of the audience that the verb needs: dayfly for a workload's, dayfly-verifier for a
+    /// verifier's, dayfly-operator for an operator's.
+    #[arg(long, global = true, env = "DAYFLY_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The cluster that the token is of, where several share an issuer.
+    #[arg(long, global = true, env = "DAYFLY_CLUSTER", hide_env_values = true, value_name = "NAME")]
+    cluster: Option<String>,
+    /// How long a call may take, all its tries together.
+    #[arg(long, global = true, default_value = "10s", value_name = "TIME")]
+    timeout: Ttl,
+}
+
+impl Connection {
+    /// A client that calls with the token.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let token =
+            self.token_file.as_ref().ok_or(Usage("say whose token to call with: --token-file FILE"))?;
+        Ok(self.builder()?.token_file(token).build()?)
+    }
+
+    /// A client for what needs no token.
+    pub(crate) fn anonymous(&self) -> anyhow::Result<Client> {
+        Ok(self.builder()?.build()?)
+    }
+
+    fn builder(&self) -> anyhow::Result<Builder> {
+        let server =
+            self.server.as_ref().ok_or(Usage("say where the broker is: --server https://HOST:PORT"))?;
+        let ca =
+            self.ca_file.as_ref().ok_or(Usage("say what the broker's certificate is by: --ca-file FILE"))?;
+        let timeout = self.timeout.duration();
+        let builder = Client::builder(server).ca_file(ca).call_timeout(timeout);
+        let builder = builder.connect_timeout(timeout.min(Duration::from_secs(5)));
+        Ok(match &self.cluster {
+            Some(cluster) => builder.cluster(cluster),
+            None => builder,
+        })
+    }
+}
+
+/// Runs what waits.
+pub(crate) fn run(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Runtime::new().context("cannot start")?.block_on(work)
+}

@@ -1,0 +1,21 @@
+//! `dayfly keys`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::connect::Connection;
+use crate::output;
+
+/// Prints the public keys.
+#[derive(Args)]
+pub(crate) struct Keys {}
+
+impl Keys {
+    /// Asks, and prints the JWK Set.
+    #[expect(clippy::unused_self, reason = "as every other verb")]
+    pub(crate) async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let keys = connection.anonymous()?.get_keys().await?;
+        output::json(&serde_json::from_str::<serde_json::Value>(&keys.jwks)?)
+    }
+}

@@ -1,0 +1,335 @@
+//! `dayfly revoke` and `dayfly revocations`.
+
+use std::process::ExitCode;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use dayfly_client::v1;
+use serde::Serialize;
+
+use crate::connect::Connection;
+use crate::failure::Usage;
+use crate::output::{Output, facts};
+use crate::view::time;
+
+/// Ends every credential that the selector covers, with one durable rule, effective before this answers.
+#[derive(Args)]
+#[command(group = ArgGroup::new("selector").required(true).multiple(true))]
+pub(crate) struct Revoke {
+    #[command(flatten)]
+    selector: Selector,
+    /// What those who lose their credentials may do next.
+    #[arg(long, value_enum)]
+    after: After,
+    /// Why: it is recorded, and told to those it ends.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Only says what would be covered.
+    #[arg(long)]
+    dry_run: bool,
+    /// Means it: needed for `--all`.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Which leases: those that match all that is said.
+#[derive(Args)]
+#[command(next_help_heading = "Which credentials: those that match all of these")]
+struct Selector {
+    /// Those that this owner answers for.
+    #[arg(long, group = "selector", value_name = "NAME")]
+    owner: Option<String>,
+    /// Those of this service account.
+    #[arg(long, group = "selector", value_name = "NAMESPACE/NAME", value_parser = pair)]
+    service_account: Option<(String, String)>,
+    /// Those of this pod.
+    #[arg(long, group = "selector", value_name = "NAMESPACE/NAME", value_parser = pair)]
+    pod: Option<(String, String)>,
+    /// Those of workloads in this namespace.
+    #[arg(long, group = "selector", value_name = "NAME")]
+    namespace: Option<String>,
+    /// Those of workloads in this cluster.
+    #[arg(long, group = "selector", value_name = "NAME")]
+    in_cluster: Option<String>,
+    /// Those for this target.
+    #[arg(long, group = "selector", value_name = "NAME")]
+    target: Option<String>,
+    /// Those by this grant.
+    #[arg(long, group = "selector", value_name = "NAMESPACE/NAME", value_parser = pair)]
+    grant: Option<(String, String)>,
+    /// Those signed by this key.
+    #[arg(long, group = "selector", value_name = "KID")]
+    key_id: Option<String>,
+    /// Those issued for the presented token of this id.
+    #[arg(long, group = "selector", value_name = "ID")]
+    credential_id: Option<String>,
+    /// The one of this lease.
+    #[arg(long, group = "selector", value_name = "ID")]
+    lease: Option<String>,
+    /// Everything.
+    #[arg(long, group = "selector", conflicts_with_all = [
+        "owner", "service_account", "pod", "namespace", "in_cluster", "target", "grant", "key_id", "credential_id",
+        "lease",
+    ])]
+    all: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum After {
+    /// They may ask again: policy is unchanged.
+    Reissue,
+    /// They get nothing new until the hold is lifted.
+    Hold,
+}
+
+/// `NAMESPACE/NAME`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("write it as NAMESPACE/NAME".to_owned()),
+    }
+}
+
+impl Selector {
+    fn message(self) -> Result<v1::Selector, Usage> {
+        let named = [&self.service_account, &self.pod].into_iter().flatten().map(|(namespace, _)| namespace);
+        let mut namespaces: Vec<_> = named.chain(&self.namespace).cloned().collect();
+        namespaces.dedup();
+        if namespaces.len() > 1 {
+            return Err(Usage("nothing is in two namespaces: name one"));
+        }
+        let name = |pair: Option<(String, String)>| pair.map(|(_, name)| name).unwrap_or_default();
+        Ok(v1::Selector {
+            all: self.all,
+            cluster: self.in_cluster.unwrap_or_default(),
+            owner: self.owner.unwrap_or_default(),
+            namespace: namespaces.pop().unwrap_or_default(),
+            service_account: name(self.service_account),
+            pod: name(self.pod),
+            grant: self.grant.map(|(namespace, name)| format!("{namespace}/{name}")).unwrap_or_default(),
+            target: self.target.unwrap_or_default(),
+            key_id: self.key_id.unwrap_or_default(),
+            credential_id: self.credential_id.unwrap_or_default(),
+            lease: self.lease.unwrap_or_default(),
+            ..Default::default()
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct RevokeView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<RuleView<'a>>,
+    can_reissue: bool,
+    repeated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_cover: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_cover_at_least: Option<bool>,
+    resolved: &'a str,
+}
+
+#[derive(Serialize)]
+struct RuleView<'a> {
+    id: &'a str,
+    position: u64,
+    selector: SelectorView<'a>,
+    cut_off: &'a str,
+    after: &'static str,
+    written_at: String,
+    by: &'a str,
+    reason: &'a str,
+    until: String,
+}
+
+#[derive(Serialize)]
+struct SelectorView<'a> {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    all: bool,
+    #[serde(flatten)]
+    fields: std::collections::BTreeMap<&'static str, &'a str>,
+}
+
+impl Revoke {
+    /// Asks, and prints.
+    pub(crate) async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        if self.selector.all && !self.dry_run && !self.yes {
+            return Err(
+                Usage("--all ends every credential there is: add --yes to mean it, or --dry-run").into()
+            );
+        }
+        let request = v1::RevokeRequest {
+            selector: Some(self.selector.message()?),
+            after: match self.after {
+                After::Reissue => v1::After::Reissue,
+                After::Hold => v1::After::Hold,
+            }
+            .into(),
+            reason: self.reason,
+            dry_run: self.dry_run,
+            idempotency_key: String::new(),
+        };
+        let answer = connection.client()?.revoke(request).await?;
+        let view = RevokeView {
+            rule: answer.rule.as_ref().map(rule_view),
+            can_reissue: answer.can_reissue,
+            repeated: answer.repeated,
+            would_cover: self.dry_run.then_some(answer.would_cover),
+            would_cover_at_least: self.dry_run.then_some(answer.would_cover_at_least),
+            resolved: &answer.resolved,
+        };
+        self.output.answer(&view, || revoke_text(&answer, self.dry_run))
+    }
+}
+
+fn revoke_text(answer: &v1::RevokeResponse, dry_run: bool) -> String {
+    let new = if answer.can_reissue { "they may ask again now" } else { "none until lifted" };
+    let head = if dry_run {
+        let least = if answer.would_cover_at_least { "at least " } else { "" };
+        facts(&[("would cover", format!("{least}{} live leases", answer.would_cover))])
+    } else {
+        answer.rule.as_ref().map(rule_facts).unwrap_or_default()
+    };
+    let covered = if dry_run { answer.resolved.clone() } else { String::new() };
+    format!("{head}{}", facts(&[("selector", covered), ("new ones", new.to_owned())]))
+}
+
+/// Looks at revocations.
+#[derive(Subcommand)]
+pub(crate) enum Revocations {
+    /// Shows the rule that a revocation wrote.
+    Get(Get),
+}
+
+/// Which revocation.
+#[derive(Args)]
+pub(crate) struct Get {
+    /// The rule's id.
+    id: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Revocations {
+    /// Asks, and prints.
+    pub(crate) async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let Self::Get(get) = self;
+        let rule = connection.client()?.get_revocation(get.id).await?;
+        get.output.answer(&rule_view(&rule), || rule_facts(&rule))
+    }
+}
+
+fn rule_view(rule: &v1::Rule) -> RuleView<'_> {
+    let selector = rule.selector.as_ref();
+    RuleView {
+        id: &rule.id,
+        position: rule.position,
+        selector: SelectorView {
+            all: selector.is_some_and(|selector| selector.all),
+            fields: selector.map(fields).unwrap_or_default().into_iter().collect(),
+        },
+        cut_off: &rule.cut_off,
+        after: after(rule),
+        written_at: time(rule.written_at.as_ref()),
+        by: &rule.by,
+        reason: &rule.reason,
+        until: time(rule.until.as_ref()),
+    }
+}
+
+fn rule_facts(rule: &v1::Rule) -> String {
+    facts(&[
+        ("revocation", rule.id.clone()),
+        ("position", rule.position.to_string()),
+        ("selector", rule.selector.as_ref().map(in_words).unwrap_or_default()),
+        ("cut-off", rule.cut_off.clone()),
+        ("after", after(rule).to_owned()),
+        ("written", time(rule.written_at.as_ref())),
+        ("by", rule.by.clone()),
+        ("reason", rule.reason.clone()),
+        ("until", time(rule.until.as_ref())),
+    ])
+}
+
+fn after(rule: &v1::Rule) -> &'static str {
+    match rule.after() {
+        v1::After::Reissue => "reissue",
+        v1::After::Hold => "hold",
+        v1::After::Unspecified => "",
+    }
+}
+
+fn in_words(selector: &v1::Selector) -> String {
+    if selector.all {
+        return "all".to_owned();
+    }
+    let fields =
+        fields(selector).into_iter().map(|(name, value)| format!("{}={value}", name.replace('_', "-")));
+    fields.collect::<Vec<_>>().join(" ")
+}
+
+/// The fields that are set, by the API's names.
+fn fields(selector: &v1::Selector) -> Vec<(&'static str, &str)> {
+    let fields = [
+        ("cluster", selector.cluster.as_str()),
+        ("owner", &selector.owner),
+        ("namespace", &selector.namespace),
+        ("service_account", &selector.service_account),
+        ("pod", &selector.pod),
+        ("node_uid", &selector.node_uid),
+        ("grant", &selector.grant),
+        ("target", &selector.target),
+        ("key_id", &selector.key_id),
+        ("credential_id", &selector.credential_id),
+        ("lease", &selector.lease),
+        ("image_digest", &selector.image_digest),
+    ];
+    fields.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer() -> v1::RevokeResponse {
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        v1::RevokeResponse {
+            rule: Some(v1::Rule {
+                id: "01995c5e-0000-7000-8000-000000000009".to_owned(),
+                position: 12,
+                selector: Some(v1::Selector {
+                    owner: "payments".to_owned(),
+                    target: "orders".to_owned(),
+                    ..Default::default()
+                }),
+                cut_off: "01995c5e-0000-7000-8000-000000000008".to_owned(),
+                after: v1::After::Reissue.into(),
+                written_at: at(1_795_435_200),
+                by: "system:serviceaccount:ops:oncall@east".to_owned(),
+                reason: "token\u{1b} leaked".to_owned(),
+                until: at(1_795_435_500),
+            }),
+            can_reissue: true,
+            resolved: "owner=payments target=orders".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_revocation_as_text_and_json() {
+        insta::assert_snapshot!("revoke_text", revoke_text(&answer(), false));
+        let rule = answer().rule.unwrap();
+        insta::assert_snapshot!("rule_json", serde_json::to_string_pretty(&rule_view(&rule)).unwrap());
+        let dry = v1::RevokeResponse { rule: None, would_cover: 7, would_cover_at_least: true, ..answer() };
+        insta::assert_snapshot!("dry_run_text", revoke_text(&dry, true));
+    }
+
+    #[test]
+    fn names_are_namespaced() {
+        assert_eq!(pair("payments/api"), Ok(("payments".to_owned(), "api".to_owned())));
+        assert!(["api", "/api", "payments/", "a/b/c"].iter().all(|text| pair(text).is_err()));
+    }
+}

@@ -1,0 +1,226 @@
+//! The API's messages as they are shown: in JSON with the API's own field names, what is empty left out.
+
+use dayfly_client::v1;
+use serde::Serialize;
+
+use crate::output::{facts, table};
+
+/// RFC 3339, UTC; empty where there is none.
+pub(crate) fn time(time: Option<&prost_types::Timestamp>) -> String {
+    time.map(ToString::to_string).unwrap_or_default()
+}
+
+/// Whole seconds as people say them: `90s`, `15m`, `1h`.
+pub(crate) fn duration(duration: Option<&prost_types::Duration>) -> String {
+    match duration.map(|duration| duration.seconds) {
+        None => String::new(),
+        Some(secs) if secs > 0 && secs % 3600 == 0 => format!("{}h", secs / 3600),
+        Some(secs) if secs > 0 && secs % 60 == 0 => format!("{}m", secs / 60),
+        Some(secs) => format!("{secs}s"),
+    }
+}
+
+/// The state's name without its prefix, in lower case: as everywhere else.
+fn state(lease: &v1::Lease) -> String {
+    lease.state().as_str_name().trim_start_matches("LEASE_STATE_").to_lowercase()
+}
+
+/// An attested identity.
+#[derive(Serialize)]
+pub(crate) struct WorkloadView<'a> {
+    cluster: &'a str,
+    namespace: &'a str,
+    service_account: &'a str,
+    service_account_uid: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pod: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pod_uid: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    node: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    node_uid: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    credential_id: &'a str,
+}
+
+impl<'a> From<&'a v1::Workload> for WorkloadView<'a> {
+    fn from(workload: &'a v1::Workload) -> Self {
+        Self {
+            cluster: &workload.cluster,
+            namespace: &workload.namespace,
+            service_account: &workload.service_account,
+            service_account_uid: &workload.service_account_uid,
+            pod: &workload.pod,
+            pod_uid: &workload.pod_uid,
+            node: &workload.node,
+            node_uid: &workload.node_uid,
+            credential_id: &workload.credential_id,
+        }
+    }
+}
+
+/// `CLUSTER:NAMESPACE:SERVICE-ACCOUNT`.
+pub(crate) fn workload(workload: Option<&v1::Workload>) -> String {
+    workload.map(|w| format!("{}:{}:{}", w.cluster, w.namespace, w.service_account)).unwrap_or_default()
+}
+
+/// A lease.
+#[derive(Serialize)]
+pub(crate) struct LeaseView<'a> {
+    id: &'a str,
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload: Option<WorkloadView<'a>>,
+    owner: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    narrowed_owner: &'a str,
+    target: &'a str,
+    grant: &'a str,
+    audience: &'a str,
+    scope: &'a [String],
+    issued_at: String,
+    expires_at: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    key_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmation: Option<ConfirmationView<'a>>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    renews: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    revoked_by: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    ended_at: String,
+}
+
+/// What a holder must prove to hold.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ConfirmationView<'a> {
+    JwkThumbprint(&'a str),
+    CertificateThumbprint(&'a str),
+}
+
+fn confirmation(lease: &v1::Lease) -> Option<ConfirmationView<'_>> {
+    use v1::confirmation::Kind;
+    Some(match lease.confirmation.as_ref()?.kind.as_ref()? {
+        Kind::JwkThumbprint(print) => ConfirmationView::JwkThumbprint(print),
+        Kind::CertificateThumbprint(print) => ConfirmationView::CertificateThumbprint(print),
+    })
+}
+
+impl<'a> From<&'a v1::Lease> for LeaseView<'a> {
+    fn from(lease: &'a v1::Lease) -> Self {
+        Self {
+            id: &lease.id,
+            state: state(lease),
+            workload: lease.workload.as_ref().map(Into::into),
+            owner: &lease.owner,
+            narrowed_owner: &lease.narrowed_owner,
+            target: &lease.target,
+            grant: &lease.grant,
+            audience: &lease.audience,
+            scope: &lease.scope,
+            issued_at: time(lease.issued_at.as_ref()),
+            expires_at: time(lease.expires_at.as_ref()),
+            key_id: &lease.key_id,
+            confirmation: confirmation(lease),
+            renews: &lease.renews,
+            revoked_by: &lease.revoked_by,
+            ended_at: time(lease.ended_at.as_ref()),
+        }
+    }
+}
+
+/// A lease's facts, a line each.
+pub(crate) fn lease_facts(lease: &v1::Lease) -> String {
+    let of_pod =
+        |w: &v1::Workload| if w.node.is_empty() { w.pod.clone() } else { format!("{} on {}", w.pod, w.node) };
+    facts(&[
+        ("lease", lease.id.clone()),
+        ("state", state(lease)),
+        ("workload", workload(lease.workload.as_ref())),
+        ("pod", lease.workload.as_ref().map(of_pod).unwrap_or_default()),
+        ("owner", lease.owner.clone()),
+        ("narrowed owner", lease.narrowed_owner.clone()),
+        ("target", lease.target.clone()),
+        ("grant", lease.grant.clone()),
+        ("audience", lease.audience.clone()),
+        ("scope", lease.scope.join(" ")),
+        ("issued", time(lease.issued_at.as_ref())),
+        ("expires", time(lease.expires_at.as_ref())),
+        ("ended", time(lease.ended_at.as_ref())),
+        ("revoked by", lease.revoked_by.clone()),
+        ("renews", lease.renews.clone()),
+        ("key", lease.key_id.clone()),
+    ])
+}
+
+/// Leases, a line each.
+pub(crate) fn lease_table(leases: &[v1::Lease]) -> String {
+    let rows: Vec<_> = leases
+        .iter()
+        .map(|lease| {
+            let pod = lease.workload.as_ref().map(|w| w.pod.clone()).unwrap_or_default();
+            [
+                lease.id.clone(),
+                state(lease),
+                lease.owner.clone(),
+                lease.target.clone(),
+                workload(lease.workload.as_ref()),
+                pod,
+                time(lease.expires_at.as_ref()),
+            ]
+        })
+        .collect();
+    table(["LEASE", "STATE", "OWNER", "TARGET", "WORKLOAD", "POD", "EXPIRES"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease() -> v1::Lease {
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        v1::Lease {
+            id: "01995c5e-0000-7000-8000-000000000007".to_owned(),
+            state: v1::LeaseState::Revoked.into(),
+            workload: Some(v1::Workload {
+                cluster: "east".to_owned(),
+                namespace: "payments".to_owned(),
+                service_account: "api".to_owned(),
+                service_account_uid: "sa-1".to_owned(),
+                pod: "api-0".to_owned(),
+                pod_uid: "pod-1".to_owned(),
+                ..Default::default()
+            }),
+            owner: "payments".to_owned(),
+            target: "orders".to_owned(),
+            grant: "payments/orders".to_owned(),
+            audience: "https://orders.example".to_owned(),
+            scope: vec!["orders:read".to_owned(), "orders:write".to_owned()],
+            issued_at: at(1_795_435_200),
+            expires_at: at(1_795_435_500),
+            key_id: "k1".to_owned(),
+            revoked_by: "01995c5e-0000-7000-8000-000000000009".to_owned(),
+            ended_at: at(1_795_435_260),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_lease_as_table_facts_and_json() {
+        insta::assert_snapshot!("lease_table", lease_table(&[lease(), v1::Lease::default()]));
+        insta::assert_snapshot!("lease_facts", lease_facts(&lease()));
+        insta::assert_snapshot!(
+            "lease_json",
+            serde_json::to_string_pretty(&LeaseView::from(&lease())).unwrap()
+        );
+    }
+
+    #[test]
+    fn durations_as_people_say_them() {
+        let said = |seconds| duration(Some(&prost_types::Duration { seconds, nanos: 0 }));
+        assert_eq!([said(0), said(90), said(900), said(7200)], ["0s", "90s", "15m", "2h"]);
+    }
+}

@@ -1,0 +1,161 @@
+//! `OperatorService`.
+
+use std::sync::Arc;
+
+use dayfly_api::rejection::Rejection;
+use dayfly_api::v1;
+use dayfly_api::v1::ErrorReason;
+use dayfly_api::v1::operator_service_server::OperatorService;
+use dayfly_broker::{Broker, ListLeases, OwnerView, RevokeRequest, Revoked};
+use dayfly_core::ids::Incarnation;
+use dayfly_core::limits;
+use dayfly_core::rule::After;
+use tonic::{Request, Response, Status};
+
+use super::caller::Caller;
+use super::page::{LeaseToken, OwnerToken};
+use super::{reject, selector};
+
+pub(super) struct Operators {
+    broker: Arc<Broker>,
+    /// Page tokens of another incarnation are refused.
+    incarnation: Incarnation,
+}
+
+impl Operators {
+    pub(super) fn new(broker: Arc<Broker>, incarnation: Incarnation) -> Self {
+        Self { broker, incarnation }
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Operators {
+    async fn list_leases(
+        &self,
+        request: Request<v1::ListLeasesRequest>,
+    ) -> Result<Response<v1::ListLeasesResponse>, Status> {
+        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let wire = request.into_inner();
+        let asked = ListLeases {
+            which: wire.selector.as_ref().map(selector::which).transpose()?,
+            active_only: wire.active_only,
+            after: LeaseToken::read(&wire.page_token, self.incarnation)?.map(|token| token.after),
+            limit: page_size(wire.page_size)?,
+        };
+        let page = self.broker.list_leases(caller.bearer(), &asked).await.map_err(reject::status)?;
+        let next = page.next.map(|after| LeaseToken { after }.write(self.incarnation));
+        Ok(Response::new(v1::ListLeasesResponse {
+            leases: page.leases.iter().map(|view| dayfly_api::lease(&view.lease, view.state)).collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn get_lease(
+        &self,
+        request: Request<v1::GetLeaseRequest>,
+    ) -> Result<Response<v1::GetLeaseResponse>, Status> {
+        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let id = request.into_inner().id.parse().map_err(|error| reject::field("id", &error))?;
+        let view = self.broker.get_lease(caller.bearer(), id).await.map_err(reject::status)?;
+        Ok(Response::new(v1::GetLeaseResponse { lease: Some(dayfly_api::lease(&view.lease, view.state)) }))
+    }
+
+    async fn revoke(
+        &self,
+        request: Request<v1::RevokeRequest>,
+    ) -> Result<Response<v1::RevokeResponse>, Status> {
+        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let asked = to_revoke(request.into_inner())?;
+        let revoked = self.broker.revoke(caller.bearer(), &asked).await.map_err(reject::status)?;
+        Ok(Response::new(match revoked {
+            Revoked::Written { rule, can_reissue, repeated } => v1::RevokeResponse {
+                rule: Some(dayfly_api::rule(&rule)),
+                can_reissue,
+                repeated,
+                resolved: rule.selector.to_string(),
+                ..v1::RevokeResponse::default()
+            },
+            Revoked::DryRun { selector, leases, at_least, can_reissue } => v1::RevokeResponse {
+                can_reissue,
+                would_cover: leases,
+                would_cover_at_least: at_least,
+                resolved: selector.to_string(),
+                ..v1::RevokeResponse::default()
+            },
+        }))
+    }
+
+    async fn get_revocation(
+        &self,
+        request: Request<v1::GetRevocationRequest>,
+    ) -> Result<Response<v1::GetRevocationResponse>, Status> {
+        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let id = request.into_inner().id.parse().map_err(|error| reject::field("id", &error))?;
+        let rule = self.broker.get_revocation(caller.bearer(), id).await.map_err(reject::status)?;
+        Ok(Response::new(v1::GetRevocationResponse { rule: Some(dayfly_api::rule(&rule)) }))
+    }
+
+    async fn list_owners(
+        &self,
+        request: Request<v1::ListOwnersRequest>,
+    ) -> Result<Response<v1::ListOwnersResponse>, Status> {
+        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let wire = request.into_inner();
+        let limit = page_size(wire.page_size)?;
+        let after = OwnerToken::read(&wire.page_token, self.incarnation)?.map(|token| token.after);
+        let owners =
+            self.broker.list_owners(caller.bearer(), after.as_ref(), limit).await.map_err(reject::status)?;
+        let full = owners.len() == limit.unwrap_or(limits::PAGE_DEFAULT);
+        let next = owners.last().filter(|_| full).map(|last| {
+            OwnerToken { after: (last.cluster.clone(), last.owner.name.clone()) }.write(self.incarnation)
+        });
+        Ok(Response::new(v1::ListOwnersResponse {
+            owners: owners.iter().map(owner).collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+}
+
+fn to_revoke(wire: v1::RevokeRequest) -> Result<RevokeRequest, Status> {
+    let after = match wire.after() {
+        v1::After::Reissue => After::Reissue,
+        v1::After::Hold => After::Hold,
+        v1::After::Unspecified => {
+            let message =
+                "say what comes after: AFTER_REISSUE (they may ask again) or AFTER_HOLD (nothing new)";
+            return Err(Rejection::new(ErrorReason::AfterMissing, message)
+                .with("field", "after")
+                .into_status());
+        }
+    };
+    Ok(RevokeRequest {
+        which: selector::which(&wire.selector.unwrap_or_default())?,
+        after,
+        reason: wire.reason,
+        dry_run: wire.dry_run,
+        idempotency_key: Some(wire.idempotency_key).filter(|key| !key.is_empty()),
+    })
+}
+
+/// The page size; none where the request leaves it to us.
+fn page_size(wire: i32) -> Result<Option<usize>, Status> {
+    match usize::try_from(wire) {
+        Ok(0) => Ok(None),
+        Ok(size) if size <= limits::PAGE => Ok(Some(size)),
+        _ => Err(reject::field(
+            "page_size",
+            &format!("1 to {}, or 0 for {}", limits::PAGE, limits::PAGE_DEFAULT),
+        )),
+    }
+}
+
+fn owner(view: &OwnerView) -> v1::Owner {
+    let spec = &view.owner.spec;
+    v1::Owner {
+        name: view.owner.name.to_string(),
+        cluster: view.cluster.to_string(),
+        display_name: spec.display_name.clone(),
+        contacts: spec.contacts.clone(),
+        namespaces: spec.namespaces.names.iter().map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,83 @@
+//! Page tokens: where the next page begins, in this incarnation of the store.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dayfly_api::rejection::Rejection;
+use dayfly_api::v1::ErrorReason;
+use dayfly_core::ids::{ClusterName, Incarnation, LeaseId, OwnerName};
+use tonic::Status;
+
+/// Leases after this id.
+pub(super) struct LeaseToken {
+    pub(super) after: LeaseId,
+}
+
+/// Owners after this one.
+pub(super) struct OwnerToken {
+    pub(super) after: (ClusterName, OwnerName),
+}
+
+impl LeaseToken {
+    pub(super) fn read(text: &str, incarnation: Incarnation) -> Result<Option<Self>, Status> {
+        let Some(fields) = fields(text, "leases", incarnation)? else { return Ok(None) };
+        let after = fields.parse().map_err(|_| not_ours())?;
+        Ok(Some(Self { after }))
+    }
+
+    pub(super) fn write(&self, incarnation: Incarnation) -> String {
+        token("leases", incarnation, &self.after.to_string())
+    }
+}
+
+impl OwnerToken {
+    pub(super) fn read(text: &str, incarnation: Incarnation) -> Result<Option<Self>, Status> {
+        let Some(fields) = fields(text, "owners", incarnation)? else { return Ok(None) };
+        let (cluster, owner) = fields.split_once('/').ok_or_else(not_ours)?;
+        let after = (cluster.parse().map_err(|_| not_ours())?, owner.parse().map_err(|_| not_ours())?);
+        Ok(Some(Self { after }))
+    }
+
+    pub(super) fn write(&self, incarnation: Incarnation) -> String {
+        token("owners", incarnation, &format!("{}/{}", self.after.0, self.after.1))
+    }
+}
+
+fn token(list: &str, incarnation: Incarnation, fields: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{list}:{}:{fields}", incarnation.0))
+}
+
+/// What a token of this list and incarnation says; none for the first page.
+fn fields(text: &str, list: &str, incarnation: Incarnation) -> Result<Option<String>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let decoded = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let decoded = decoded.ok_or_else(not_ours)?;
+    let fields = decoded.strip_prefix(&format!("{list}:{}:", incarnation.0)).ok_or_else(not_ours)?;
+    Ok(Some(fields.to_owned()))
+}
+
+fn not_ours() -> Status {
+    let message = "the page token is not of this list in this incarnation of the store: list from the start";
+    Rejection::new(ErrorReason::PageToken, message).with("field", "page_token").into_status()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_of_one_list_and_incarnation() {
+        let id = LeaseId::from_u128(7);
+        let text = LeaseToken { after: id }.write(Incarnation(2));
+        assert_eq!(LeaseToken::read(&text, Incarnation(2)).ok().flatten().map(|token| token.after), Some(id));
+        assert!(LeaseToken::read(&text, Incarnation(3)).is_err());
+        assert!(OwnerToken::read(&text, Incarnation(2)).is_err());
+        assert!(LeaseToken::read("%%%", Incarnation(2)).is_err());
+        assert!(matches!(LeaseToken::read("", Incarnation(2)), Ok(None)));
+        let after = ("east".parse().unwrap(), "payments".parse().unwrap());
+        let text = OwnerToken { after }.write(Incarnation(1));
+        let read = OwnerToken::read(&text, Incarnation(1)).ok().flatten().unwrap().after;
+        assert_eq!(read.1.as_str(), "payments");
+    }
+}

@@ -1,0 +1,494 @@
+//! What every engine of [`LeaseStore`] does: run [`CASES`] over a harness of your engine, each on a new store.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test suite")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_core::audit::{Draft, EventKind};
+use dayfly_core::change::{
+    Change, Conflict, Earlier, Issue, LeaseFilter, Outcome, Receipt, Revocation, SealedKey,
+};
+use dayfly_core::digest::Digest;
+use dayfly_core::ids::{LeaseId, Position, Uid};
+use dayfly_core::lease::{Lease, LeaseState, Phase};
+use dayfly_core::merkle;
+use dayfly_core::ports::{BoxFuture, LeaseStore, StoreError, TestClock};
+use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
+
+/// One store and its clock.
+pub trait Harness: Send + Sync {
+    /// The store, open.
+    fn store(&self) -> Arc<dyn LeaseStore>;
+    /// Closes the store and opens it again.
+    fn reopen(&self) -> Arc<dyn LeaseStore>;
+    /// The store's clock.
+    fn clock(&self) -> &TestClock;
+}
+
+/// A case: panics unless the engine does as it says.
+pub type Case = for<'a> fn(&'a dyn Harness) -> BoxFuture<'a, ()>;
+
+macro_rules! cases {
+    ($($case:ident),* $(,)?) => {
+        /// Every case, by name.
+        pub const CASES: &[(&str, Case)] = &[$((stringify!($case), |harness| Box::pin($case(harness)))),*];
+    };
+}
+
+cases![
+    a_committed_lease_is_read_back_and_survives,
+    draws_rise_above_every_id_and_cut_off,
+    every_change_has_one_position_and_one_event,
+    an_id_is_taken_once,
+    a_repeated_key_gives_the_earlier_lease,
+    a_rule_sends_back_what_was_decided_before_it,
+    a_rule_covers_what_it_selects_up_to_its_cut_off,
+    a_repeated_revocation_gives_the_earlier_rule,
+    a_rule_lasts_as_long_as_what_was_given_out,
+    a_release_is_once_and_a_reissue_adds_a_digest,
+    a_key_is_added_once_and_keys_come_oldest_first,
+    pages_follow_filters_and_each_other,
+    a_jumped_clock_stops_issuing_and_not_revoking,
+    a_record_has_a_limit,
+    changes_at_once_keep_their_order,
+];
+
+/// A lease with a fresh id, to be changed and issued.
+pub fn drawn(store: &dyn LeaseStore) -> Issue {
+    let draw = store.draw().unwrap();
+    let ttl = Duration::from_secs(300);
+    let lease = Lease { id: draw.id, ..Lease::test(0) }.issued_at(draw.now.floor_secs(), ttl);
+    Issue { lease, decided_under: draw.position }
+}
+
+/// Issues this.
+pub async fn issue(store: &dyn LeaseStore, issue: Issue) -> Outcome {
+    store.commit(Change::Issue(Box::new(issue))).await.unwrap()
+}
+
+/// A revocation of this, by nobody in particular.
+pub fn revocation(selector: Selector) -> Revocation {
+    let by = Actor { cluster: None, username: "alice".to_owned(), uid: String::new() };
+    Revocation { selector, after: After::Reissue, by, reason: "a drill".to_owned(), idempotency: None }
+}
+
+/// Writes a rule.
+pub async fn revoke(store: &dyn LeaseStore, revocation: Revocation) -> Arc<Rule> {
+    match store.commit(Change::Revoke(Box::new(revocation))).await.unwrap() {
+        Outcome::Committed(Receipt { rule: Some(rule), .. }) => rule,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Of an owner.
+pub fn owner(name: &str) -> Selector {
+    Selector::owner(name.parse().unwrap())
+}
+
+fn position(outcome: &Outcome) -> Position {
+    match outcome {
+        Outcome::Committed(receipt) => receipt.position,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn conflict(outcome: &Outcome) -> Conflict {
+    match outcome {
+        Outcome::Conflict(conflict) => *conflict,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_committed_lease_is_read_back_and_survives(harness: &dyn Harness) {
+    let store = harness.store();
+    let new = drawn(&*store);
+    let lease = Lease {
+        renews: Some(LeaseId::from_u128(9)),
+        ..new.lease.clone().narrowed_to("api-team").with_key("k", "r")
+    };
+    position(&issue(&*store, Issue { lease: lease.clone(), ..new }).await);
+    assert_eq!(store.lease(lease.id).await.unwrap().as_deref(), Some(&lease));
+    assert_eq!(store.lease(LeaseId::from_u128(1)).await.unwrap(), None);
+    let (mark, head) = (store.mark(), store.log_head());
+    assert_eq!(head.size, mark.position.number());
+    drop(store);
+    let store = harness.reopen();
+    assert_eq!(store.lease(lease.id).await.unwrap().as_deref(), Some(&lease));
+    assert_eq!((store.mark().instance, store.mark().incarnation), (mark.instance, mark.incarnation));
+    assert!(store.mark().position > mark.position, "each start is an event");
+    assert_eq!(store.status().start.0, 2);
+    assert_eq!(store.status().trouble, None);
+}
+
+async fn draws_rise_above_every_id_and_cut_off(harness: &dyn Harness) {
+    let mut store = harness.store();
+    let mut last = LeaseId::from_u128(0);
+    for round in 0..4 {
+        let new = drawn(&*store);
+        assert!(new.lease.id > last);
+        let id = new.lease.id;
+        position(&issue(&*store, new).await);
+        let rule = revoke(&*store, revocation(owner("payments"))).await;
+        assert!(rule.cut_off > id && rule.id.to_bytes() > rule.cut_off.to_bytes());
+        last = store.draw().unwrap().id;
+        assert!(last.to_bytes() > rule.id.to_bytes());
+        assert!(store.mark().highest.to_bytes() >= rule.id.to_bytes());
+        match round {
+            0 => harness.clock().advance(Duration::from_secs(60)),
+            // Back, but not past the limit: ids do not follow it.
+            1 => harness.clock().jump(-60),
+            _ => {
+                last = LeaseId::from_bytes(rule.id.to_bytes());
+                drop(store);
+                store = harness.reopen();
+            }
+        }
+    }
+}
+
+async fn every_change_has_one_position_and_one_event(harness: &dyn Harness) {
+    let store = harness.store();
+    let mut expected = store.mark().position;
+    let mut kinds = Vec::new();
+    for n in 0..300u32 {
+        let outcome = match n % 3 {
+            0 => {
+                kinds.push(EventKind::Issued);
+                issue(&*store, drawn(&*store)).await
+            }
+            1 => {
+                kinds.push(EventKind::PolicyChanged);
+                let note = Draft::note(EventKind::PolicyChanged, &revocation(Selector::All).by, n.to_string());
+                store.commit(Change::Note(Box::new(note))).await.unwrap()
+            }
+            _ => {
+                kinds.push(EventKind::Revoked);
+                store.commit(Change::Revoke(Box::new(revocation(Selector::All)))).await.unwrap()
+            }
+        };
+        expected = expected.next();
+        assert_eq!(position(&outcome), expected);
+    }
+    let first = Position::new(expected.number() - 299);
+    let events = store.events(first, 1000).await.unwrap();
+    let read: Vec<_> = events.iter().map(|event| event.read().unwrap()).collect();
+    assert_eq!(read.iter().map(|event| event.kind).collect::<Vec<_>>(), kinds);
+    assert!(read.iter().zip(first.number()..).all(|(event, position)| event.position.number() == position));
+    let some = store.events(Position::new(first.number() + 100), 7).await.unwrap();
+    assert_eq!(some, events[100..107]);
+    assert!(store.events(expected.next(), 10).await.unwrap().is_empty());
+    log_adds_up(&*store).await;
+    drop(store);
+    log_adds_up(&*harness.reopen()).await;
+}
+
+/// Head and events agree.
+pub async fn log_adds_up(store: &dyn LeaseStore) {
+    let (head, mut leaves) = (store.log_head(), Vec::new());
+    while (leaves.len() as u64) < head.size {
+        let events = store.events(Position::new(leaves.len() as u64 + 1), 100).await.unwrap();
+        assert!(!events.is_empty());
+        leaves.extend(events.iter().map(|event| event.read().unwrap().leaf_hash));
+    }
+    leaves.truncate(usize::try_from(head.size).unwrap());
+    assert_eq!(merkle::root_of(&leaves), head.root);
+}
+
+async fn an_id_is_taken_once(harness: &dyn Harness) {
+    let store = harness.store();
+    let new = drawn(&*store);
+    position(&issue(&*store, new.clone()).await);
+    let before = store.mark();
+    assert_eq!(conflict(&issue(&*store, new.clone()).await), Conflict::IdTaken);
+    assert_eq!(store.mark(), before, "a conflict changes nothing");
+    drop(store);
+    assert_eq!(conflict(&issue(&*harness.reopen(), new).await), Conflict::IdTaken);
+}
+
+async fn a_repeated_key_gives_the_earlier_lease(harness: &dyn Harness) {
+    let mut store = harness.store();
+    let with = |store: &dyn LeaseStore, key: &str, request: &str| {
+        let new = drawn(store);
+        Issue { lease: new.lease.clone().with_key(key, request), ..new }
+    };
+    let first = with(&*store, "key", "request");
+    let id = first.lease.id;
+    position(&issue(&*store, first).await);
+    for _ in 0..2 {
+        match issue(&*store, with(&*store, "key", "request")).await {
+            Outcome::Replayed(Earlier::Lease(lease)) => assert_eq!(lease.id, id),
+            other => panic!("{other:?}"),
+        }
+        let other = issue(&*store, with(&*store, "key", "another request")).await;
+        assert_eq!(conflict(&other), Conflict::IdempotencyKeyReused);
+        drop(store);
+        store = harness.reopen();
+    }
+    position(&issue(&*store, with(&*store, "another key", "request")).await);
+    harness.clock().advance(Duration::from_secs(601));
+    position(&issue(&*store, with(&*store, "key", "another request")).await);
+}
+
+async fn a_rule_sends_back_what_was_decided_before_it(harness: &dyn Harness) {
+    let store = harness.store();
+    let (before, other) = (drawn(&*store), drawn(&*store));
+    let rule = revoke(&*store, revocation(owner("payments"))).await;
+    let late = Issue { decided_under: before.decided_under, ..drawn(&*store) };
+    for stale in [before, late] {
+        match issue(&*store, stale).await {
+            Outcome::Covered(by) => assert_eq!(by.id, rule.id),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+    position(&issue(&*store, Issue { lease: other.lease.clone().owned_by("checkout"), ..other }).await);
+    let fresh = drawn(&*store);
+    assert!(fresh.decided_under >= rule.position, "a draw sees every rule committed");
+    position(&issue(&*store, fresh).await);
+}
+
+async fn a_rule_covers_what_it_selects_up_to_its_cut_off(harness: &dyn Harness) {
+    let store = harness.store();
+    let (mine, other) = (drawn(&*store), drawn(&*store));
+    let other = Issue { lease: other.lease.clone().owned_by("platform").narrowed_to("checkout"), ..other };
+    let (mine_id, other_id) = (mine.lease.id, other.lease.id);
+    position(&issue(&*store, mine).await);
+    position(&issue(&*store, other).await);
+    harness.clock().advance(Duration::from_secs(1));
+    let rule = revoke(&*store, Revocation { after: After::Hold, ..revocation(owner("payments")) }).await;
+    let after = drawn(&*store);
+    let after_id = after.lease.id;
+    position(&issue(&*store, after).await);
+    drop(store);
+    let store = harness.reopen();
+    let rules = store.rules();
+    assert_eq!(rules.iter().map(AsRef::as_ref).collect::<Vec<_>>(), [rule.as_ref()]);
+    for (id, state) in [(mine_id, "revoked"), (other_id, "active"), (after_id, "active")] {
+        let lease = store.lease(id).await.unwrap().unwrap();
+        assert_eq!(lease.state(&rules, store.draw().unwrap().now).name(), state);
+    }
+}
+
+async fn a_repeated_revocation_gives_the_earlier_rule(harness: &dyn Harness) {
+    let mut store = harness.store();
+    let with = |request: &str| Revocation {
+        idempotency: Lease::test(0).with_key("key", request).idempotency,
+        ..revocation(Selector::All)
+    };
+    let rule = revoke(&*store, with("request")).await;
+    for _ in 0..2 {
+        match store.commit(Change::Revoke(Box::new(with("request")))).await.unwrap() {
+            Outcome::Replayed(Earlier::Rule(earlier)) => assert_eq!(earlier, rule),
+            other => panic!("{other:?}"),
+        }
+        let other = store.commit(Change::Revoke(Box::new(with("another")))).await.unwrap();
+        assert_eq!(conflict(&other), Conflict::IdempotencyKeyReused);
+        drop(store);
+        store = harness.reopen();
+    }
+    assert_eq!(store.rules().len(), 1);
+}
+
+async fn a_rule_lasts_as_long_as_what_was_given_out(harness: &dyn Harness) {
+    let store = harness.store();
+    let long = drawn(&*store);
+    let lease = long.lease.clone().issued_at(long.lease.issued_at, Duration::from_secs(3600));
+    let end = lease.expires_at;
+    position(&issue(&*store, Issue { lease, ..long }).await);
+    position(&issue(&*store, drawn(&*store)).await);
+    drop(store);
+    let store = harness.reopen();
+    let rule = revoke(&*store, revocation(Selector::All)).await;
+    assert!(rule.until >= end.plus(Duration::from_secs(30)), "the latest expiry and the leeway");
+}
+
+async fn a_release_is_once_and_a_reissue_adds_a_digest(harness: &dyn Harness) {
+    let store = harness.store();
+    let new = drawn(&*store);
+    let lease = new.lease.id;
+    position(&issue(&*store, new).await);
+    let digest = Digest::of(b"again");
+    position(&store.commit(Change::Reissue { lease, digest }).await.unwrap());
+    for n in 0..14u8 {
+        position(&store.commit(Change::Reissue { lease, digest: Digest::of(&[n]) }).await.unwrap());
+    }
+    let one_more = store.commit(Change::Reissue { lease, digest: Digest::of(b"more") }).await.unwrap();
+    assert_eq!(conflict(&one_more), Conflict::Phase, "the forms of a credential are bounded");
+    position(&store.commit(Change::Release { lease }).await.unwrap());
+    drop(store);
+    let store = harness.reopen();
+    assert_eq!(conflict(&store.commit(Change::Release { lease }).await.unwrap()), Conflict::Phase);
+    let reissued = store.commit(Change::Reissue { lease, digest }).await.unwrap();
+    assert_eq!(conflict(&reissued), Conflict::Phase, "what was given back is not signed again");
+    let kept = store.lease(lease).await.unwrap().unwrap();
+    assert!(matches!(kept.phase, Phase::Released { .. }));
+    assert_eq!((kept.digests.len(), kept.digests[1]), (16, digest));
+    let none = LeaseId::from_u128(5);
+    let unknown = store.commit(Change::Release { lease: none }).await.unwrap();
+    assert_eq!(conflict(&unknown), Conflict::NoSuchLease);
+    let unknown = store.commit(Change::Reissue { lease: none, digest }).await.unwrap();
+    assert_eq!(conflict(&unknown), Conflict::NoSuchLease);
+
+    let revoked = drawn(&*store);
+    let lease = revoked.lease.id;
+    position(&issue(&*store, revoked).await);
+    revoke(&*store, revocation(Selector::All)).await;
+    let covered = store.commit(Change::Reissue { lease, digest }).await.unwrap();
+    assert!(matches!(covered, Outcome::Covered(_)), "what was revoked is not signed again");
+}
+
+async fn a_key_is_added_once_and_keys_come_oldest_first(harness: &dyn Harness) {
+    let store = harness.store();
+    let key = |id: &str, created: u64| SealedKey {
+        id: id.parse().unwrap(),
+        purpose: "access-token".to_owned(),
+        generation: 1,
+        created_at: store.draw().unwrap().now.plus(Duration::from_secs(created)),
+        public_jwk: "{}".to_owned(),
+        sealed: vec![1, 2, 3],
+    };
+    let (young, old) = (key("a", 9), key("b", 1));
+    position(&store.commit(Change::Key(young.clone())).await.unwrap());
+    position(&store.commit(Change::Key(old.clone())).await.unwrap());
+    assert_eq!(conflict(&store.commit(Change::Key(old.clone())).await.unwrap()), Conflict::KeyExists);
+    drop(store);
+    assert_eq!(harness.reopen().keys().await.unwrap(), [old, young]);
+}
+
+async fn pages_follow_filters_and_each_other(harness: &dyn Harness) {
+    let store = harness.store();
+    let mut all = Vec::new();
+    for n in 0..40u128 {
+        let new = drawn(&*store);
+        let lease = new.lease.clone().of_pod(n % 4);
+        let lease = if n % 2 == 0 { lease.owned_by("checkout") } else { lease };
+        let lease = if n % 5 == 0 { lease.narrowed_to("api-team") } else { lease };
+        let lease = if n % 8 == 0 { lease.for_target("ledger") } else { lease };
+        all.push(lease.clone());
+        position(&issue(&*store, Issue { lease, ..new }).await);
+    }
+    position(&store.commit(Change::Release { lease: all[7].id }).await.unwrap());
+    revoke(&*store, revocation(Selector::lease(all[9].id))).await;
+    drop(store);
+    let store = harness.reopen();
+    let uid = Uid::from_u128;
+    let namespace = Fields {
+        cluster: "east".parse().ok(),
+        namespace: "payments".parse().ok(),
+        ..Fields::default()
+    };
+    let selectors = [
+        None,
+        Some(Selector::All),
+        Some(owner("checkout")),
+        Some(owner("api-team")),
+        Some(owner("nobody")),
+        Some(Selector::lease(all[3].id)),
+        Some(Selector::fields(Fields { target: "ledger".parse().ok(), ..Fields::default() }).unwrap()),
+        Some(Selector::fields(Fields { pod: Some(uid(2)), ..Fields::default() }).unwrap()),
+        Some(Selector::fields(namespace.clone()).unwrap()),
+        Some(Selector::fields(Fields { service_account: Some(uid(1)), ..namespace.clone() }).unwrap()),
+        Some(
+            Selector::fields(Fields { service_account: Some(uid(1)), pod: Some(uid(3)), ..namespace })
+                .unwrap(),
+        ),
+    ];
+    for selector in selectors {
+        for active_only in [false, true] {
+            for owners in [None, Some(vec!["payments"]), Some(vec!["api-team", "checkout"]), Some(vec![])] {
+                let owners = owners
+                    .map(|names| names.into_iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>());
+                let filter = LeaseFilter { selector: selector.clone(), active_only, owners };
+                let expected: Vec<_> = (0..)
+                    .zip(&all)
+                    .filter(|(n, lease)| {
+                        filter.selector.as_ref().is_none_or(|selector| selector.matches(lease))
+                            && !(active_only && (*n == 7 || *n == 9))
+                            && filter
+                                .owners
+                                .as_ref()
+                                .is_none_or(|owners| lease.owners.iter().any(|o| owners.contains(o)))
+                    })
+                    .map(|(_, lease)| lease.id)
+                    .collect();
+                let (mut found, mut after) = (Vec::new(), None);
+                loop {
+                    let page = store.leases(filter.clone(), after, 7).await.unwrap();
+                    assert!(page.leases.len() <= 7);
+                    found.extend(page.leases.iter().map(|lease| lease.id));
+                    after = page.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(found, expected, "{filter:?}");
+            }
+        }
+    }
+    harness.clock().advance(Duration::from_secs(3600));
+    let filter = LeaseFilter { active_only: true, ..LeaseFilter::default() };
+    assert!(store.leases(filter, None, 100).await.unwrap().leases.is_empty(), "they have expired");
+}
+
+async fn a_jumped_clock_stops_issuing_and_not_revoking(harness: &dyn Harness) {
+    let store = harness.store();
+    let drawn_before = drawn(&*store);
+    let lease = drawn(&*store);
+    let id = lease.lease.id;
+    position(&issue(&*store, lease).await);
+    harness.clock().jump(301);
+    assert!(matches!(store.draw(), Err(StoreError::ClockJumped(_))));
+    let refused = store.commit(Change::Issue(Box::new(drawn_before))).await;
+    assert!(matches!(refused, Err(StoreError::ClockJumped(_))));
+    harness.clock().jump(1_000_000);
+    let rule = revoke(&*store, revocation(owner("payments"))).await;
+    harness.clock().jump(-1_000_301);
+    harness.clock().advance(Duration::from_secs(1));
+    let lease = store.lease(id).await.unwrap().unwrap();
+    let state = lease.state(&store.rules(), store.draw().unwrap().now);
+    assert!(matches!(state, LeaseState::Revoked { by, .. } if by == rule.id), "it holds: {state}");
+    assert!(rule.cut_off.time() <= store.draw().unwrap().now, "the jump did not drag ids along");
+    position(&issue(&*store, drawn(&*store)).await);
+}
+
+async fn a_record_has_a_limit(harness: &dyn Harness) {
+    let store = harness.store();
+    let reason = "x".repeat(20_000);
+    let refused = store.commit(Change::Revoke(Box::new(Revocation { reason, ..revocation(Selector::All) }))).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge(_))), "{refused:?}");
+    assert!(store.rules().is_empty());
+    let mut large = drawn(&*store);
+    large.lease.scope = (0..200).map(|n| format!("{n:0>120}").parse().unwrap()).collect();
+    let refused = store.commit(Change::Issue(Box::new(large))).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge(_))), "{refused:?}");
+    position(&issue(&*store, drawn(&*store)).await);
+    log_adds_up(&*store).await;
+}
+
+async fn changes_at_once_keep_their_order(harness: &dyn Harness) {
+    let store = harness.store();
+    for round in 0..8 {
+        let (mut expected, mut pending, mut covered) = (store.mark().position, Vec::new(), 0);
+        for n in 0..100 {
+            pending.push(if n == 50 && round % 2 == 1 {
+                covered = 49;
+                store.commit(Change::Revoke(Box::new(revocation(Selector::All))))
+            } else {
+                store.commit(Change::Issue(Box::new(drawn(&*store))))
+            });
+        }
+        let mut sent_back = 0;
+        for answer in pending {
+            match answer.await.unwrap() {
+                Outcome::Committed(receipt) => {
+                    assert_eq!(receipt.position, expected.next());
+                    expected = receipt.position;
+                }
+                Outcome::Covered(_) => sent_back += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        // Those decided under a position before the rule, which is all but those drawn after it was published.
+        assert!(sent_back <= covered);
+    }
+    log_adds_up(&*store).await;
+}

@@ -1,0 +1,216 @@
+//! Everything a store holds, checked against everything else it holds.
+
+use std::path::Path;
+
+use dayfly_core::audit::{Event, EventKind};
+use dayfly_core::encoding;
+use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position};
+use dayfly_core::merkle::Hash;
+use dayfly_core::ports::StoreError;
+
+use crate::engine::{Engine, damaged};
+use crate::error::OpenError;
+use crate::files::Found;
+use crate::layout::{self, EventGroup};
+use crate::log::Log;
+use crate::store;
+use crate::tip::Tip;
+
+/// Problems told of one store; more are counted.
+const TOLD: usize = 100;
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What a store that is not in use holds, and what does not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Which store.
+    pub instance: InstanceId,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+    /// Its newest position: the size of the audit log's tree.
+    pub position: Position,
+    /// The root of that tree, computed from every event.
+    pub root: Hash,
+    /// Events that read back and have their place in the tree.
+    pub events: u64,
+    /// Of those, events whose detail was forgotten.
+    pub forgotten: u64,
+    /// Full tiles that agree with the events.
+    pub tiles: u64,
+    /// Leases.
+    pub leases: u64,
+    /// Rules.
+    pub rules: u64,
+    /// Sealed keys.
+    pub keys: u64,
+    /// What does not fit, in words, the first hundred; empty for a whole store.
+    pub problems: Vec<String>,
+}
+
+/// Checks the store in `dir`, which no broker has open: the audit log's tree is computed anew from every event and
+/// compared with tiles and frontier, every event with its detail, every issued lease and every rule is there, every
+/// index agrees. Writes nothing of its own; sled recovers when it opens.
+///
+/// # Errors
+/// When it cannot be opened or read. What is read and does not fit is in the report.
+pub fn verify(dir: &Path) -> Result<VerifyReport, OpenError> {
+    if let Found::Nothing = store::look(dir)? {
+        return Err(OpenError::lost(dir, "there is nothing in it"));
+    }
+    let (engine, tip) = store::load(dir, CACHE_BYTES)?;
+    let checked = Check::new(&engine, &tip).run();
+    engine.close();
+    checked.map_err(|error| OpenError::damaged(dir, error.to_string()))
+}
+
+struct Check<'a> {
+    engine: &'a Engine,
+    tip: &'a Tip,
+    report: VerifyReport,
+}
+
+impl<'a> Check<'a> {
+    fn new(engine: &'a Engine, tip: &'a Tip) -> Self {
+        let report = VerifyReport {
+            instance: tip.instance,
+            incarnation: tip.incarnation,
+            position: tip.position,
+            root: [0; 32],
+            events: 0,
+            forgotten: 0,
+            tiles: 0,
+            leases: 0,
+            rules: tip.rules.len() as u64,
+            keys: 0,
+            problems: Vec::new(),
+        };
+        Self { engine, tip, report }
+    }
+
+    fn run(mut self) -> Result<VerifyReport, StoreError> {
+        self.log()?;
+        self.leases()?;
+        self.keys()?;
+        Ok(self.report)
+    }
+
+    fn problem(&mut self, what: String) {
+        if self.report.problems.len() < TOLD {
+            self.report.problems.push(what);
+        }
+    }
+
+    fn log(&mut self) -> Result<(), StoreError> {
+        let mut log = Log::default();
+        let mut revoked = 0;
+        for entry in self.engine.scan(&[layout::EVENTS], &[layout::EVENTS]) {
+            let (key, value) = entry?;
+            let group: EventGroup =
+                prost::Message::decode(value.as_ref()).map_err(|error| damaged(&key, &error))?;
+            for record in group.events {
+                let position = log.frontier().size() + 1;
+                match record.read() {
+                    Ok(event) if event.position == Position::new(position) => {
+                        revoked += u64::from(event.rule().is_some());
+                        self.event(&event, &mut log)?;
+                    }
+                    Ok(event) => {
+                        self.problem(format!("event {} stands at position {position}", event.position));
+                        self.event(&event, &mut log)?;
+                    }
+                    Err(error) => self.problem(format!("event {position}: {error}")),
+                }
+            }
+            if layout::number_at_end(&key) > Some(log.frontier().size()) {
+                self.problem(format!("events before {} are missing", key.escape_ascii()));
+            }
+        }
+        self.report.events = log.frontier().size();
+        self.report.root = log.frontier().root();
+        if log.frontier() != self.tip.log.frontier() {
+            self.problem("the audit log's root is not the one its events have".to_owned());
+        }
+        if self.report.events != self.tip.position.number() {
+            self.problem(format!("there are {} events for {} changes", self.report.events, self.tip.position));
+        }
+        if revoked != self.report.rules {
+            self.problem(format!("there are {} rules and {revoked} events of rules", self.report.rules));
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event, log: &mut Log) -> Result<(), StoreError> {
+        let mut full = Vec::new();
+        log.push(event.leaf_hash, &mut full);
+        for tile in full {
+            if self.engine.get(&tile.key)?.is_some_and(|kept| kept.as_ref() == tile.hashes) {
+                self.report.tiles += 1;
+            } else {
+                self.problem(format!("tile {} does not agree with the events", tile.key.escape_ascii()));
+            }
+        }
+        self.report.forgotten += u64::from(event.detail.is_none());
+        let issued = event.lease().filter(|id| event.kind == EventKind::Issued && Some(*id) > self.tip.pruned);
+        if let Some(id) = issued
+            && self.engine.get(&layout::lease(id))?.is_none()
+        {
+            self.problem(format!("lease {id} was issued at {} and is not there", event.position));
+        }
+        let rule = event.rule().map(|id| self.tip.rules.get(id).map(|rule| rule.position));
+        if rule.is_some_and(|at| at != Some(event.position)) {
+            self.problem(format!("the rule of event {} is not there", event.position));
+        }
+        Ok(())
+    }
+
+    fn leases(&mut self) -> Result<(), StoreError> {
+        let mut indexed = 0u64;
+        for entry in self.engine.scan(&[layout::LEASES], &[layout::LEASES]) {
+            let (key, value) = entry?;
+            self.report.leases += 1;
+            let lease = match encoding::decode_lease(&value) {
+                Ok(lease) => lease,
+                Err(error) => {
+                    self.problem(format!("{}: {error}", key.escape_ascii()));
+                    continue;
+                }
+            };
+            if key.as_ref() != layout::lease(lease.id) {
+                self.problem(format!("lease {} stands at {}", lease.id, key.escape_ascii()));
+            }
+            if lease.id > self.tip.highest {
+                self.problem(format!("lease {} is above the highest id, {}", lease.id, self.tip.highest));
+            }
+            for index in layout::indexes(&lease) {
+                indexed += 1;
+                if self.engine.get(&index)?.is_none() {
+                    self.problem(format!("lease {} is not in the index {}", lease.id, index.escape_ascii()));
+                }
+            }
+        }
+        let mut entries = 0u64;
+        for prefix in [layout::OWNERS, layout::WORKLOADS] {
+            for entry in self.engine.scan(&[prefix], &[prefix]) {
+                entries += u64::from(layout::id_at_end(&entry?.0) > Some(LeaseId::from_u128(0)));
+            }
+        }
+        if entries != indexed {
+            self.problem(format!("the indexes have {entries} entries, the leases {indexed}"));
+        }
+        if self.report.leases != self.tip.leases {
+            self.problem(format!("there are {} leases and {} are counted", self.report.leases, self.tip.leases));
+        }
+        Ok(())
+    }
+
+    fn keys(&mut self) -> Result<(), StoreError> {
+        for entry in self.engine.scan(&[layout::KEYS], &[layout::KEYS]) {
+            let (key, value) = entry?;
+            match encoding::decode_key(&value) {
+                Ok(_) => self.report.keys += 1,
+                Err(error) => self.problem(format!("{}: {error}", key.escape_ascii())),
+            }
+        }
+        Ok(())
+    }
+}

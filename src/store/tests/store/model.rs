@@ -1,0 +1,345 @@
+//! Random changes, in groups as they come, across reopening: the store and a simple model agree on every answer and
+//! every read, and the log verifies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_core::audit::{Draft, EventKind};
+use dayfly_core::change::{Change, Conflict, Earlier, Issue, LeaseFilter, Outcome, Receipt, Revocation};
+use dayfly_core::digest::Digest;
+use dayfly_core::ids::{LeaseId, Position};
+use dayfly_core::lease::{Lease, LeaseState, Phase};
+use dayfly_core::ports::{Clock, LeaseStore};
+use dayfly_core::rule::{After, Fields, Rule, RuleSet, Selector};
+use dayfly_store::contract::{Harness, drawn, revocation};
+use dayfly_store::verify;
+use proptest::prelude::*;
+
+use crate::fixture::Fixture;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Draw,
+    /// Issue a drawn lease: which draw, which owner, which idempotency key and request.
+    Issue(prop::sample::Index, u8, Option<(u8, bool)>),
+    Reissue(prop::sample::Index, u8),
+    Release(prop::sample::Index),
+    Revoke(u8, Option<(u8, bool)>),
+    Note,
+    /// Everything above waits until here, so that it comes as one group.
+    Answer,
+    Advance(u16),
+    Reopen(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = || prop::option::of((0u8..4, prop::bool::weighted(0.8)));
+    prop_oneof![
+        4 => Just(Step::Draw),
+        8 => (any::<prop::sample::Index>(), any::<u8>(), key()).prop_map(|(n, owner, key)| Step::Issue(n, owner, key)),
+        2 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(n, digest)| Step::Reissue(n, digest)),
+        2 => any::<prop::sample::Index>().prop_map(Step::Release),
+        2 => (any::<u8>(), key()).prop_map(|(which, key)| Step::Revoke(which, key)),
+        1 => Just(Step::Note),
+        3 => Just(Step::Answer),
+        2 => any::<u16>().prop_map(Step::Advance),
+        1 => any::<bool>().prop_map(Step::Reopen),
+    ]
+}
+
+/// What the store does, without any of how.
+#[derive(Default)]
+struct Model {
+    position: u64,
+    leases: BTreeMap<LeaseId, Lease>,
+    rules: Vec<Arc<Rule>>,
+    now: dayfly_core::time::Timestamp,
+}
+
+/// What the model expects; ids of rules are the store's to give.
+#[derive(Debug, PartialEq)]
+enum Expected {
+    Committed(u64),
+    Rule(u64),
+    Covered(Position),
+    ReplayedLease(LeaseId),
+    ReplayedRule(Position),
+    Conflict(Conflict),
+}
+
+impl Model {
+    fn commit(&mut self) -> Expected {
+        self.position += 1;
+        Expected::Committed(self.position)
+    }
+
+    fn apply(&mut self, change: &Change) -> Expected {
+        match change {
+            Change::Issue(issue) => self.issue(issue),
+            Change::Reissue { lease, digest } => {
+                let now = self.now;
+                let rules = self.rule_set();
+                let Some(lease) = self.leases.get_mut(lease) else {
+                    return Expected::Conflict(Conflict::NoSuchLease);
+                };
+                if let Some(rule) = self.rules.iter().find(|rule| rule.covers(lease)) {
+                    return Expected::Covered(rule.position);
+                }
+                let known = lease.digests.contains(digest);
+                let full = !known && lease.digests.len() == 16;
+                if full || lease.state(&rules, now) != LeaseState::Active {
+                    return Expected::Conflict(Conflict::Phase);
+                }
+                if !known {
+                    lease.digests.push(*digest);
+                }
+                self.commit()
+            }
+            Change::Release { lease } => match self.leases.get_mut(lease) {
+                None => Expected::Conflict(Conflict::NoSuchLease),
+                Some(Lease { phase: Phase::Released { .. }, .. }) => Expected::Conflict(Conflict::Phase),
+                Some(lease) => {
+                    lease.phase = Phase::Released { at: self.now };
+                    self.commit()
+                }
+            },
+            Change::Revoke(revocation) => self.revoke(revocation),
+            Change::Note(_) | Change::Key(_) => self.commit(),
+        }
+    }
+
+    fn issue(&mut self, issue: &Issue) -> Expected {
+        let lease = &issue.lease;
+        if self.leases.contains_key(&lease.id) {
+            return Expected::Conflict(Conflict::IdTaken);
+        }
+        let window = self.now.minus(Duration::from_secs(600));
+        let earlier = lease.idempotency.and_then(|asked| {
+            let used = |earlier: &&Lease| {
+                earlier.id.time() >= window && earlier.idempotency.is_some_and(|used| used.key == asked.key)
+            };
+            self.leases.values().find(used).map(|earlier| (asked, earlier))
+        });
+        if let Some((asked, earlier)) = earlier {
+            return if earlier.idempotency.is_some_and(|used| used.request == asked.request) {
+                Expected::ReplayedLease(earlier.id)
+            } else {
+                Expected::Conflict(Conflict::IdempotencyKeyReused)
+            };
+        }
+        let newer = |rule: &&Arc<Rule>| rule.position > issue.decided_under && rule.selector.matches(lease);
+        if self.rules.iter().any(|rule| newer(&rule) || rule.covers(lease)) {
+            // Which of several is not promised.
+            return Expected::Covered(Position::ZERO);
+        }
+        self.leases.insert(lease.id, lease.clone());
+        self.commit()
+    }
+
+    fn revoke(&mut self, revocation: &Revocation) -> Expected {
+        let used = revocation.idempotency.and_then(|asked| {
+            let rule =
+                self.rules.iter().find(|rule| rule.idempotency.is_some_and(|used| used.key == asked.key))?;
+            Some((asked, rule))
+        });
+        if let Some((asked, rule)) = used {
+            return if rule.idempotency.is_some_and(|used| used.request == asked.request) {
+                Expected::ReplayedRule(rule.position)
+            } else {
+                Expected::Conflict(Conflict::IdempotencyKeyReused)
+            };
+        }
+        self.commit();
+        Expected::Rule(self.position)
+    }
+
+    fn rule_set(&self) -> RuleSet {
+        let mut set = RuleSet::default();
+        self.rules.iter().for_each(|rule| set.add(Arc::clone(rule)));
+        set
+    }
+}
+
+struct Run {
+    fixture: Fixture,
+    store: Option<Arc<dyn LeaseStore>>,
+    model: Model,
+    draws: Vec<Issue>,
+    waiting: Vec<Change>,
+}
+
+impl Run {
+    fn new() -> Self {
+        // Little is kept in memory, so that reads and idempotency keys come from disk too.
+        let fixture = Fixture::new().with(|options| {
+            options.recent_leases = 3;
+            options.recent_keys = 2;
+        });
+        let store = Some(fixture.store());
+        let model = Model { position: 1, now: fixture.clock.now(), ..Model::default() };
+        Self { fixture, store, model, draws: Vec::new(), waiting: Vec::new() }
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Draw => self.draws.push(drawn(self.store())),
+            Step::Issue(which, owner, key) => {
+                if self.draws.is_empty() {
+                    return;
+                }
+                let Issue { lease, decided_under } = which.get(&self.draws).clone();
+                let lease = lease.of_pod(1).owned_by(["payments", "checkout"][usize::from(owner % 2)]);
+                let lease = if owner % 3 == 0 { lease.narrowed_to("api-team") } else { lease };
+                let lease = match key {
+                    Some((key, same)) => lease.with_key(&key.to_string(), if same { "same" } else { "other" }),
+                    None => lease,
+                };
+                self.waiting.push(Change::Issue(Box::new(Issue { lease, decided_under })));
+            }
+            Step::Reissue(which, digest) => {
+                let digest = Digest::of(&[digest]);
+                self.waiting.extend(self.some_lease(which).map(|lease| Change::Reissue { lease, digest }));
+            }
+            Step::Release(which) => {
+                self.waiting.extend(self.some_lease(which).map(|lease| Change::Release { lease }));
+            }
+            Step::Revoke(which, key) => {
+                let selector = match which % 5 {
+                    0 => Selector::owner("payments".parse().unwrap()),
+                    1 => Selector::owner("api-team".parse().unwrap()),
+                    2 => self.model.leases.keys().next_back().map_or(Selector::All, |id| Selector::lease(*id)),
+                    3 => Selector::fields(Fields { target: "ledger".parse().ok(), ..Fields::default() }).unwrap(),
+                    _ => Selector::All,
+                };
+                let idempotency = key.and_then(|(key, same)| {
+                    let request = if same { "same" } else { "other" };
+                    Lease::test(0).with_key(&format!("revoke {key}"), request).idempotency
+                });
+                let after = if which % 2 == 0 { After::Hold } else { After::Reissue };
+                let revocation = Revocation { idempotency, after, ..revocation(selector) };
+                self.waiting.push(Change::Revoke(Box::new(revocation)));
+            }
+            Step::Note => {
+                let actor = revocation(Selector::All).by;
+                let note = Draft::note(EventKind::PolicyChanged, &actor, "a note".repeat(100));
+                self.waiting.push(Change::Note(Box::new(note)));
+            }
+            Step::Answer => self.answer().await,
+            Step::Advance(secs) => {
+                self.answer().await;
+                self.fixture.clock.advance(Duration::from_millis(u64::from(secs) * 10));
+                self.model.now = self.fixture.clock.now();
+            }
+            Step::Reopen(clean) => {
+                self.answer().await;
+                self.reopen(clean);
+            }
+        }
+    }
+
+    fn store(&self) -> &dyn LeaseStore {
+        self.store.as_deref().unwrap()
+    }
+
+    fn some_lease(&self, which: prop::sample::Index) -> Option<LeaseId> {
+        let ids: Vec<_> = self.model.leases.keys().copied().collect();
+        if ids.is_empty() { None } else { Some(*which.get(&ids)) }
+    }
+
+    /// Commits what waits, at once, and compares each answer.
+    async fn answer(&mut self) {
+        let changes = std::mem::take(&mut self.waiting);
+        let store = self.store.clone().unwrap();
+        let pending: Vec<_> = changes.iter().map(|change| store.commit(change.clone())).collect();
+        for (change, answer) in changes.iter().zip(pending) {
+            let outcome = answer.await.unwrap();
+            let expected = self.model.apply(change);
+            let found = match &outcome {
+                Outcome::Committed(Receipt { rule: Some(rule), position }) => {
+                    let above = self.model.leases.keys().next_back().is_none_or(|id| *id < rule.cut_off);
+                    assert!(above, "a cut-off is above every id committed");
+                    assert_eq!(rule.position, *position);
+                    let latest = self.model.leases.values().map(|lease| lease.expires_at).max();
+                    assert!(latest.is_none_or(|end| rule.until >= end));
+                    self.model.rules.push(Arc::clone(rule));
+                    Expected::Rule(position.number())
+                }
+                Outcome::Committed(receipt) => Expected::Committed(receipt.position.number()),
+                Outcome::Covered(_) if matches!(expected, Expected::Covered(Position::ZERO)) => {
+                    Expected::Covered(Position::ZERO)
+                }
+                Outcome::Covered(rule) => Expected::Covered(rule.position),
+                Outcome::Replayed(Earlier::Lease(lease)) => Expected::ReplayedLease(lease.id),
+                Outcome::Replayed(Earlier::Rule(rule)) => Expected::ReplayedRule(rule.position),
+                Outcome::Conflict(conflict) => Expected::Conflict(*conflict),
+            };
+            assert_eq!(found, expected, "{change:?}");
+        }
+    }
+
+    fn reopen(&mut self, clean: bool) {
+        if clean {
+            self.store = Some(self.fixture.reopen());
+            self.model.position += 2;
+        } else {
+            self.fixture.forget();
+            // The last handle goes, without a clean stop.
+            self.store = None;
+            self.store = Some(self.fixture.store());
+            self.model.position += 1;
+        }
+    }
+
+    async fn compare(&self) {
+        let (store, model) = (self.store(), &self.model);
+        assert_eq!(store.mark().position.number(), model.position);
+        assert_eq!(store.rules().iter().cloned().collect::<Vec<_>>(), model.rules);
+        for (id, lease) in &model.leases {
+            assert_eq!(store.lease(*id).await.unwrap().as_deref(), Some(lease));
+        }
+        for active_only in [false, true] {
+            let filter = LeaseFilter {
+                active_only,
+                selector: Some(Selector::owner("api-team".parse().unwrap())),
+                owners: None,
+            };
+            let rules = model.rule_set();
+            let expected: Vec<_> = model
+                .leases
+                .values()
+                .filter(|lease| lease.owners.narrowed.is_some())
+                .filter(|lease| !active_only || lease.state(&rules, model.now) == LeaseState::Active)
+                .cloned()
+                .collect();
+            let page = store.leases(filter, None, 1000).await.unwrap();
+            assert_eq!(page.leases.iter().map(|lease| lease.as_ref().clone()).collect::<Vec<_>>(), expected);
+        }
+        dayfly_store::contract::log_adds_up(store).await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn agrees_with_the_model(steps in prop::collection::vec(step(), 1..120)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut run = Run::new();
+            for step in steps {
+                run.step(step).await;
+            }
+            run.answer().await;
+            run.compare().await;
+            run.reopen(true);
+            run.compare().await;
+            let (dir, leases) = (run.fixture.dir(), run.model.leases.len());
+            run.fixture.take();
+            let report = verify(&dir).unwrap();
+            assert!(report.problems.is_empty(), "{:?}", report.problems);
+            assert_eq!(report.leases, leases as u64);
+            assert_eq!(report.rules, run.model.rules.len() as u64);
+        });
+    }
+}

@@ -1,0 +1,256 @@
+//! `dayfly-bench store`: whether the embedded store is good enough to build on.
+//!
+//! One store takes a million leases in groups of several sizes, is opened by a process of its own, and then takes half
+//! as many again while as many are pruned. Time in the store is a clock of ours: with each lease it goes on by the
+//! retention divided by the leases, so that pruning begins when the million is full and then keeps pace.
+
+pub(crate) mod open;
+mod phase;
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use dayfly_core::clock::{SystemClock, SystemRng};
+use dayfly_core::ports::{Clock, LeaseStore};
+use dayfly_core::time::Timestamp;
+use dayfly_store::{Options, SledStore};
+use serde::Serialize;
+
+use crate::leases::{LeaseMaker, SteppingClock};
+use crate::machine::Machine;
+use crate::number::{float, rounded};
+use crate::procfs::MemorySampler;
+use crate::report::{Table, shown, write_json};
+use open::Opened;
+use phase::{Bench, Phase};
+
+/// How long the store keeps a lease, by its clock.
+const RETENTION: Duration = Duration::from_secs(3600);
+/// The store's clock when it is made.
+const START: Timestamp = Timestamp::from_secs(1_795_392_000);
+/// Commits outstanding at once, and their share of a phase's leases in hundredths. The size that is gated comes last,
+/// on the largest store.
+const GROUPS: [(u64, u64); 4] = [(1, 5), (8, 10), (64, 15), (32, 70)];
+/// The size that the aim is for.
+const GATED_GROUP: u64 = 32;
+const AIM_CPU_MICROS: f64 = 45.0;
+const AIM_RESIDENT_MIB: f64 = 400.0;
+const AIM_OPEN_SECS: f64 = 2.0;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GateArgs {
+    /// Leases in the store before pruning begins.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(2_000..=100_000_000))]
+    leases: u64,
+    /// Writes the report as JSON into this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Exits with 1 if an aim is missed.
+    #[arg(long)]
+    gate: bool,
+    /// Where to make the store; it is removed afterwards.
+    #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct GateReport {
+    machine: Machine,
+    leases: u64,
+    /// CPU of making one lease, which every `cpu_us` holds too.
+    make_lease_us: f64,
+    issue: Vec<Phase>,
+    issue_and_prune: Vec<Phase>,
+    open: Opened,
+    store_mib: f64,
+    aims: Vec<Aim>,
+}
+
+#[derive(Debug, Serialize)]
+struct Aim {
+    what: &'static str,
+    aim: f64,
+    measured: f64,
+    met: bool,
+}
+
+impl Aim {
+    fn at_most(what: &'static str, aim: f64, measured: f64) -> Self {
+        Self { what, aim, measured, met: measured <= aim }
+    }
+}
+
+/// Measures, prints, and says by the exit code whether the aims are met, where that is asked.
+pub(crate) async fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
+    std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
+    let dir = args.dir.join("gate");
+    remove(&dir)?;
+    let mut machine = Machine::now(&args.dir);
+    let warnings = machine.warnings();
+
+    let clock = Arc::new(SteppingClock::at(START));
+    let step = u64::try_from(RETENTION.as_micros())? / args.leases;
+    let maker = Arc::new(LeaseMaker::new()?);
+    let make_lease_us = rounded(phase::cost_of_making(&maker)?);
+    let memory = MemorySampler::start()?;
+    let mut issued = 0;
+    let mut store = open_store(&dir, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let mut issue = Vec::new();
+    for (group, share) in GROUPS {
+        let bench = Bench { store: &store, maker: &maker, clock: &clock, step, memory: &memory };
+        let leases = args.leases * share / 100;
+        issue.push(bench.phase(group, issued, leases).await?);
+        issued += leases;
+        progress("issue", issue.last());
+    }
+    anyhow::ensure!(store.leases_kept() == issued, "the store keeps {} leases of {issued}", store.leases_kept());
+    close(store).await?;
+    let store_mib = rounded(float(bytes(&dir)?) / 1_048_576.0);
+
+    let open = opened_elsewhere(&dir, clock.now()).await?;
+    anyhow::ensure!(open.leases == issued, "after opening the store keeps {} leases of {issued}", open.leases);
+    memory.take_most();
+    store = open_store(&dir, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let mut issue_and_prune = Vec::new();
+    for (group, share) in GROUPS {
+        let bench = Bench { store: &store, maker: &maker, clock: &clock, step, memory: &memory };
+        let leases = args.leases * share / 200;
+        issue_and_prune.push(bench.phase(group, issued, leases).await?);
+        issued += leases;
+        progress("issue+prune", issue_and_prune.last());
+    }
+    let (kept, slack) = (store.leases_kept(), args.leases / 20);
+    anyhow::ensure!(
+        kept.abs_diff(args.leases) <= slack,
+        "pruning does not keep pace: the store keeps {kept} leases where {} should be",
+        args.leases
+    );
+    close(store).await?;
+    remove(&dir)?;
+    machine.ended();
+
+    let aims = aims(&issue, &issue_and_prune, &open);
+    let report = GateReport { machine, leases: args.leases, make_lease_us, issue, issue_and_prune, open, store_mib, aims };
+    print(&report, &warnings);
+    write_json(args.json.as_deref(), &report)?;
+    let met = report.aims.iter().all(|aim| aim.met);
+    Ok(if args.gate && !met { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn aims(issue: &[Phase], issue_and_prune: &[Phase], open: &Opened) -> Vec<Aim> {
+    let gated = |phases: &[Phase]| phases.iter().find(|phase| phase.group == GATED_GROUP).map_or(0.0, |p| p.cpu_us);
+    let phases = issue.iter().chain(issue_and_prune);
+    let resident = phases.map(|phase| phase.resident_mib).fold(open.resident_mib, f64::max);
+    vec![
+        Aim::at_most("CPU a lease in groups of 32, µs", AIM_CPU_MICROS, gated(issue)),
+        Aim::at_most("most resident memory, MiB", AIM_RESIDENT_MIB, resident),
+        Aim::at_most("opening until ready, s", AIM_OPEN_SECS, open.open_ms / 1000.0),
+    ]
+}
+
+/// Opens the store of the gate, whose clock stands where `clock` does.
+fn open_store(dir: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<SledStore>> {
+    let options = Options { retention: RETENTION, ..Options::new(dir, clock, Arc::new(SystemRng::new())) };
+    Ok(SledStore::open(options)?)
+}
+
+async fn close(store: Arc<SledStore>) -> anyhow::Result<()> {
+    Ok(tokio::task::spawn_blocking(move || store.close()).await?)
+}
+
+/// Opens the store in a process of its own, whose memory holds nothing else.
+async fn opened_elsewhere(dir: &Path, at: Timestamp) -> anyhow::Result<Opened> {
+    let output = tokio::process::Command::new(std::env::current_exe()?)
+        .arg("open-store")
+        .arg(dir)
+        .arg(at.as_millis().to_string())
+        .stderr(Stdio::inherit())
+        .output()
+        .await?;
+    anyhow::ensure!(output.status.success(), "opening the store failed: {}", output.status);
+    serde_json::from_slice(&output.stdout).context("the process that opened the store said something else")
+}
+
+fn remove(dir: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of the files in a folder.
+fn bytes(dir: &Path) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        sum += if about.is_dir() { bytes(&entry.path())? } else { about.len() };
+    }
+    Ok(sum)
+}
+
+fn progress(what: &str, phase: Option<&Phase>) {
+    if let Some(phase) = phase {
+        eprintln!("{what} in groups of {}: {} leases, {:.0}/s", phase.group, phase.leases, phase.rate);
+    }
+}
+
+fn print(report: &GateReport, warnings: &[String]) {
+    println!("{}", report.machine.line());
+    warnings.iter().for_each(|warning| println!("note: {warning}"));
+    println!();
+    let headings = [
+        "phase", "outstanding", "group", "leases", "/s", "p50 ms", "p99 ms", "CPU µs", "writer", "sled", "others",
+        "max MiB",
+    ];
+    let mut table = Table::new(headings);
+    let phases = report.issue.iter().map(|phase| ("issue", phase));
+    for (name, phase) in phases.chain(report.issue_and_prune.iter().map(|phase| ("issue+prune", phase))) {
+        table.row([
+            name.to_owned(),
+            phase.group.to_string(),
+            shown(phase.actual_group),
+            phase.leases.to_string(),
+            shown(phase.rate),
+            format!("{:.2}", phase.p50_ms),
+            format!("{:.2}", phase.p99_ms),
+            shown(phase.cpu_us),
+            shown(phase.writer_us),
+            shown(phase.sled_us),
+            shown(phase.others_us),
+            shown(phase.resident_mib),
+        ]);
+    }
+    println!("{table}");
+    println!("CPU is of the whole process, a lease; of that {} µs is making the lease.", report.make_lease_us);
+    let open = &report.open;
+    println!(
+        "open with {} leases ({:.0} MiB on disk): {:.0} ms, {:.0} ms of CPU, {:.0} MiB resident; first commit after {:.1} ms; \
+         a page of 100 of an owner's leases p50 {:.0} µs, p99 {:.0} µs\n",
+        open.leases,
+        report.store_mib,
+        open.open_ms,
+        open.cpu_ms,
+        open.resident_mib,
+        open.first_commit_ms,
+        open.page_p50_us,
+        open.page_p99_us,
+    );
+    let mut table = Table::new(["", "aim", "measured", ""]);
+    for aim in &report.aims {
+        let verdict = if aim.met { "met" } else { "MISSED" };
+        table.row([aim.what.to_owned(), format!("≤ {}", aim.aim), shown(aim.measured), verdict.to_owned()]);
+    }
+    print!("{table}");
+}
+
+/// A stopwatch: the system's monotonic clock.
+pub(crate) fn stopwatch() -> SystemClock {
+    SystemClock::new()
+}
