@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::connect::Connection;
-use crate::{connect, introspect, issue, keys, leases, output, owners, policy, revocations, whoami};
+use crate::{
+    connect, dev, introspect, issue, keys, leases, output, owners, policy, revocations, serve, store, whoami,
+};
 
 /// Short-lived credentials for Kubernetes workloads, owned and ended by their owners.
 ///
@@ -36,13 +38,20 @@ enum Verb {
     #[command(subcommand)]
     Owners(owners::Owners),
     /// Ends every credential that the selector covers, at once, as an operator.
-    Revoke(revocations::Revoke),
+    Revoke(Box<revocations::Revoke>),
     /// Looks at revocations, as an operator.
     #[command(subcommand)]
     Revocations(revocations::Revocations),
     /// Checks policy.
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Looks after a store.
+    #[command(subcommand)]
+    Store(store::Store),
+    /// Runs the broker until SIGTERM or SIGINT, then drains; a second signal ends it at once.
+    Serve(serve::Serve),
+    /// Runs everything on this machine, shows what Dayfly does in seven checked steps, and stays up to be tried.
+    Dev(dev::Dev),
     /// Prints the version.
     Version,
 }
@@ -61,6 +70,9 @@ impl Cli {
             Verb::Revoke(verb) => connect::run(verb.run(&connection)),
             Verb::Revocations(verb) => connect::run(verb.run(&connection)),
             Verb::Policy(verb) => verb.run(),
+            Verb::Store(verb) => verb.run(),
+            Verb::Serve(verb) => connect::run(verb.run()),
+            Verb::Dev(verb) => connect::run(verb.run()),
             Verb::Version => output::print(concat!("dayfly ", env!("CARGO_PKG_VERSION"), "\n")),
         }
     }

@@ -13,7 +13,6 @@ pub(crate) struct Keys {}
 
 impl Keys {
     /// Asks, and prints the JWK Set.
-    #[expect(clippy::unused_self, reason = "as every other verb")]
     pub(crate) async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let keys = connection.anonymous()?.get_keys().await?;
         output::json(&serde_json::from_str::<serde_json::Value>(&keys.jwks)?)

@@ -2,15 +2,20 @@
 
 mod args;
 mod connect;
+mod dev;
 mod failure;
 mod introspect;
 mod issue;
 mod keys;
 mod leases;
+mod logging;
 mod output;
 mod owners;
 mod policy;
 mod revocations;
+mod serve;
+mod signals;
+mod store;
 mod view;
 mod whoami;
 

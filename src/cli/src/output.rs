@@ -1,7 +1,8 @@
 //! How answers look: tables for people, JSON for programs.
 
 use std::borrow::Cow;
-use std::io::{ErrorKind, Write};
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -59,7 +60,7 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
     for row in &rows {
         width = std::array::from_fn(|n| width[n].max(row[n].chars().count()));
     }
-    let head = head.map(|title| Cow::Borrowed(title));
+    let head = head.map(Cow::Borrowed);
     let lines = std::iter::once(&head).chain(&rows).map(|row| {
         let cells = row.iter().zip(width).map(|(cell, width)| format!("{cell:width$}"));
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
@@ -71,7 +72,10 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
 pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let facts = facts.iter().filter(|(_, value)| !value.is_empty());
     let width = facts.clone().map(|(name, _)| name.len()).max().unwrap_or_default();
-    facts.map(|(name, value)| format!("{name:width$}  {}\n", plain(value))).collect()
+    facts.fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{name:width$}  {}", plain(value));
+        text
+    })
 }
 
 fn cell_of(text: &str) -> Cow<'_, str> {

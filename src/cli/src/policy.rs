@@ -1,5 +1,6 @@
 //! `dayfly policy`.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -88,10 +89,13 @@ fn problem(problem: &Problem) -> ProblemView<'_> {
 
 /// A line for each problem, as compilers write them, then what is valid.
 fn text(loaded: &Loaded) -> String {
-    let mut text: String = loaded.problems.iter().map(|it| format!("{}\n", plain(&it.to_string()))).collect();
+    let mut text = String::new();
+    for problem in &loaded.problems {
+        let _ = writeln!(text, "{}", plain(&problem.to_string()));
+    }
     let View { owners, targets, grants, .. } = view(loaded);
     let valid = [(owners, "owner"), (targets, "target"), (grants, "grant")];
     let valid = valid.map(|(n, name)| format!("{n} {name}{}", if n == 1 { "" } else { "s" }));
-    text.push_str(&format!("valid: {}\n", valid.join(", ")));
+    let _ = writeln!(text, "valid: {}", valid.join(", "));
     text
 }

@@ -132,7 +132,8 @@ impl CallError {
                 Err(_) => Self::Failed(status.code, None),
             },
             kube::Error::SerdeError(error) => Self::unreadable(error),
-            error => Self::Unreachable(chain(error)),
+            // kube's own words add nothing to those of hyper.
+            error => Self::Unreachable(chain(error.source().unwrap_or(error))),
         }
     }
 

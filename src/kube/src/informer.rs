@@ -22,7 +22,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// How long a watch is asked to last, in seconds; kube takes less than 295.
 const WATCH_SECS: u32 = 290;
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-const BACKOFF_LAST: Duration = Duration::from_secs(5);
+/// Short, since until it hears again a cluster's deletions are not known here: two requests in this time are little.
+const BACKOFF_LAST: Duration = Duration::from_secs(2);
 
 /// By namespace, then name.
 type Held<K> = HashMap<Namespace, HashMap<<K as Kind>::Name, <K as Kind>::Facts>>;

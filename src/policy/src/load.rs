@@ -8,7 +8,7 @@ use dayfly_core::limits;
 
 use crate::object::{Body, Object, ObjectKey};
 use crate::problem::{Problem, Severity};
-use crate::set::{Grant, Owner, PolicySet, Target};
+use crate::set::{Grant, Owner, Ownership, PolicySet, Target};
 use crate::spec::{Fault, Step};
 use crate::yaml;
 
@@ -49,8 +49,8 @@ pub fn load(files: &[File], reserved: &Reserved) -> Loaded {
         let documents = yaml::documents(&file.text);
         objects.extend(documents.into_iter().map(|document| Object::read(&file.name, document, reserved)));
     }
-    refuse_duplicates(&mut objects);
-    let set = assemble(&objects);
+    let contested = refuse_duplicates(&mut objects);
+    let set = assemble(&objects, &contested);
     report_owners(&mut objects, &set);
     report_grants(&mut objects, &set);
     problems.extend(objects.into_iter().flat_map(|object| object.problems));
@@ -70,8 +70,10 @@ pub(crate) fn of_file(name: &str, message: &str) -> Problem {
     }
 }
 
-/// Two objects of one name are both invalid: which of them was meant is not ours to guess.
-fn refuse_duplicates(objects: &mut [Object<'_>]) {
+/// Two objects of one name are both invalid: which of them was meant is not ours to guess. What they claim as Owners
+/// stays contested, so that a second definition never hands a namespace to a rival.
+fn refuse_duplicates(objects: &mut [Object<'_>]) -> BTreeSet<Namespace> {
+    let mut contested = BTreeSet::new();
     let mut places: HashMap<ObjectKey, Vec<(String, u64)>> = HashMap::new();
     for object in objects.iter() {
         if let Some(key) = &object.key {
@@ -83,18 +85,21 @@ fn refuse_duplicates(objects: &mut [Object<'_>]) {
         let here = (object.file.to_owned(), object.document.start().line);
         let Some(all) = object.key.as_ref().and_then(|key| places.get(key)) else { continue };
         if let Some((file, line)) = all.iter().filter(|place| **place != here).min() {
-            object.body = None;
+            if let Some(Body::Owner(_, spec)) = object.body.take() {
+                contested.extend(spec.namespaces.names);
+            }
             let message = format!("is defined again at {file}:{line}: neither holds until one is removed");
             object.fault(&Fault { path: name_path(), message }, Severity::Error);
         }
     }
+    contested
 }
 
 fn name_path() -> Vec<Step> {
     vec![Step::Key("metadata"), Step::Key("name")]
 }
 
-fn assemble(objects: &[Object<'_>]) -> PolicySet {
+fn assemble(objects: &[Object<'_>], contested: &BTreeSet<Namespace>) -> PolicySet {
     let (mut owners, mut targets, mut grants) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut digests = Vec::new();
     for object in objects {
@@ -112,7 +117,7 @@ fn assemble(objects: &[Object<'_>]) -> PolicySet {
         }
         digests.push(object.digest);
     }
-    PolicySet::new(owners, targets, grants, digests)
+    PolicySet::new(owners, targets, grants, contested, digests)
 }
 
 /// Two owners of equal rank name one namespace: an error on both, and nobody owns it.
@@ -120,25 +125,21 @@ fn report_owners(objects: &mut [Object<'_>], set: &PolicySet) {
     for object in objects {
         let Some(Body::Owner(name, spec)) = object.body.clone() else { continue };
         for (index, namespace) in spec.namespaces.names.iter().enumerate() {
-            let rivals = rivals(set, namespace).filter(|rival| rival.name != name);
-            let rivals: Vec<_> = rivals.map(|rival| rival.name.to_string()).collect();
-            if rivals.is_empty() {
+            if *set.owner_of(namespace) != Ownership::Ambiguous {
                 continue;
             }
-            let message = format!(
-                "{namespace} is named by Owner {} too: nobody owns it until one remains",
-                rivals.join(", ")
-            );
+            let rivals = set
+                .owners()
+                .filter(|rival| rival.name != name && rival.spec.namespaces.names.contains(namespace));
+            let rivals: Vec<_> = rivals.map(|rival| rival.name.as_str()).collect();
+            let by = if rivals.is_empty() { "one that is defined twice" } else { &rivals.join(", ") };
+            let message =
+                format!("{namespace} is named by another Owner too, {by}: nobody owns it until one remains");
             let path = ["spec", "namespaces", "names"].map(Step::Key).into_iter();
             let path = path.chain([Step::Index(index)]).collect();
             object.fault(&Fault { path, message }, Severity::Error);
         }
     }
-}
-
-fn rivals<'a>(set: &'a PolicySet, namespace: &'a Namespace) -> impl Iterator<Item = &'a Arc<Owner>> {
-    let ambiguous = matches!(set.owner_of(namespace), crate::Ownership::Ambiguous);
-    set.owners().filter(move |owner| ambiguous && owner.spec.namespaces.names.contains(namespace))
 }
 
 /// A Grant that cannot give all it says: it is kept, and decisions are cut.

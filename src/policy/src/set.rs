@@ -1,6 +1,6 @@
 //! A policy: the valid objects of one cluster, indexed, never changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use dayfly_core::digest::Digest;
@@ -78,14 +78,21 @@ pub struct PolicySet {
 }
 
 impl PolicySet {
-    /// The set of these objects; `digests` are over each object's content.
+    /// The set of these objects. `contested` namespaces are owned by nobody, whatever else names them; `digests` are
+    /// over each object's content.
     pub(crate) fn new(
         owners: BTreeMap<OwnerName, Arc<Owner>>,
         targets: BTreeMap<TargetName, Arc<Target>>,
         grants: BTreeMap<GrantRef, Arc<Grant>>,
+        contested: &BTreeSet<Namespace>,
         mut digests: Vec<Digest>,
     ) -> Self {
-        let mut ownership: HashMap<Namespace, Ownership> = HashMap::new();
+        let mut ownership: HashMap<Namespace, Ownership> =
+            contested.iter().map(|namespace| (namespace.clone(), Ownership::Ambiguous)).collect();
+        let contested = contested
+            .iter()
+            .map(|namespace| Digest::of_parts(&[b"contested\0", namespace.as_str().as_bytes()]));
+        digests.extend(contested);
         for owner in owners.values() {
             for namespace in &owner.spec.namespaces.names {
                 let one = Owners { namespace: owner.name.clone(), narrowed: None };

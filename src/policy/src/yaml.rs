@@ -88,7 +88,9 @@ impl Document<'_> {
 
     /// Where the value at the end of this path is, or the nearest there is on the way to it.
     pub(crate) fn find(&self, path: &[Step]) -> Place {
-        let Ok(root) = serde_saphyr::from_str_with_options::<Node>(self.text, options(DuplicateKeyPolicy::Error)) else {
+        let Ok(root) =
+            serde_saphyr::from_str_with_options::<Node>(self.text, options(DuplicateKeyPolicy::Error))
+        else {
             return self.start();
         };
         let (mut node, mut found) = (&root, None);

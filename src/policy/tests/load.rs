@@ -147,10 +147,11 @@ fn values_are_what_the_api_server_would_take_them_for() {
 
 #[test]
 fn aliases_do_not_multiply() {
-    let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for (name, of) in ["b", "c", "d", "e", "f", "g"].iter().zip(["a", "b", "c", "d", "e", "f"]) {
-        bomb.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{of}"); 10].join(", ")));
-    }
+    let levels = ["b", "c", "d", "e", "f", "g"].iter().zip(["a", "b", "c", "d", "e", "f"]);
+    let levels =
+        levels.map(|(name, of)| format!("{name}: &{name} [{}]\n", vec![format!("*{of}"); 10].join(", ")));
+    let bomb: String =
+        ["a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned()].into_iter().chain(levels).collect();
     assert_eq!(load_one(&bomb).problems.len(), 1);
     assert_eq!(load_one(&"[".repeat(100_000)).problems.len(), 1);
 }
@@ -188,13 +189,23 @@ fn a_namespace_of_two_owners_is_owned_by_nobody_and_both_are_told() {
     let problems = shown(&loaded);
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(
-        problems[0].starts_with("policy.yaml:7:") && problems[0].contains("Owner checkout"),
+        problems[0].starts_with("policy.yaml:7:") && problems[0].contains("checkout: nobody owns it"),
         "{problems:?}"
     );
     assert!(
-        problems[1].starts_with("policy.yaml:15:30") && problems[1].contains("Owner payments"),
+        problems[1].starts_with("policy.yaml:15:30") && problems[1].contains("payments: nobody owns it"),
         "{problems:?}"
     );
+}
+
+/// Otherwise a second definition of the one would hand the namespace to the other.
+#[test]
+fn an_owner_defined_twice_still_contests_its_namespaces() {
+    let other = OWNER.replace("name: payments}", "name: checkout}");
+    let loaded = load_one(&joined(&[OWNER, &other, &other]));
+    assert_eq!(loaded.set.owner_of(&"payments".parse().unwrap()), &Ownership::Ambiguous);
+    assert_eq!(loaded.problems.len(), 3, "{:?}", shown(&loaded));
+    assert!(shown(&loaded)[0].contains("one that is defined twice"), "{:?}", shown(&loaded));
 }
 
 #[test]

@@ -3,7 +3,13 @@
 
 #[path = "store/contract.rs"]
 mod contract;
+#[path = "store/disk.rs"]
+mod disk;
 #[path = "store/fixture.rs"]
 mod fixture;
 #[path = "store/model.rs"]
 mod model;
+#[path = "store/power.rs"]
+mod power;
+#[path = "store/shims.rs"]
+mod shims;

@@ -1,7 +1,7 @@
 //! `dayfly-bench store`: whether the embedded store is good enough to build on.
 //!
-//! One store takes a million leases in groups of several sizes, is opened by a process of its own, and then takes half
-//! as many again while as many are pruned. Time in the store is a clock of ours: with each lease it goes on by the
+//! One store takes a million leases in groups of several sizes, then half as many again while as many are pruned, and is
+//! then opened by a process of its own. Time in the store is a clock of ours: with each lease it goes on by the
 //! retention divided by the leases, so that pruning begins when the million is full and then keeps pace.
 
 pub(crate) mod open;
@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dayfly_core::clock::{SystemClock, SystemRng};
-use dayfly_core::ports::{Clock, LeaseStore};
+use dayfly_core::limits::Limits;
+use dayfly_core::ports::Clock;
 use dayfly_core::time::Timestamp;
 use dayfly_store::{Options, SledStore};
 use serde::Serialize;
@@ -50,8 +51,8 @@ pub(crate) struct GateArgs {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Exits with 1 if an aim is missed.
-    #[arg(long)]
-    gate: bool,
+    #[arg(long = "gate")]
+    fail: bool,
     /// Where to make the store; it is removed afterwards.
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     dir: PathBuf,
@@ -73,14 +74,14 @@ struct GateReport {
 #[derive(Debug, Serialize)]
 struct Aim {
     what: &'static str,
-    aim: f64,
+    at_most: f64,
     measured: f64,
     met: bool,
 }
 
 impl Aim {
     fn at_most(what: &'static str, aim: f64, measured: f64) -> Self {
-        Self { what, aim, measured, met: measured <= aim }
+        Self { what, at_most: aim, measured, met: measured <= aim }
     }
 }
 
@@ -97,52 +98,61 @@ pub(crate) async fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
     let maker = Arc::new(LeaseMaker::new()?);
     let make_lease_us = rounded(phase::cost_of_making(&maker)?);
     let memory = MemorySampler::start()?;
-    let mut issued = 0;
-    let mut store = open_store(&dir, Arc::clone(&clock) as Arc<dyn Clock>)?;
-    let mut issue = Vec::new();
+    let store = open_store(&dir, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    // Past the window of idempotency keys, in which a store that was just opened looks for them on disk.
+    clock.step(u64::try_from(Limits::default().idempotency.as_micros())?);
+    let bench = Bench { store: &store, maker: &maker, clock: &clock, step, memory: &memory };
+    let (mut issued, mut issue, mut issue_and_prune) = (0, Vec::new(), Vec::new());
     for (group, share) in GROUPS {
-        let bench = Bench { store: &store, maker: &maker, clock: &clock, step, memory: &memory };
         let leases = args.leases * share / 100;
         issue.push(bench.phase(group, issued, leases).await?);
         issued += leases;
         progress("issue", issue.last());
     }
-    anyhow::ensure!(store.leases_kept() == issued, "the store keeps {} leases of {issued}", store.leases_kept());
-    close(store).await?;
-    let store_mib = rounded(float(bytes(&dir)?) / 1_048_576.0);
-
-    let open = opened_elsewhere(&dir, clock.now()).await?;
-    anyhow::ensure!(open.leases == issued, "after opening the store keeps {} leases of {issued}", open.leases);
-    memory.take_most();
-    store = open_store(&dir, Arc::clone(&clock) as Arc<dyn Clock>)?;
-    let mut issue_and_prune = Vec::new();
+    anyhow::ensure!(
+        store.leases_kept() == issued,
+        "the store keeps {} leases of {issued}",
+        store.leases_kept()
+    );
     for (group, share) in GROUPS {
-        let bench = Bench { store: &store, maker: &maker, clock: &clock, step, memory: &memory };
         let leases = args.leases * share / 200;
         issue_and_prune.push(bench.phase(group, issued, leases).await?);
         issued += leases;
         progress("issue+prune", issue_and_prune.last());
     }
-    let (kept, slack) = (store.leases_kept(), args.leases / 20);
+    let kept = store.leases_kept();
     anyhow::ensure!(
-        kept.abs_diff(args.leases) <= slack,
+        kept.abs_diff(args.leases) <= args.leases / 20,
         "pruning does not keep pace: the store keeps {kept} leases where {} should be",
         args.leases
     );
-    close(store).await?;
+    tokio::task::spawn_blocking(move || store.close()).await?;
+    let store_mib = rounded(float(bytes(&dir)?) / 1_048_576.0);
+    let open = opened_elsewhere(&dir, clock.now()).await?;
+    anyhow::ensure!(open.leases == kept, "after opening the store keeps {} leases of {kept}", open.leases);
     remove(&dir)?;
     machine.ended();
 
     let aims = aims(&issue, &issue_and_prune, &open);
-    let report = GateReport { machine, leases: args.leases, make_lease_us, issue, issue_and_prune, open, store_mib, aims };
+    let report = GateReport {
+        machine,
+        leases: args.leases,
+        make_lease_us,
+        issue,
+        issue_and_prune,
+        open,
+        store_mib,
+        aims,
+    };
     print(&report, &warnings);
     write_json(args.json.as_deref(), &report)?;
     let met = report.aims.iter().all(|aim| aim.met);
-    Ok(if args.gate && !met { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if args.fail && !met { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn aims(issue: &[Phase], issue_and_prune: &[Phase], open: &Opened) -> Vec<Aim> {
-    let gated = |phases: &[Phase]| phases.iter().find(|phase| phase.group == GATED_GROUP).map_or(0.0, |p| p.cpu_us);
+    let gated =
+        |phases: &[Phase]| phases.iter().find(|phase| phase.group == GATED_GROUP).map_or(0.0, |p| p.cpu_us);
     let phases = issue.iter().chain(issue_and_prune);
     let resident = phases.map(|phase| phase.resident_mib).fold(open.resident_mib, f64::max);
     vec![
@@ -156,10 +166,6 @@ fn aims(issue: &[Phase], issue_and_prune: &[Phase], open: &Opened) -> Vec<Aim> {
 fn open_store(dir: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<SledStore>> {
     let options = Options { retention: RETENTION, ..Options::new(dir, clock, Arc::new(SystemRng::new())) };
     Ok(SledStore::open(options)?)
-}
-
-async fn close(store: Arc<SledStore>) -> anyhow::Result<()> {
-    Ok(tokio::task::spawn_blocking(move || store.close()).await?)
 }
 
 /// Opens the store in a process of its own, whose memory holds nothing else.
@@ -203,15 +209,28 @@ fn progress(what: &str, phase: Option<&Phase>) {
 
 fn print(report: &GateReport, warnings: &[String]) {
     println!("{}", report.machine.line());
-    warnings.iter().for_each(|warning| println!("note: {warning}"));
+    for warning in warnings {
+        println!("note: {warning}");
+    }
     println!();
     let headings = [
-        "phase", "outstanding", "group", "leases", "/s", "p50 ms", "p99 ms", "CPU µs", "writer", "sled", "others",
+        "phase",
+        "outstanding",
+        "group",
+        "leases",
+        "/s",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs",
+        "writer",
+        "sled",
+        "others",
         "max MiB",
     ];
     let mut table = Table::new(headings);
-    let phases = report.issue.iter().map(|phase| ("issue", phase));
-    for (name, phase) in phases.chain(report.issue_and_prune.iter().map(|phase| ("issue+prune", phase))) {
+    let issue = report.issue.iter().map(|phase| ("issue", phase));
+    let issue_and_prune = report.issue_and_prune.iter().map(|phase| ("issue+prune", phase));
+    for (name, phase) in issue.chain(issue_and_prune) {
         table.row([
             name.to_owned(),
             phase.group.to_string(),
@@ -228,7 +247,10 @@ fn print(report: &GateReport, warnings: &[String]) {
         ]);
     }
     println!("{table}");
-    println!("CPU is of the whole process, a lease; of that {} µs is making the lease.", report.make_lease_us);
+    println!(
+        "CPU is of the whole process, a lease; of that {} µs is making the lease.",
+        report.make_lease_us
+    );
     let open = &report.open;
     println!(
         "open with {} leases ({:.0} MiB on disk): {:.0} ms, {:.0} ms of CPU, {:.0} MiB resident; first commit after {:.1} ms; \
@@ -245,7 +267,12 @@ fn print(report: &GateReport, warnings: &[String]) {
     let mut table = Table::new(["", "aim", "measured", ""]);
     for aim in &report.aims {
         let verdict = if aim.met { "met" } else { "MISSED" };
-        table.row([aim.what.to_owned(), format!("≤ {}", aim.aim), shown(aim.measured), verdict.to_owned()]);
+        table.row([
+            aim.what.to_owned(),
+            format!("≤ {}", aim.at_most),
+            shown(aim.measured),
+            verdict.to_owned(),
+        ]);
     }
     print!("{table}");
 }

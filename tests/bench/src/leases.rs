@@ -6,8 +6,8 @@ use std::time::Duration;
 use dayfly_core::change::{Change, Draw, Issue};
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{
-    Audience, ClusterName, CredentialId, GrantName, GrantRef, KeyId, Namespace, NodeName, NotAName, OwnerName,
-    PodName, Scope, ServiceAccountName, TargetName, Uid,
+    Audience, ClusterName, CredentialId, GrantName, GrantRef, KeyId, Namespace, NodeName, NotAName,
+    OwnerName, PodName, Scope, ServiceAccountName, TargetName, Uid,
 };
 use dayfly_core::lease::{Idempotency, Lease, Owners, Phase};
 use dayfly_core::ports::Clock;
@@ -88,7 +88,7 @@ fn workload(number: u64) -> Result<(Workload, Owners, GrantRef), NotAName> {
     let pod: PodName = format!("{account}-{:010x}-{:05x}", random >> 24, random & 0xF_FFFF).parse()?;
     let namespace: Namespace = owner.parse()?;
     let narrowed: Option<OwnerName> =
-        (number % NARROWED == 0).then(|| format!("{owner}-batch").parse()).transpose()?;
+        (number.is_multiple_of(NARROWED)).then(|| format!("{owner}-batch").parse()).transpose()?;
     let workload = Workload {
         cluster: "bench".parse::<ClusterName>()?,
         service_account: ServiceAccount {

@@ -35,7 +35,8 @@ impl Machine {
     pub(crate) fn now(dir: &Path) -> Self {
         let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kib: u64 = value(&memory, "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0);
+        let kib: u64 =
+            value(&memory, "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0);
         let load = load_average();
         Self {
             date: SystemClock::new().now().to_string(),
@@ -74,7 +75,10 @@ impl Machine {
     pub(crate) fn warnings(&self) -> Vec<String> {
         let debug = (self.build == "debug").then(|| "a debug build: nothing here is a result".to_owned());
         let busy = (self.load_before > 0.5).then(|| {
-            format!("the load was {:.2} before the run: rates and latencies are noise, CPU is less so", self.load_before)
+            format!(
+                "the load was {:.2} before the run: rates and latencies are noise, CPU is less so",
+                self.load_before
+            )
         });
         debug.into_iter().chain(busy).collect()
     }

@@ -94,7 +94,9 @@ fn kind(name: &str) -> &str {
 /// Resident memory of this process now, in bytes.
 pub(crate) fn resident_bytes() -> anyhow::Result<u64> {
     let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
     Ok(kib.context("/proc/self/status has no VmRSS")? * 1024)
 }
 

@@ -176,6 +176,16 @@ async fn a_silent_informer_is_not_trusted() {
     until_found_in_informer(&running, &fake).await;
 }
 
+/// The clock stands still here: this is about the watch itself, which a half-open connection would keep for ever.
+#[tokio::test]
+async fn a_watch_that_says_nothing_is_begun_anew() {
+    let fake = Fake::start().await;
+    let running = fake.ready(|config| config.limits.informer_silence = Duration::from_millis(150)).await;
+    until("it watched again", || fake.count("watch pods") > 2).await;
+    assert_eq!(fake.count("list pods"), 1, "and goes on where it was");
+    running.shutdown().await;
+}
+
 /// Waits until the informer answers by itself again.
 async fn until_found_in_informer(running: &RunningCluster, fake: &Fake) {
     for _ in 0..1000 {

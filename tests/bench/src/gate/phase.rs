@@ -80,7 +80,8 @@ impl Bench<'_> {
         let took = watch.monotonic();
         let used = CpuTimes::own()?.since(&before);
         anyhow::ensure!(latencies.len() == leases, "{} of {leases} leases were committed", latencies.len());
-        let (writer, bench) = (used.of_threads("store-writer"), used.of_threads("tokio-") + used.of_threads("dayfly"));
+        let (writer, bench) =
+            (used.of_threads("store-writer"), used.of_threads("tokio-") + used.of_threads("dayfly"));
         let sled = used.threads.values().sum::<Duration>().saturating_sub(writer + bench);
         let millis = |quantile| rounded(float(latencies.value_at_quantile(quantile)) / 1e4) / 100.0;
         Ok(Phase {
@@ -164,7 +165,9 @@ mod tests {
     #[test]
     fn groups_are_counted_once() {
         let groups = Groups::default();
-        [3, 3, 1, 8, 8, 3].map(|end| groups.at(Position::new(end)));
+        for end in [3, 3, 1, 8, 8, 3] {
+            groups.at(Position::new(end));
+        }
         assert_eq!(groups.count.load(Ordering::Relaxed), 2);
     }
 }

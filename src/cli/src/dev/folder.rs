@@ -1,0 +1,64 @@
+//! The folder that dev works in.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+/// A folder: a temporary one goes when this is dropped.
+pub(crate) struct Folder {
+    path: PathBuf,
+    _temporary: Option<TempDir>,
+}
+
+impl Folder {
+    /// The folder that was asked for, made if it is not there, or a temporary one.
+    pub(crate) fn open(asked: Option<PathBuf>) -> anyhow::Result<Self> {
+        let Some(path) = asked else {
+            let temporary = tempfile::Builder::new().prefix("dayfly-dev-").tempdir()?;
+            return Ok(Self { path: temporary.path().to_owned(), _temporary: Some(temporary) });
+        };
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let path = fs::canonicalize(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let folder = Self { path, _temporary: None };
+        let config = folder.path("dayfly.toml");
+        if fs::read_to_string(&config).is_ok_and(|text| !text.starts_with(super::world::MARK)) {
+            anyhow::bail!("{} is not by `dayfly dev`: choose another folder", config.display());
+        }
+        Ok(folder)
+    }
+
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path in it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a file that only its owner can read, and puts it in place whole.
+    pub(crate) fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {
+        let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
+        let write = || -> std::io::Result<()> {
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            // What a run that was cut off left may have other rights.
+            let _ = fs::remove_file(&new);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            file.write_all(content.as_bytes())?;
+            fs::rename(&new, &path)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes a file unless it is there: what a reader changed stays.
+    pub(crate) fn write_first(&self, name: &str, content: &str) -> anyhow::Result<()> {
+        if self.path(name).exists() { Ok(()) } else { self.write(name, content) }
+    }
+}

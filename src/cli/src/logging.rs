@@ -1,0 +1,28 @@
+//! What is logged, and how: to standard error, by `DAYFLY_LOG`.
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+/// The form of a log line.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Logs from here on. `DAYFLY_LOG` says what, by level or by `TARGET=LEVEL`; `default` where it is not set.
+pub(crate) fn start(format: LogFormat, default: &str) -> anyhow::Result<()> {
+    let filter = match std::env::var("DAYFLY_LOG") {
+        Ok(set) => EnvFilter::try_new(&set).map_err(|error| anyhow::anyhow!("DAYFLY_LOG={set}: {error}"))?,
+        Err(_) => EnvFilter::try_new(default)?,
+    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => lines.with_ansi(false).try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot log: {error}"))
+}

@@ -1,0 +1,419 @@
+//! What holds for every policy: narrower never gives more, order never matters, an invalid object never widens, and
+//! no life is above any of its bounds.
+
+#![expect(clippy::unwrap_used, reason = "fixtures of tests")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::time::Duration;
+
+use dayfly_policy::{Decision, File, Loaded, PolicySet, Question, Reserved, Severity, load};
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+const OWNERS: [&str; 3] = ["x", "y", "z"];
+const ACCOUNTS: [&str; 2] = ["s", "t"];
+const TARGETS: [&str; 2] = ["m", "n"];
+const SCOPES: [&str; 3] = ["read", "write", "drop"];
+const AUDIENCES: [&str; 2] = ["https://p", "https://q"];
+const TTLS: [u64; 5] = [30, 60, 300, 900, 3600];
+
+#[derive(Debug, Clone)]
+struct Model {
+    owners: Vec<(&'static str, Vec<&'static str>)>,
+    targets: Vec<Target>,
+    grants: Vec<Grant>,
+}
+
+#[derive(Debug, Clone)]
+struct Target {
+    name: &'static str,
+    audiences: Vec<&'static str>,
+    max_ttl: u64,
+    unbound: bool,
+    ceiling: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    namespaces: Option<Vec<&'static str>>,
+    owners: Vec<&'static str>,
+    scopes: Vec<&'static str>,
+    audiences: Option<Vec<&'static str>>,
+    max_ttl: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+struct Grant {
+    name: usize,
+    namespace: &'static str,
+    accounts: Vec<&'static str>,
+    target: &'static str,
+    scope: Vec<&'static str>,
+    audience: Option<&'static str>,
+    default_ttl: u64,
+    max_ttl: u64,
+    unbound: bool,
+}
+
+impl Model {
+    /// Each object as a document of its own.
+    fn documents(&self) -> Vec<String> {
+        let head = |kind, name: &str, namespace: &str| {
+            format!(
+                "apiVersion: dayfly.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}{namespace}}}\nspec:\n"
+            )
+        };
+        let owners = self.owners.iter().map(|(name, namespaces)| {
+            let head = head("Owner", name, "");
+            format!(
+                "{head}  displayName: D\n  contacts: [c]\n  namespaces: {{names: {}}}\n",
+                list(namespaces)
+            )
+        });
+        let targets = self.targets.iter().map(|target| {
+            let mut text = head("Target", target.name, "");
+            let _ = writeln!(text, "  jwt: {{audiences: {}}}", list(&target.audiences));
+            let _ = writeln!(
+                text,
+                "  maxTtl: {}s\n  unboundTokens: {}\n  ceiling:",
+                target.max_ttl, target.unbound
+            );
+            for entry in &target.ceiling {
+                let whose = match &entry.namespaces {
+                    Some(namespaces) => format!("namespaces: {}", list(namespaces)),
+                    None => format!("owners: {}", list(&entry.owners)),
+                };
+                let audiences = entry.audiences.as_ref().map(|a| format!(", audiences: {}", list(a)));
+                let ttl = entry.max_ttl.map(|ttl| format!(", maxTtl: {ttl}s")).unwrap_or_default();
+                let audiences = audiences.unwrap_or_default();
+                let _ = writeln!(text, "    - {{{whose}, scopes: {}{audiences}{ttl}}}", list(&entry.scopes));
+            }
+            if target.ceiling.is_empty() {
+                text.push_str("    []\n");
+            }
+            text
+        });
+        let grants = self.grants.iter().map(|grant| {
+            let mut text =
+                head("Grant", &format!("g{}", grant.name), &format!(", namespace: {}", grant.namespace));
+            let _ =
+                writeln!(text, "  serviceAccounts: {}\n  target: {}", list(&grant.accounts), grant.target);
+            let _ = writeln!(text, "  scope: {}\n  unboundTokens: {}", list(&grant.scope), grant.unbound);
+            let _ = writeln!(text, "  defaultTtl: {}s\n  maxTtl: {}s", grant.default_ttl, grant.max_ttl);
+            if let Some(audience) = grant.audience {
+                let _ = writeln!(text, "  audience: '{audience}'");
+            }
+            text
+        });
+        owners.chain(targets).chain(grants).collect()
+    }
+
+    fn load(&self) -> Loaded {
+        of_documents(&self.documents())
+    }
+}
+
+fn list(items: &[&str]) -> String {
+    format!("[{}]", items.iter().map(|item| format!("'{item}'")).collect::<Vec<_>>().join(", "))
+}
+
+fn of_documents(documents: &[String]) -> Loaded {
+    load(&[File { name: "all.yaml".to_owned(), text: documents.join("---\n") }], &Reserved::default())
+}
+
+fn some(of: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
+    subsequence(of, 1..=of.len())
+}
+
+fn target(name: &'static str) -> impl Strategy<Value = Target> {
+    let entry = (
+        prop::option::of(some(&NAMESPACES)),
+        some(&OWNERS),
+        some(&SCOPES),
+        prop::option::weighted(0.3, select(&AUDIENCES)),
+        prop::option::of(select(&TTLS)),
+    );
+    let parts = (some(&AUDIENCES), select(&TTLS), any::<bool>(), prop::collection::vec(entry, 0..4));
+    parts.prop_map(move |(audiences, max_ttl, unbound, entries)| {
+        let ceiling = entries.into_iter().map(|(namespaces, owners, scopes, audience, max_ttl)| Entry {
+            namespaces,
+            owners,
+            scopes,
+            audiences: audience.filter(|a| audiences.contains(a)).map(|a| vec![a]),
+            max_ttl,
+        });
+        Target { name, ceiling: ceiling.collect(), audiences, max_ttl, unbound }
+    })
+}
+
+fn grant() -> impl Strategy<Value = Grant> {
+    let parts = (
+        select(&NAMESPACES),
+        some(&ACCOUNTS),
+        select(&TARGETS),
+        some(&SCOPES),
+        prop::option::weighted(0.3, select(&AUDIENCES)),
+        (select(&TTLS), select(&TTLS)),
+        any::<bool>(),
+    );
+    parts.prop_map(|(namespace, accounts, target, scope, audience, (one, other), unbound)| Grant {
+        name: 0,
+        namespace,
+        accounts,
+        target,
+        scope,
+        audience,
+        default_ttl: one.min(other),
+        max_ttl: one.max(other),
+        unbound,
+    })
+}
+
+/// Mostly one owner for each namespace, sometimes none or two.
+fn owners() -> impl Strategy<Value = Vec<(&'static str, Vec<&'static str>)>> {
+    let of_one = prop_oneof![
+        8 => subsequence(&OWNERS, 1),
+        1 => Just(Vec::new()),
+        1 => subsequence(&OWNERS, 2),
+    ];
+    prop::collection::vec(of_one, NAMESPACES.len()).prop_map(|owned| {
+        let names = |owner| NAMESPACES.into_iter().zip(&owned).filter(move |(_, by)| by.contains(owner));
+        let owners =
+            OWNERS.iter().map(|owner| (*owner, names(owner).map(|(name, _)| name).collect::<Vec<_>>()));
+        owners.filter(|(_, names)| !names.is_empty()).collect()
+    })
+}
+
+fn model() -> impl Strategy<Value = Model> {
+    let targets = (target("m"), target("n")).prop_map(|(m, n)| vec![m, n]);
+    (owners(), targets, prop::collection::vec(grant(), 1..6)).prop_map(|(owners, targets, mut grants)| {
+        grants.iter_mut().enumerate().for_each(|(n, grant)| grant.name = n);
+        Model { owners, targets, grants }
+    })
+}
+
+/// A question, mostly about something that a Grant of the model is about.
+#[derive(Debug, Clone)]
+struct Ask {
+    about: Option<prop::sample::Index>,
+    account: &'static str,
+    named: bool,
+    scope: Vec<&'static str>,
+    audience: Option<&'static str>,
+    ttl: Option<u64>,
+    key_ends_in: Option<u64>,
+    bound: bool,
+}
+
+fn asks() -> impl Strategy<Value = Vec<Ask>> {
+    let parts = (
+        (prop::option::weighted(0.9, any::<prop::sample::Index>()), select(&ACCOUNTS), any::<bool>()),
+        subsequence(&SCOPES, 0..=2),
+        prop::option::of(select(&AUDIENCES)),
+        prop::option::of(select(&TTLS)),
+        prop::option::weighted(0.2, select(&TTLS)),
+        prop::bool::weighted(0.8),
+    );
+    let ask = parts.prop_map(|((about, account, named), scope, audience, ttl, key_ends_in, bound)| Ask {
+        about,
+        account,
+        named,
+        scope,
+        audience,
+        ttl,
+        key_ends_in,
+        bound,
+    });
+    prop::collection::vec(ask, 20)
+}
+
+impl Ask {
+    fn of(&self, model: &Model) -> Question {
+        let grant = self.about.map(|at| at.get(&model.grants));
+        let named = grant.filter(|_| self.named);
+        Question {
+            cluster: "east".parse().unwrap(),
+            namespace: grant.map_or("c", |grant| grant.namespace).parse().unwrap(),
+            service_account: grant.map_or(self.account, |grant| grant.accounts[0]).parse().unwrap(),
+            bound: self.bound,
+            target: grant.map_or("m", |grant| grant.target).parse().unwrap(),
+            grant: named.map(|grant| format!("g{}", grant.name).parse().unwrap()),
+            scope: self.scope.iter().map(|scope| scope.parse().unwrap()).collect(),
+            audience: self.audience.map(|audience| audience.parse().unwrap()),
+            ttl: self.ttl.map(Duration::from_secs),
+            key_ends_in: self.key_ends_in.map(Duration::from_secs),
+        }
+    }
+}
+
+/// One way to make a policy narrower; which, by the numbers. What would leave an object invalid leaves it as it is.
+fn narrow(model: &mut Model, which: u8, at: usize, ttl: u64) {
+    let pick = |len: usize| if len == 0 { 0 } else { at % len };
+    let shorten = |list: &mut Vec<&'static str>| {
+        if list.len() > 1 {
+            list.remove(pick(list.len()));
+        }
+    };
+    let target = pick(model.targets.len());
+    let target = &mut model.targets[target];
+    let entry = pick(target.ceiling.len());
+    let grant = pick(model.grants.len());
+    let grant = &mut model.grants[grant];
+    match (which % 11, target.ceiling.get_mut(entry)) {
+        (0, _) => shorten(&mut grant.scope),
+        (1, _) => shorten(&mut grant.accounts),
+        (2, _) => {
+            grant.max_ttl = grant.max_ttl.min(ttl);
+            grant.default_ttl = grant.default_ttl.min(ttl);
+        }
+        (3, _) => grant.unbound = false,
+        (4, _) => target.unbound = false,
+        (5, _) => target.max_ttl = target.max_ttl.min(ttl),
+        (6, Some(entry)) => shorten(&mut entry.scopes),
+        (7, Some(entry)) => entry.max_ttl = Some(entry.max_ttl.unwrap_or(ttl).min(ttl)),
+        (8, Some(entry)) => match &mut entry.audiences {
+            Some(audiences) => shorten(audiences),
+            None => entry.audiences = Some(vec![target.audiences[0]]),
+        },
+        (9, Some(entry_there)) if entry_there.max_ttl.is_none() => {
+            target.ceiling.remove(entry);
+        }
+        (10, _) => {
+            let gone = pick(model.grants.len());
+            model.grants.remove(gone);
+        }
+        _ => {}
+    }
+}
+
+/// What was decided, asked for exactly: an undecided choice of audience or Grant is no authority of its own.
+fn exactly(question: &Question, decision: &Decision) -> Question {
+    Question {
+        grant: Some(decision.grant.name.clone()),
+        scope: decision.scope.clone(),
+        audience: Some(decision.audience.clone()),
+        ttl: Some(decision.ttl),
+        ..question.clone()
+    }
+}
+
+/// Whatever `narrow` gives, `wide` gives too, at least as long.
+fn gives_no_more(narrow: &PolicySet, wide: &PolicySet, question: &Question) -> Result<(), TestCaseError> {
+    if let Ok(decision) = narrow.decide(question) {
+        let of_wide = wide.decide(&exactly(question, &decision));
+        prop_assert_eq!(of_wide.as_ref(), Ok(&decision), "{:?}", question);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn narrower_never_gives_more(
+        model in model(), asks in asks(), steps in prop::collection::vec((any::<u8>(), any::<usize>(), select(&TTLS)), 1..4)
+    ) {
+        let mut narrower = model.clone();
+        for (which, at, ttl) in steps {
+            if !narrower.grants.is_empty() {
+                narrow(&mut narrower, which, at, ttl);
+            }
+        }
+        let (narrower, wider) = (narrower.load().set, model.load().set);
+        for ask in asks {
+            gives_no_more(&narrower, &wider, &ask.of(&model))?;
+        }
+    }
+
+    #[test]
+    fn order_of_files_never_matters(model in model(), asks in asks(), seed in any::<prop::sample::Index>(), cut in any::<prop::sample::Index>()) {
+        let loaded = model.load();
+        let mut documents = model.documents();
+        let turn = seed.index(documents.len());
+        documents.rotate_left(turn);
+        documents.reverse();
+        let (one, other) = documents.split_at(cut.index(documents.len()));
+        let files = [("b.yaml", one), ("a.yaml", other)].map(|(name, documents)| File {
+            name: name.to_owned(),
+            text: documents.join("---\n"),
+        });
+        let again = load(&files, &Reserved::default());
+        prop_assert_eq!(again.set.generation(), loaded.set.generation());
+        for question in asks.iter().map(|ask| ask.of(&model)) {
+            prop_assert_eq!(again.set.decide(&question), loaded.set.decide(&question));
+        }
+        let messages = |loaded: &Loaded| loaded.problems.iter().map(|p| p.message.clone()).collect::<BTreeSet<_>>();
+        prop_assert_eq!(messages(&again), messages(&loaded));
+    }
+
+    /// Anything more that is invalid: broken text, an unknown field, a second object of a name.
+    #[test]
+    fn an_invalid_object_never_widens(model in model(), more in model(), asks in asks(), how in 0u8..3, at in any::<prop::sample::Index>()) {
+        let before = model.load();
+        let mut documents = model.documents();
+        let broken = match how {
+            0 => at.get(&more.documents()).replace("spec:", "spec: ["),
+            1 => at.get(&more.documents()).replace("spec:", "surprise: true\nspec:"),
+            _ => {
+                // A second object of a name that is there.
+                let taken: BTreeSet<_> = documents.iter().filter_map(|d| d.lines().nth(2).map(str::to_owned)).collect();
+                let second = more.documents().into_iter().filter(|d| d.lines().nth(2).is_some_and(|l| taken.contains(l)));
+                match second.collect::<Vec<_>>().as_slice() {
+                    [] => String::new(),
+                    some => at.get(some).clone(),
+                }
+            }
+        };
+        documents.push(broken);
+        let after = of_documents(&documents);
+        for ask in asks {
+            gives_no_more(&after.set, &before.set, &ask.of(&model))?;
+        }
+    }
+
+    #[test]
+    fn life_is_never_above_any_bound(model in model(), asks in asks()) {
+        let set = model.load().set;
+        for question in asks.iter().map(|ask| ask.of(&model)) {
+            let Ok(decision) = set.decide(&question) else { continue };
+            let grant = model.grants.iter().find(|g| format!("g{}", g.name) == decision.grant.name.as_str()).unwrap();
+            let target = model.targets.iter().find(|t| t.name == decision.target.as_str()).unwrap();
+            let ns = question.namespace.as_str();
+            let owner = decision.owners.namespace.as_str();
+            let matching = target.ceiling.iter().filter(|e| match &e.namespaces {
+                Some(namespaces) => namespaces.contains(&ns),
+                None => e.owners.contains(&owner),
+            });
+            let mut bounds: Vec<_> = matching.filter_map(|entry| entry.max_ttl).collect();
+            bounds.extend([grant.max_ttl, target.max_ttl, 24 * 3600]);
+            bounds.extend(question.ttl.map(|ttl| ttl.as_secs()));
+            bounds.extend(question.key_ends_in.map(|ttl| ttl.as_secs()));
+            prop_assert!(bounds.iter().all(|bound| decision.ttl.as_secs() <= *bound), "{bounds:?}");
+            prop_assert!(decision.ttl.as_secs() >= 30);
+            prop_assert!(target.audiences.contains(&decision.audience.as_str()));
+            prop_assert!(decision.scope.iter().all(|scope| grant.scope.contains(&scope.as_str())));
+        }
+    }
+}
+
+/// The generated policies say yes often enough for the properties to mean something.
+#[test]
+fn generated_policies_grant_something() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let granted = (0..50).map(|_| {
+        let (model, asks) = (model(), asks()).new_tree(&mut runner).unwrap().current();
+        let loaded = model.load();
+        let broken = loaded
+            .problems
+            .iter()
+            .filter(|p| p.severity == Severity::Error && !p.message.contains("nobody owns"));
+        assert_eq!(broken.count(), 0, "{:?}", loaded.problems);
+        asks.iter().filter(|ask| loaded.set.decide(&ask.of(&model)).is_ok()).count()
+    });
+    let granted: usize = granted.sum();
+    assert!(granted > 50, "{granted} of 1000");
+}

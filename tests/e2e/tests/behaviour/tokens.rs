@@ -1,0 +1,141 @@
+//! Tokens that are not good enough.
+
+use dayfly_api::v1;
+use dayfly_e2e::broker::Options;
+use dayfly_e2e::cluster::{Cluster, Kind};
+use dayfly_e2e::world::{OPERATOR, Team, VERIFIER, WORKLOAD, World, asking_for, bearing, reason};
+use dayfly_e2e::{control_plane, jwt};
+use serde_json::json;
+use tonic::{Code, Status};
+
+on_both!(
+    each_service_takes_its_own_audience_only,
+    an_expired_token_is_refused,
+    a_forged_token_is_refused,
+    an_unbound_token_is_refused_unless_target_and_grant_accept_it,
+);
+
+/// What each of the services says to this token.
+async fn what_all_say(world: &World, team: &Team, token: &str) -> [Result<(), Status>; 3] {
+    let introspect = v1::IntrospectRequest { credential: "x".to_owned() };
+    let mut operators = v1::operator_service_client::OperatorServiceClient::new(world.broker().channel());
+    let who_am_i = world.workloads().who_am_i(bearing(token, v1::WhoAmIRequest {})).await.map(drop);
+    let issue = world.issue_with(token, asking_for(&team.target)).await.map(drop);
+    assert_eq!(issue.as_ref().err().map(reason), who_am_i.as_ref().err().map(reason), "Issue and WhoAmI");
+    [
+        issue,
+        operators.list_owners(bearing(token, v1::ListOwnersRequest::default())).await.map(drop),
+        world.verifiers().introspect(bearing(token, introspect)).await.map(drop),
+    ]
+}
+
+async fn each_service_takes_its_own_audience_only(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    world.cluster().allow(&team.namespace, "api", &["list"], None).await.unwrap();
+    for (audience, accepted) in [(WORKLOAD, Some(0)), (OPERATOR, Some(1)), (VERIFIER, Some(2)), ("", None), ("other", None)] {
+        let token = pod.token_for(audience).await.unwrap();
+        for (service, answer) in what_all_say(&world, &team, &token).await.into_iter().enumerate() {
+            let what = format!("audience {audience:?} to service {service}");
+            match answer {
+                Ok(()) => assert_eq!(Some(service), accepted, "{what}"),
+                Err(status) => {
+                    assert_ne!(Some(service), accepted, "{what}: {status:?}");
+                    assert_eq!((reason(&status).as_str(), status.code()), ("TOKEN_AUDIENCE", Code::Unauthenticated), "{what}");
+                }
+            }
+        }
+    }
+}
+
+async fn an_expired_token_is_refused(kind: Kind) {
+    // The broker's clock is ahead by more than a token's least life and the leeway; it has not jumped since its start.
+    let options = Options { clock_ahead: Some(640), ..Options::default() };
+    let world = World::with_own_broker(kind, options).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let expired = pod.token_of_life(WORKLOAD, 600).await.unwrap();
+    assert!(world.cluster().accepts(&expired, WORKLOAD).await.unwrap(), "the API server's clock is not ahead");
+    let refused = world.issue_with(&expired, asking_for(&team.target)).await.unwrap_err();
+    assert_eq!((reason(&refused).as_str(), refused.code()), ("TOKEN_EXPIRED", Code::Unauthenticated));
+    pod.issue(&team.target).await.unwrap();
+}
+
+async fn a_forged_token_is_refused(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let good = pod.token().await.unwrap();
+    let elsewhere = |claims: &mut serde_json::Value| claims["iss"] = "https://elsewhere.example".into();
+    let admin = |claims: &mut serde_json::Value| claims["sub"] = "system:serviceaccount:kube-system:admin".into();
+    let forged = [
+        ("tampered", jwt::tampered(&good).unwrap(), "TOKEN_SIGNATURE"),
+        ("of other claims", jwt::with_claims(&good, admin).unwrap(), "TOKEN_SIGNATURE"),
+        ("of alg none", jwt::unsigned(&good).unwrap(), "TOKEN_MALFORMED TOKEN_SIGNATURE"),
+        ("of another issuer", jwt::with_claims(&good, elsewhere).unwrap(), "TOKEN_ISSUER_UNKNOWN"),
+        ("no JWT", "sesame".to_owned(), "TOKEN_MALFORMED"),
+        ("two parts", good.rsplit_once('.').unwrap().0.to_owned(), "TOKEN_MALFORMED"),
+        ("oversized", format!("{good}{}", "A".repeat(8 * 1024)), "TOKEN_MALFORMED"),
+        ("empty", String::new(), "TOKEN_MISSING TOKEN_MALFORMED"),
+    ];
+    for (what, token, expected) in forged {
+        for answer in what_all_say(&world, &team, &token).await {
+            let refused = answer.unwrap_err();
+            assert_eq!(refused.code(), Code::Unauthenticated, "{what}: {refused:?}");
+            assert!(expected.split(' ').any(|expected| expected == reason(&refused)), "{what}: {refused:?}");
+            assert!(!refused.message().contains(&good), "{what}: the token is in the message");
+        }
+    }
+    let without = world.workloads().issue(asking_for(&team.target)).await.unwrap_err();
+    assert_eq!((reason(&without).as_str(), without.code()), ("TOKEN_MISSING", Code::Unauthenticated));
+    let mut basic = tonic::Request::new(asking_for(&team.target));
+    basic.metadata_mut().insert("authorization", "Basic c2VzYW1lOg==".parse().unwrap());
+    assert_eq!(reason(&world.workloads().issue(basic).await.unwrap_err()), "TOKEN_MISSING");
+    let mut elsewhere = bearing(&good, asking_for(&team.target));
+    elsewhere.metadata_mut().insert("dayfly-cluster", "west".parse().unwrap());
+    assert_eq!(reason(&world.workloads().issue(elsewhere).await.unwrap_err()), "TOKEN_ISSUER_UNKNOWN");
+}
+
+async fn an_unbound_token_is_refused_unless_target_and_grant_accept_it(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let mut team = world.team("payments").await.unwrap();
+    let token = world.unbound_token(&team.namespace, "api", WORKLOAD).await.unwrap();
+    let ask = || world.issue_with(&token, asking_for(&team.target));
+    let refused = ask().await.unwrap_err();
+    assert_eq!((reason(&refused).as_str(), refused.code()), ("TOKEN_UNBOUND", Code::PermissionDenied));
+
+    team.grant_object["spec"]["unboundTokens"] = json!(true);
+    world.put(&[&team.grant_object]).await.unwrap();
+    assert_eq!(reason(&ask().await.unwrap_err()), "TOKEN_UNBOUND", "the Grant alone");
+    team.target_object["spec"]["unboundTokens"] = json!(true);
+    world.put(&[&team.target_object]).await.unwrap();
+    assert_eq!(ask().await.unwrap().lease.unwrap().workload.unwrap().pod, "");
+}
+
+#[test]
+fn a_legacy_token_is_refused_on_the_stand_in() {
+    dayfly_e2e::run::run(async {
+        a_legacy_token_is_refused(World::shared(Kind::StandIn).await.unwrap()).await;
+    });
+}
+
+#[test]
+fn a_legacy_token_is_refused_on_the_real_cluster() {
+    dayfly_e2e::run::run(async {
+        let options = control_plane::Options { controller_manager: true, ..control_plane::Options::default() };
+        let cluster = Cluster::start_real(options).await.unwrap();
+        a_legacy_token_is_refused(World::on(cluster, Options::default()).await.unwrap()).await;
+    });
+}
+
+async fn a_legacy_token_is_refused(world: World) {
+    let team = world.team("payments").await.unwrap();
+    let token = world.cluster().legacy_token(&team.namespace, "api").await.unwrap();
+    world.broker().keep_secret(&token);
+    for answer in what_all_say(&world, &team, &token).await {
+        let refused = answer.unwrap_err();
+        assert_eq!((reason(&refused).as_str(), refused.code()), ("TOKEN_LEGACY", Code::Unauthenticated));
+        assert!(refused.message().contains("projected"), "names the replacement: {refused:?}");
+    }
+}

@@ -1,0 +1,107 @@
+//! Workloads that come to an end: their tokens are good for some seconds more, and get nothing.
+
+use dayfly_e2e::cluster::Kind;
+use dayfly_e2e::run::until;
+use dayfly_e2e::world::{Pod, Team, WORKLOAD, World, asking_for, reason};
+
+on_both!(
+    a_deleted_pod_gets_nothing_at_once,
+    a_terminating_pod_gets_nothing,
+    a_finished_pod_gets_nothing,
+    a_recreated_pod_is_another,
+    a_recreated_service_account_is_another,
+    leases_outlive_the_news_of_their_pod,
+);
+
+/// A team and a running pod of it that has been issued to.
+async fn served<'w>(world: &'w World) -> (Team, Pod<'w>) {
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    pod.issue(&team.target).await.unwrap();
+    (team, pod)
+}
+
+/// Waits until the pod is denied, for this reason and no other.
+async fn until_denied(pod: &Pod<'_>, target: &str, expected: &[&str]) {
+    until(async || match pod.ask(asking_for(target)).await? {
+        Ok(_) => Ok(false),
+        Err(denied) if expected.contains(&reason(&denied).as_str()) => Ok(true),
+        Err(denied) => Err(denied.into()),
+    })
+    .await
+    .unwrap();
+}
+
+async fn a_deleted_pod_gets_nothing_at_once(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (team, pod) = served(&world).await;
+    world.cluster().delete_pod(&pod.namespace, &pod.name, true).await.unwrap();
+    let deleted = tokio::time::Instant::now();
+    until_denied(&pod, &team.target, &["POD_GONE", "TOKEN_REFUSED"]).await;
+    let token = pod.token().await.unwrap();
+    let still_accepted = world.cluster().accepts(&token, WORKLOAD).await.unwrap();
+    let after = deleted.elapsed();
+    if world.is_real() {
+        // That is what the test is about: whoever only asks the API server serves the pod for 10 s more.
+        assert!(still_accepted, "the API server has forgotten its review after {after:?}");
+        assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "POD_GONE");
+    }
+    assert!(after.as_secs() < 5, "denied only after {after:?}");
+    let gone = world.issue_with(&token, asking_for(&team.target)).await;
+    assert!(gone.is_err());
+}
+
+async fn a_terminating_pod_gets_nothing(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (team, pod) = served(&world).await;
+    world.cluster().delete_pod(&pod.namespace, &pod.name, false).await.unwrap();
+    until_denied(&pod, &team.target, &["POD_TERMINATING"]).await;
+    let token = pod.token().await.unwrap();
+    assert!(world.cluster().accepts(&token, WORKLOAD).await.unwrap(), "the API server accepts it");
+    // Another pod of the same service account is served.
+    world.pod(&team.namespace, "api").await.unwrap().issue(&team.target).await.unwrap();
+}
+
+async fn a_finished_pod_gets_nothing(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (team, pod) = served(&world).await;
+    for phase in ["Succeeded", "Failed"] {
+        let pod = if phase == "Succeeded" { &pod } else { &world.pod(&team.namespace, "api").await.unwrap() };
+        world.cluster().set_pod_phase(&pod.namespace, &pod.name, phase).await.unwrap();
+        until_denied(pod, &team.target, &["POD_FINISHED"]).await;
+    }
+}
+
+async fn a_recreated_pod_is_another(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (team, pod) = served(&world).await;
+    world.cluster().delete_pod(&pod.namespace, &pod.name, true).await.unwrap();
+    let uid = world.cluster().create_pod(&pod.namespace, &pod.name, "api").await.unwrap();
+    assert_ne!(uid, pod.uid);
+    until_denied(&pod, &team.target, &["POD_GONE", "TOKEN_REFUSED"]).await;
+}
+
+async fn a_recreated_service_account_is_another(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (team, pod) = served(&world).await;
+    world.cluster().delete_service_account(&team.namespace, "api").await.unwrap();
+    world.cluster().create_service_account(&team.namespace, "api").await.unwrap();
+    until_denied(&pod, &team.target, &["SERVICE_ACCOUNT_GONE", "TOKEN_REFUSED"]).await;
+    // A pod of the new one is served.
+    until(async || Ok(world.pod(&team.namespace, "api").await?.issue(&team.target).await.is_ok())).await.unwrap();
+}
+
+async fn leases_outlive_the_news_of_their_pod(kind: Kind) {
+    // Ending leases of pods that are gone is the reconciler's, which comes later: until then they end by themselves, and
+    // by an operator, also by the uid of what is gone.
+    let world = World::shared(kind).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let issued = pod.issue(&team.target).await.unwrap();
+    world.cluster().delete_pod(&pod.namespace, &pod.name, true).await.unwrap();
+    until_denied(&pod, &team.target, &["POD_GONE", "TOKEN_REFUSED"]).await;
+    let selector = dayfly_api::v1::Selector { pod: pod.uid.clone(), ..Default::default() };
+    world.admin().await.unwrap().revoke(selector).await.unwrap();
+    let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+    assert_eq!(verifier.state(&issued.credential).await.unwrap(), dayfly_api::v1::LeaseState::Revoked);
+}
