@@ -27,9 +27,12 @@ enum Verb {
     Issue(issue::Issue),
     /// Says who the broker takes you for, as a workload.
     Whoami(whoami::Whoami),
-    /// Says whether a credential is good now, as a verifier. The credential comes from a file or standard input.
+    /// Says whether a credential is good now, as a verifier.
+    ///
+    /// The credential comes from standard input or a file, never from an argument: arguments can be read by everyone on
+    /// the machine.
     Introspect(introspect::Introspect),
-    /// Prints the public keys that credentials are signed with, as a JWK Set.
+    /// Prints the public keys that credentials are signed with: a JWK Set.
     Keys(keys::Keys),
     /// Looks at leases, as an operator.
     #[command(subcommand)]
@@ -37,7 +40,10 @@ enum Verb {
     /// Looks at owners, as an operator.
     #[command(subcommand)]
     Owners(owners::Owners),
-    /// Ends every credential that the selector covers, at once, as an operator.
+    /// Ends every credential that matches, at once, as an operator.
+    ///
+    /// It writes one durable rule, however many credentials that covers, and answers when it is in force. What comes
+    /// after is always said: `reissue` lets those who lose their credentials ask again, `hold` does not.
     Revoke(Box<revocations::Revoke>),
     /// Looks at revocations, as an operator.
     #[command(subcommand)]
@@ -48,9 +54,16 @@ enum Verb {
     /// Looks after a store.
     #[command(subcommand)]
     Store(store::Store),
-    /// Runs the broker until SIGTERM or SIGINT, then drains; a second signal ends it at once.
+    /// Runs the broker.
+    ///
+    /// SIGTERM or SIGINT ends it in order: calls under way may end, new ones are refused. A second signal ends it at
+    /// once. `DAYFLY_LOG` says what is logged: a level, or `TARGET=LEVEL`, separated by commas; `info` if not set.
     Serve(serve::Serve),
-    /// Runs everything on this machine, shows what Dayfly does in seven checked steps, and stays up to be tried.
+    /// Runs everything on this machine, with a guide through it.
+    ///
+    /// The cluster is a stand-in for the Kubernetes API, on loopback. The guide shows what Dayfly does, in seven steps
+    /// through the public API, each one checked, then it stays up to be tried. Exits with 1 if a step was not as it
+    /// should be.
     Dev(dev::Dev),
     /// Prints the version.
     Version,

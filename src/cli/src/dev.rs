@@ -27,12 +27,9 @@ use world::World;
 const REFRESH: Duration = Duration::from_secs(600);
 
 /// Runs everything on this machine.
-///
-/// The cluster is a stand-in for the Kubernetes API, on loopback. The guide does everything through the public API, each
-/// step is checked, and the first that is not as it should be ends it.
 #[derive(Args)]
 pub(crate) struct Dev {
-    /// Ends after the guide; exits with 1 if any step was not as it should be.
+    /// Ends after the guide.
     #[arg(long)]
     once: bool,
     /// Where to keep store, keys, policy and tokens. Without it they are in a temporary folder, removed at the end.

@@ -37,6 +37,9 @@ pub(crate) fn tell(error: &anyhow::Error) -> ExitCode {
 }
 
 fn exit_code(error: &Error) -> u8 {
+    if let Error::Config(_) = error {
+        return USAGE;
+    }
     match error.code() {
         Some(Code::PermissionDenied | Code::Unauthenticated) => DENIED,
         Some(Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded) => UNAVAILABLE,

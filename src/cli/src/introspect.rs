@@ -15,8 +15,6 @@ use crate::output::{Output, facts};
 use crate::view::{LeaseView, lease_facts};
 
 /// Says whether a credential is good now.
-///
-/// The credential is never an argument: arguments can be read by everyone on the machine.
 #[derive(Args)]
 pub(crate) struct Introspect {
     /// The file that holds it; `-` is standard input.

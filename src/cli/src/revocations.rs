@@ -13,10 +13,11 @@ use crate::view::time;
 
 /// Ends every credential that the selector covers, with one durable rule, effective before this answers.
 #[derive(Args)]
-#[command(group = ArgGroup::new("selector").required(true).multiple(true))]
+#[command(
+    group = ArgGroup::new("selector").required(true).multiple(true),
+    override_usage = "dayfly revoke <WHICH>... --after <AFTER> --reason <TEXT> [OPTIONS]",
+)]
 pub(crate) struct Revoke {
-    #[command(flatten)]
-    selector: Selector,
     /// What those who lose their credentials may do next.
     #[arg(long, value_enum)]
     after: After,
@@ -31,11 +32,14 @@ pub(crate) struct Revoke {
     yes: bool,
     #[command(flatten)]
     output: Output,
+    // Last: what follows a heading is under it.
+    #[command(flatten)]
+    selector: Selector,
 }
 
 /// Which leases: those that match all that is said.
 #[derive(Args)]
-#[command(next_help_heading = "Which credentials: those that match all of these")]
+#[command(next_help_heading = "Which credentials (at least one; those that match all)")]
 struct Selector {
     /// Those that this owner answers for.
     #[arg(long, group = "selector", value_name = "NAME")]

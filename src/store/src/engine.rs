@@ -30,6 +30,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Opens the database in `dir`, which is made if it does not exist.
     pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
+        files::remove_unfinished_snapshots(dir)?;
         let config = sled::Config::new()
             .path(dir)
             .segment_size(SEGMENT_BYTES)

@@ -84,6 +84,24 @@ pub(crate) fn remove_leftovers(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Removes snapshots that sled had not finished when it was cut off: it would read them and take the store for damaged.
+/// The one before is there until the new one has its name.
+pub(crate) fn remove_unfinished_snapshots(dir: &Path) -> Result<(), OpenError> {
+    let Ok(database) = File::open(dir.join("db")) else { return Ok(()) };
+    // Nobody else may be at it; the lock is given back for sled to take.
+    if rustix::fs::flock(&database, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+        return Err(OpenError::InUse { dir: dir.to_owned() });
+    }
+    for entry in fs::read_dir(dir).map_err(OpenError::io("read the folder", dir))? {
+        let path = entry.map_err(OpenError::io("read the folder", dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(&path).map_err(OpenError::io("remove the unfinished snapshot", &path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether some process holds a database.
 pub(crate) enum Lock {
     /// It is open somewhere.

@@ -9,6 +9,8 @@ mod disk;
 mod fixture;
 #[path = "store/model.rs"]
 mod model;
+#[path = "store/opening.rs"]
+mod opening;
 #[path = "store/power.rs"]
 mod power;
 #[path = "store/shims.rs"]

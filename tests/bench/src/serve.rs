@@ -12,10 +12,9 @@ use dayfly_api::v1::{IssueRequest, IssueResponse, WhoAmIRequest, WhoAmIResponse}
 use dayfly_server::{Config, StartOptions};
 use prost::Message as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::ServerTlsConfig;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::tls::Tls;
@@ -110,12 +109,12 @@ pub(crate) async fn broker(args: &BrokerArgs) -> anyhow::Result<()> {
 /// A bare tonic server with TLS, whose answer to `Issue` is always the same.
 pub(crate) async fn echo(args: &EchoArgs) -> anyhow::Result<()> {
     let answer = IssueResponse::decode(std::fs::read(&args.answer)?.as_slice())?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true));
     println!("{}", listener.local_addr()?);
     tonic::transport::Server::builder()
         .tls_config(ServerTlsConfig::new().identity(Tls::of(&args.tls).identity()?))?
         .add_service(WorkloadServiceServer::new(Echo { answer }))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+        .serve_with_incoming_shutdown(listener, async {
             // An error ends the echo as the end of input does.
             until_input_ends().await.ok();
         })

@@ -1,12 +1,15 @@
 //! The folder that dev works in.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tempfile::TempDir;
+
+/// Only its owner gets in: tokens and keys are in it.
+const OWN_MODE: u32 = 0o700;
 
 /// A folder: a temporary one goes when this is dropped.
 pub(crate) struct Folder {
@@ -18,10 +21,14 @@ impl Folder {
     /// The folder that was asked for, made if it is not there, or a temporary one.
     pub(crate) fn open(asked: Option<PathBuf>) -> anyhow::Result<Self> {
         let Some(path) = asked else {
-            let temporary = tempfile::Builder::new().prefix("dayfly-dev-").tempdir()?;
+            let temporary = tempfile::Builder::new()
+                .prefix("dayfly-dev-")
+                .permissions(fs::Permissions::from_mode(OWN_MODE))
+                .tempdir()?;
             return Ok(Self { path: temporary.path().to_owned(), _temporary: Some(temporary) });
         };
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let make = || DirBuilder::new().recursive(true).mode(OWN_MODE).create(&path);
+        make().with_context(|| format!("cannot make {}", path.display()))?;
         let path = fs::canonicalize(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let folder = Self { path, _temporary: None };
         let config = folder.path("dayfly.toml");

@@ -49,6 +49,23 @@ impl Fixture {
 }
 
 impl Fixture {
+    /// Waits until this is so.
+    pub async fn until(&self, so: impl Fn() -> bool) {
+        for _ in 0..1000 {
+            if so() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("it never came to be");
+    }
+
+    /// Waits until sled has let go of the store's file.
+    pub fn wait_for_lock(&self) {
+        let file = std::fs::File::open(self.dir().join("db")).unwrap();
+        rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    }
+
     /// Lets go of the store without closing it.
     pub fn forget(&self) {
         drop(self.store.lock().unwrap().take());
@@ -78,5 +95,18 @@ impl Harness for Fixture {
 
     fn clock(&self) -> &TestClock {
         &self.clock
+    }
+}
+
+/// Copies a store's folder.
+pub fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(path, to).unwrap();
+        }
     }
 }

@@ -80,9 +80,7 @@ impl Bench<'_> {
         let took = watch.monotonic();
         let used = CpuTimes::own()?.since(&before);
         anyhow::ensure!(latencies.len() == leases, "{} of {leases} leases were committed", latencies.len());
-        let (writer, bench) =
-            (used.of_threads("store-writer"), used.of_threads("tokio-") + used.of_threads("dayfly"));
-        let sled = used.threads.values().sum::<Duration>().saturating_sub(writer + bench);
+        let (writer, sled) = (used.of_threads("store-writer"), used.of_threads("sled"));
         let millis = |quantile| rounded(float(latencies.value_at_quantile(quantile)) / 1e4) / 100.0;
         Ok(Phase {
             group,

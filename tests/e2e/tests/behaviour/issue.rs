@@ -43,11 +43,12 @@ async fn a_workload_gets_a_token_that_the_published_keys_verify(kind: Kind) {
     let claims = &token.claims;
     let mut names: Vec<_> = claims.as_object().unwrap().keys().map(String::as_str).collect();
     names.sort_unstable();
-    assert_eq!(names, ["aud", "client_id", "dayfly", "exp", "iat", "iss", "jti", "scope", "sub"]);
+    assert_eq!(names, ["aud", "client_id", "dayfly", "exp", "iat", "iss", "jti", "nbf", "scope", "sub"]);
     assert_eq!(claims["iss"], ISSUER);
     assert_eq!(claims["aud"], policy::audience(&team.target));
     assert_eq!(claims["jti"], lease.id);
     assert_eq!(claims["scope"], "read write");
+    assert_eq!(claims["nbf"], claims["iat"]);
     let (iat, exp) = (claims["iat"].as_i64().unwrap(), claims["exp"].as_i64().unwrap());
     assert_eq!(exp - iat, 300);
     assert_eq!((lease.issued_at.unwrap().seconds, lease.expires_at.unwrap().seconds), (iat, exp));

@@ -1,0 +1,44 @@
+//! A clock that jumps: nothing is issued, everything can be ended.
+
+use dayfly_api::v1;
+use dayfly_e2e::broker::Options;
+use dayfly_e2e::cluster::Kind;
+use dayfly_e2e::run::until;
+use dayfly_e2e::world::{World, asking_for, owned_by, reason, retry_after};
+
+on_both!(a_broker_whose_clock_jumped_issues_nothing_and_revokes);
+
+async fn a_broker_whose_clock_jumped_issues_nothing_and_revokes(kind: Kind) {
+    let options = Options { clock_ahead: Some(0), ..Options::default() };
+    let world = World::with_own_broker(kind, options).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let issued = pod.issue(&team.target).await.unwrap();
+    let operator = world.operator(&["revoke", "get"], Some(&team.owner)).await.unwrap();
+
+    for jump in [3600, -3600] {
+        world.broker().set_clock(jump).unwrap();
+        let denied = pod.ask(asking_for(&team.target)).await.unwrap().unwrap_err();
+        if jump > 0 {
+            assert_eq!((reason(&denied).as_str(), denied.code()), ("CLOCK_JUMPED", tonic::Code::Unavailable));
+            assert!(retry_after(&denied).is_some(), "{denied:?}");
+        } else {
+            // Seen from the past the token is not valid yet, unless its review is still kept.
+            assert!(["CLOCK_JUMPED", "TOKEN_NOT_YET_VALID"].contains(&reason(&denied).as_str()), "{denied:?}");
+        }
+        until(async || Ok(!world.broker().serves().await)).await.unwrap();
+        if jump > 0 {
+            let rule = operator.revoke(owned_by(&team.owner)).await.unwrap();
+            let lease = operator.lease(&issued.lease.clone().unwrap().id).await.unwrap();
+            assert_eq!((lease.state(), lease.revoked_by), (v1::LeaseState::Revoked, rule.id));
+        }
+        world.broker().set_clock(0).unwrap();
+        until(async || Ok(world.broker().serves().await)).await.unwrap();
+        let again = pod.issue(&team.target).await.unwrap();
+        let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+        assert_eq!(verifier.state(&again.credential).await.unwrap(), v1::LeaseState::Active);
+        assert_eq!(verifier.state(&issued.credential).await.unwrap(), v1::LeaseState::Revoked);
+        let at = again.lease.unwrap().issued_at.unwrap().seconds - issued.lease.clone().unwrap().issued_at.unwrap().seconds;
+        assert!((0..600).contains(&at), "the jump left no trace in times: {at} s later");
+    }
+}

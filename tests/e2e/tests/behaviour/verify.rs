@@ -1,0 +1,111 @@
+//! Introspection: what a verifier is told, and what it is not.
+
+use dayfly_api::v1;
+use dayfly_e2e::cluster::Kind;
+use dayfly_e2e::jwt;
+use dayfly_e2e::world::{Team, World, asking_for, owned_by};
+
+on_both!(
+    a_credential_is_active_until_its_owner_revokes_it_and_may_be_asked_for_again,
+    a_verifier_that_the_target_does_not_list_learns_nothing,
+    what_was_never_issued_is_not_active,
+    a_removed_verifier_learns_nothing_more,
+);
+
+async fn issued(world: &World) -> (Team, v1::IssueResponse) {
+    let team = world.team("payments").await.unwrap();
+    let issued = world.pod(&team.namespace, "api").await.unwrap().issue(&team.target).await.unwrap();
+    (team, issued)
+}
+
+async fn a_credential_is_active_until_its_owner_revokes_it_and_may_be_asked_for_again(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let issued = pod.issue(&team.target).await.unwrap();
+    let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+    let before = verifier.introspect(&issued.credential).await.unwrap();
+    assert!(before.active);
+    assert_eq!(before.lease, issued.lease);
+
+    let operator = world.operator(&["revoke", "get"], Some(&team.owner)).await.unwrap();
+    let answer = operator.ask(dayfly_e2e::world::revocation(owned_by(&team.owner), v1::After::Reissue)).await.unwrap();
+    assert!(answer.can_reissue && !answer.repeated, "{answer:?}");
+    assert!(answer.resolved.contains(&team.owner), "{answer:?}");
+    let rule = answer.rule.unwrap();
+    assert_eq!(rule.selector.clone().unwrap(), owned_by(&team.owner));
+    assert_eq!((rule.after(), &*rule.reason), (v1::After::Reissue, "a test says so"));
+    assert!(rule.by.starts_with("system:serviceaccount:operators:") && rule.by.ends_with("@east"), "{rule:?}");
+    let lease = issued.lease.clone().unwrap();
+    assert!(rule.cut_off >= lease.id, "{rule:?}");
+    assert!(rule.until.unwrap().seconds >= lease.expires_at.unwrap().seconds, "{rule:?}");
+    assert_eq!(operator.revocation(&rule.id).await.unwrap(), rule);
+
+    let after = verifier.introspect(&issued.credential).await.unwrap();
+    assert!(!after.active);
+    assert!(after.position >= rule.position && after.position > before.position, "{after:?}");
+    let revoked = after.lease.unwrap();
+    assert_eq!((revoked.state(), &revoked.revoked_by), (v1::LeaseState::Revoked, &rule.id));
+    assert_eq!(revoked.ended_at, rule.written_at);
+    assert_eq!(operator.lease(&lease.id).await.unwrap(), revoked);
+
+    let again = pod.issue(&team.target).await.unwrap();
+    assert!(again.lease.clone().unwrap().id > rule.cut_off);
+    assert_eq!(verifier.state(&again.credential).await.unwrap(), v1::LeaseState::Active);
+    assert_eq!(verifier.state(&issued.credential).await.unwrap(), v1::LeaseState::Revoked);
+}
+
+async fn a_verifier_that_the_target_does_not_list_learns_nothing(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (team, issued) = issued(&world).await;
+    let other = world.team("orders").await.unwrap();
+    for (namespace, account) in [(&other.namespace, "gate"), (&team.namespace, "api")] {
+        let verifier = world.verifier(namespace, account).await.unwrap();
+        let answer = verifier.introspect(&issued.credential).await.unwrap();
+        assert_eq!((answer.active, answer.lease), (false, None), "{namespace}/{account}");
+    }
+}
+
+async fn what_was_never_issued_is_not_active(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (team, issued) = issued(&world).await;
+    let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+    let wider = |claims: &mut serde_json::Value| claims["scope"] = "read write list".into();
+    let unknown = |claims: &mut serde_json::Value| claims["jti"] = "01890a5d-ac96-774b-bcce-b302099a8057".into();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let never_issued = [
+        ("tampered", jwt::tampered(&issued.credential).unwrap()),
+        ("of wider scope", jwt::with_claims(&issued.credential, wider).unwrap()),
+        ("of an unknown id", jwt::with_claims(&issued.credential, unknown).unwrap()),
+        ("unsigned", jwt::unsigned(&issued.credential).unwrap()),
+        ("no JWT", "sesame".to_owned()),
+        ("a lease's id", issued.lease.unwrap().id),
+        ("empty", String::new()),
+        ("oversized", format!("{}{}", issued.credential, "A".repeat(8 * 1024))),
+        ("a projected token", pod.token().await.unwrap()),
+        ("padded", format!("{} ", issued.credential)),
+    ];
+    for (what, credential) in never_issued {
+        match verifier.introspect(&credential).await {
+            Ok(answer) => assert_eq!((answer.active, answer.lease), (false, None), "{what}"),
+            // Empty or too large may be called wrong instead.
+            Err(status) => {
+                assert_eq!(status.code(), tonic::Code::InvalidArgument, "{what}: {status:?}");
+                assert!(["empty", "oversized"].contains(&what), "{what}: {status:?}");
+            }
+        }
+    }
+    assert_eq!(verifier.state(&issued.credential).await.unwrap(), v1::LeaseState::Active);
+}
+
+async fn a_removed_verifier_learns_nothing_more(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let mut team = world.team("payments").await.unwrap();
+    let issued = world.pod(&team.namespace, "api").await.unwrap().ask(asking_for(&team.target)).await.unwrap().unwrap();
+    let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+    assert_eq!(verifier.state(&issued.credential).await.unwrap(), v1::LeaseState::Active);
+    team.target_object["spec"]["verifiers"] = serde_json::json!([]);
+    world.put(&[&team.target_object]).await.unwrap();
+    let answer = verifier.introspect(&issued.credential).await.unwrap();
+    assert_eq!((answer.active, answer.lease), (false, None));
+}
