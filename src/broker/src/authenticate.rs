@@ -10,6 +10,9 @@ use dayfly_core::workload::Identity;
 
 use crate::{Broker, Error};
 
+/// The issuer of every cluster's legacy tokens: it says nothing of which cluster.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+
 /// What a caller presented with its call.
 #[derive(Clone, Copy)]
 pub struct Bearer<'a> {
@@ -51,6 +54,15 @@ impl Broker {
             message: "the token is not a signed JWT with an issuer: send the projected service-account token"
                 .to_owned(),
         })?;
+        if issuer == LEGACY_ISSUER {
+            return Err(Error::Unauthenticated {
+                kind: InvalidToken::Legacy,
+                message: format!(
+                    "legacy service-account tokens from Secrets are refused: use a projected volume instead \
+                     (projected.sources.serviceAccountToken with audience: {audience})"
+                ),
+            });
+        }
         let cluster = self.by_issuer.get(&issuer).and_then(|name| self.clusters.get(name));
         let cluster = cluster.filter(|cluster| bearer.cluster.is_none_or(|named| *named == cluster.name));
         let cluster = cluster.ok_or_else(|| Error::Unauthenticated {

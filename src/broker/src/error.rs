@@ -299,7 +299,7 @@ impl From<StoreError> for Error {
             }
             StoreError::Poisoned(_) | StoreError::Closing => unavailable(
                 Reason::StoreUnavailable,
-                "the store cannot commit now: what was asked for did not take effect that can be relied on",
+                "the store cannot commit now: what was asked for cannot be relied on to have taken effect",
                 5,
             ),
             StoreError::ClockJumped(_) => unavailable(

@@ -172,7 +172,7 @@ impl Broker {
         match self.store.commit(change).await? {
             Outcome::Committed(_) => {}
             Outcome::Covered(_) => return Err(ended(earlier.id, "it is revoked")),
-            Outcome::Conflict(Conflict::Phase) => return Err(ended(earlier.id, "it was released")),
+            Outcome::Conflict(Conflict::Phase) => return Err(ended(earlier.id, "it has ended")),
             other => return Err(Error::internal(format!("the store answered a reissue with {other:?}"))),
         }
         self.check_active(earlier)?;

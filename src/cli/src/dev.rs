@@ -51,15 +51,20 @@ impl Dev {
         let (dir, listen) = (self.dir.clone(), self.listen);
         let world = tokio::select! {
             world = World::start(dir, listen) => world?,
-            () = signals.next() => return Ok(ExitCode::SUCCESS),
+            () = signals.next() => return Ok(self.interrupted()),
         };
         let done = tokio::select! {
-            done = self.show(&world) => done,
-            () = signals.next() => Ok(()),
+            done = self.show(&world) => done.map(|()| ExitCode::SUCCESS),
+            () = signals.next() => Ok(self.interrupted()),
         };
         signals.end_at_next();
         let stopped = world.stop().await;
-        done.and(stopped).map(|()| ExitCode::SUCCESS)
+        done.and_then(|code| stopped.map(|()| code))
+    }
+
+    /// To be told to stop is how it ends; only a guide that was to be done once is then not done.
+    fn interrupted(&self) -> ExitCode {
+        if self.once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 
     async fn show(&self, world: &World) -> anyhow::Result<()> {

@@ -190,15 +190,20 @@ impl Revoke {
 }
 
 fn revoke_text(answer: &v1::RevokeResponse, dry_run: bool) -> String {
-    let new = if answer.can_reissue { "they may ask again now" } else { "none until lifted" };
-    let head = if dry_run {
+    let mut lines = Vec::new();
+    if dry_run {
         let least = if answer.would_cover_at_least { "at least " } else { "" };
-        facts(&[("would cover", format!("{least}{} live leases", answer.would_cover))])
+        lines.push(("would cover", format!("{least}{} live leases", answer.would_cover)));
+        lines.push(("selector", answer.resolved.clone()));
     } else {
-        answer.rule.as_ref().map(rule_facts).unwrap_or_default()
-    };
-    let covered = if dry_run { answer.resolved.clone() } else { String::new() };
-    format!("{head}{}", facts(&[("selector", covered), ("new ones", new.to_owned())]))
+        lines.extend(answer.rule.iter().flat_map(rule_facts));
+    }
+    if answer.repeated {
+        lines.push(("repeated", "this was asked before: it is the earlier rule".to_owned()));
+    }
+    let new = if answer.can_reissue { "they may ask again now" } else { "none until lifted" };
+    lines.push(("new ones", new.to_owned()));
+    facts(&lines)
 }
 
 /// Looks at revocations.
@@ -222,7 +227,7 @@ impl Revocations {
     pub(crate) async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let Self::Get(get) = self;
         let rule = connection.client()?.get_revocation(get.id).await?;
-        get.output.answer(&rule_view(&rule), || rule_facts(&rule))
+        get.output.answer(&rule_view(&rule), || facts(&rule_facts(&rule)))
     }
 }
 
@@ -244,8 +249,8 @@ fn rule_view(rule: &v1::Rule) -> RuleView<'_> {
     }
 }
 
-fn rule_facts(rule: &v1::Rule) -> String {
-    facts(&[
+fn rule_facts(rule: &v1::Rule) -> [(&'static str, String); 9] {
+    [
         ("revocation", rule.id.clone()),
         ("position", rule.position.to_string()),
         ("selector", rule.selector.as_ref().map(in_words).unwrap_or_default()),
@@ -255,7 +260,7 @@ fn rule_facts(rule: &v1::Rule) -> String {
         ("by", rule.by.clone()),
         ("reason", rule.reason.clone()),
         ("until", time(rule.until.as_ref())),
-    ])
+    ]
 }
 
 fn after(rule: &v1::Rule) -> &'static str {

@@ -74,7 +74,11 @@ fn the_command_line_reference_is_not_stale() {
         fs::write(&place, &fresh).unwrap();
     }
     let committed = fs::read_to_string(&place).unwrap_or_default();
-    assert!(committed == fresh, "{} is stale: run `just gen` and commit it", place.display());
+    assert!(
+        committed == fresh,
+        "{} is stale: run `DAYFLY_GEN=1 cargo test -p dayfly --test cli` and commit it",
+        place.display()
+    );
 }
 
 #[test]
@@ -186,6 +190,23 @@ fn dev_once_shows_every_step() {
         assert!(ran.out.contains(said), "{said}: {}", ran.out);
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the temporary folder is gone");
+}
+
+/// The most that can be logged, by broker, clients and libraries, holds no token, credential or private key.
+#[test]
+fn the_fullest_log_holds_no_secret() {
+    let ran = ran(command(&["dev", "--once"]).env("DAYFLY_LOG", "trace"));
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("TRACE") && ran.err.contains("h2::"), "it is the fullest log");
+    // JWTs, the stand-in's static tokens, PEM keys.
+    for secret in ["eyJ", "dayfly-dev-broker-", "dayfly-dev-admin-", "PRIVATE KEY"] {
+        let line = ran.err.lines().find(|line| line.contains(secret));
+        assert!(
+            line.is_none(),
+            "{secret} in a line of the log from {:?}",
+            line.map(|line| &line[..line.len().min(80)])
+        );
+    }
 }
 
 /// A running `dayfly dev`.

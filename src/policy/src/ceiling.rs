@@ -40,8 +40,11 @@ impl<'a> Ceiling<'a> {
         self.0.iter().filter_map(|entry| entry.max_ttl).min().map(crate::ttl::Ttl::duration)
     }
 
-    fn accepting(&self, audience: &Audience) -> impl Iterator<Item = &'a CeilingSpec> {
-        let accepts = |entry: &&&CeilingSpec| entry.audiences.as_ref().is_none_or(|a| a.contains(audience));
-        self.0.iter().filter(accepts).copied().collect::<Vec<_>>().into_iter()
+    fn accepting<'s>(
+        &'s self,
+        audience: &'s Audience,
+    ) -> impl Iterator<Item = &'a CeilingSpec> + use<'s, 'a> {
+        let accepts = |entry: &CeilingSpec| entry.audiences.as_ref().is_none_or(|a| a.contains(audience));
+        self.0.iter().copied().filter(move |entry| accepts(entry))
     }
 }

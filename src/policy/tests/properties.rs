@@ -309,7 +309,7 @@ fn gives_no_more(narrow: &PolicySet, wide: &PolicySet, question: &Question) -> R
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn narrower_never_gives_more(

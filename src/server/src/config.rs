@@ -389,6 +389,25 @@ mod tests {
         assert_eq!(config.limits(), Limits::default());
     }
 
+    /// `docs/reference/dayfly.toml` loads, names every setting, and states the defaults.
+    #[test]
+    fn the_reference_is_whole_and_right() {
+        let reference = include_str!("../../../docs/reference/dayfly.toml");
+        let config = load(reference).unwrap();
+        assert_eq!(config.limits(), Limits::default());
+        assert_eq!((config.store.retention_days, config.store.max_leases), (thirty(), ten_million()));
+        assert_eq!(config.store.reserve_bytes, reserve());
+        let source = include_str!("config.rs").lines().take_while(|line| !line.contains("mod tests"));
+        let fields =
+            source.filter_map(|line| line.strip_prefix("    pub ")?.split_once(": ").map(|(name, _)| name));
+        for setting in fields.filter(|name| !name.contains("fn ") && *name != "clusters") {
+            let value = format!("{setting} = ");
+            let said = reference.lines().any(|line| line.trim_start_matches("# ").starts_with(&value));
+            let table = reference.contains(&format!("{setting}]\n"));
+            assert!(said || table, "{setting} is not in docs/reference/dayfly.toml");
+        }
+    }
+
     #[test]
     fn a_bad_one_says_what_to_change() {
         let cases = [

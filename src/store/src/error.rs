@@ -30,7 +30,7 @@ pub enum OpenError {
     },
     /// It is older than, or another than, what the witness has seen.
     #[error(
-        "the store {} is {}, but its witness has seen {}: an older copy was put in its place, or another store. Put the right one back; or accept this one (`accept_rollback`), which revokes everything issued before",
+        "the store {} is {}, but its witness has seen {}: an older copy was put in its place, or another store. Put the right one back; or accept this one with `dayfly serve --accept-rollback`, which revokes everything issued before",
         dir.display(), store.as_deref().map_or_else(|| "new".to_owned(), told), told(witness)
     )]
     Behind {

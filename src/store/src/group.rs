@@ -9,7 +9,7 @@ use dayfly_core::digest::Digest;
 use dayfly_core::encoding;
 use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{LeaseId, Position, RuleId};
-use dayfly_core::lease::{Lease, LeaseState};
+use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::limits::{RECORD_BYTES, STORED_VALUE_BYTES};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Rule;
@@ -82,8 +82,8 @@ impl<'a> Group<'a> {
     ///
     /// # Errors
     /// The change is refused and the commit is as before; but for [`StoreError::Poisoned`]: then there is no commit.
-    pub(crate) fn add(&mut self, change: &Change) -> Result<Outcome, StoreError> {
-        let reserve = match change {
+    pub(crate) fn add(&mut self, change: Change) -> Result<Outcome, StoreError> {
+        let reserve = match &change {
             Change::Revoke(_) | Change::Release { .. } => self.shared.options.rule_reserve_bytes,
             _ => self.shared.options.reserve_bytes,
         };
@@ -91,25 +91,27 @@ impl<'a> Group<'a> {
             return Err(StoreError::Full);
         }
         match change {
-            Change::Issue(issue) => self.issue(issue),
-            Change::Reissue { lease, digest } => self.reissue(*lease, digest),
-            Change::Release { lease } => self.release(*lease),
-            Change::Revoke(revocation) => self.revoke(revocation),
-            Change::Key(key) => self.key(key),
-            Change::Note(draft) => self.append(draft).map(committed),
+            Change::Issue(issue) => self.issue(*issue),
+            Change::Reissue { lease, digest } => self.reissue(lease, &digest),
+            Change::Release { lease } => self.release(lease),
+            Change::Revoke(revocation) => self.revoke(*revocation),
+            Change::Key(key) => self.key(&key),
+            Change::Note(draft) => self.append(&draft).map(committed),
         }
     }
 
-    fn issue(&mut self, issue: &Issue) -> Result<Outcome, StoreError> {
+    fn issue(&mut self, issue: Issue) -> Result<Outcome, StoreError> {
         self.shared.time.trusted(self.shared.options.clock.as_ref())?;
         let lease = &issue.lease;
-        if self.tip.pruned.is_some_and(|pruned| lease.id <= pruned) || self.lease(lease.id)?.is_some() {
+        let pruned = self.tip.pruned.is_some_and(|pruned| lease.id <= pruned);
+        // Above the highest there is none: most ids need no look.
+        if pruned || (lease.id <= self.tip.highest && self.lease(lease.id)?.is_some()) {
             return Ok(Outcome::Conflict(Conflict::IdTaken));
         }
         if let Some(used) = self.earlier_use(lease)? {
             return self.replay(lease, used);
         }
-        if let Some(rule) = self.covering(issue) {
+        if let Some(rule) = self.covering(&issue) {
             return Ok(Outcome::Covered(rule));
         }
         let record = sized(encoding::encode_lease(lease))?;
@@ -122,7 +124,7 @@ impl<'a> Group<'a> {
         self.tip.leases += 1;
         self.tip.latest_expiry = self.tip.latest_expiry.max(lease.expires_at);
         self.tip.highest = self.tip.highest.max(lease.id);
-        self.changed.insert(lease.id, Arc::new(lease.clone()));
+        self.changed.insert(lease.id, Arc::new(issue.lease));
         Ok(committed(position))
     }
 
@@ -136,24 +138,24 @@ impl<'a> Group<'a> {
     }
 
     /// What the caller used this lease's idempotency key for before.
-    fn earlier_use(&self, lease: &Lease) -> Result<Option<Use>, StoreError> {
-        let Some(idempotency) = lease.idempotency else { return Ok(None) };
-        let from = match self.keys.look(&idempotency.key, self.now) {
-            Known::Used(used) => return Ok(Some(used)),
-            Known::Unused => return Ok(None),
-            Known::Unknown(from) => from,
-        };
-        let prefix = layout::workload_prefix(&lease.workload);
-        for entry in self.engine.scan(&prefix, &layout::with_id(prefix.clone(), LeaseId::first_at(from))) {
-            let (key, _) = entry?;
-            let Some(earlier) = layout::id_at_end(&key).map(|id| self.lease(id)).transpose()?.flatten() else {
-                continue;
-            };
-            if let Some(used) = earlier.idempotency.filter(|used| used.key == idempotency.key) {
-                return Ok(Some(Use { request: used.request, lease: earlier.id }));
+    fn earlier_use(&mut self, lease: &Lease) -> Result<Option<Use>, StoreError> {
+        let Some(Idempotency { key, .. }) = lease.idempotency else { return Ok(None) };
+        let caller = layout::workload_prefix(&lease.workload);
+        if let Known::Ask(from) = self.keys.look(&key, &caller, self.now) {
+            let mut uses = Vec::new();
+            for entry in self.engine.scan(&caller, &layout::with_id(caller.clone(), LeaseId::first_at(from))) {
+                let id = layout::id_at_end(&entry?.0);
+                let earlier = id.map(|id| self.lease(id)).transpose()?.flatten();
+                uses.extend(earlier.and_then(|lease| Some((lease.idempotency?, lease.id))));
             }
+            let found = uses.iter().rev().find(|(used, _)| used.key == key).copied();
+            self.keys.learn(caller, uses, self.now);
+            return Ok(found.map(|(used, lease)| Use { request: used.request, lease }));
         }
-        Ok(None)
+        match self.keys.look(&key, &caller, self.now) {
+            Known::Used(used) => Ok(Some(used)),
+            Known::Unused | Known::Ask(_) => Ok(None),
+        }
     }
 
     fn replay(&self, lease: &Lease, used: Use) -> Result<Outcome, StoreError> {
@@ -200,7 +202,7 @@ impl<'a> Group<'a> {
         Ok(committed(position))
     }
 
-    fn revoke(&mut self, revocation: &Revocation) -> Result<Outcome, StoreError> {
+    fn revoke(&mut self, revocation: Revocation) -> Result<Outcome, StoreError> {
         if let Some(asked) = revocation.idempotency
             && let Some(earlier) = self.tip.rules.by_idempotency(asked.key)
         {
@@ -215,12 +217,12 @@ impl<'a> Group<'a> {
         let rule = Rule {
             id,
             position: self.tip.position.next(),
-            selector: revocation.selector.clone(),
+            selector: revocation.selector,
             cut_off,
             after: revocation.after,
             written_at: self.now,
-            by: revocation.by.clone(),
-            reason: revocation.reason.clone(),
+            by: revocation.by,
+            reason: revocation.reason,
             until: self.tip.latest_expiry.max(self.now).plus(self.shared.options.limits.leeway),
             idempotency: revocation.idempotency,
         };

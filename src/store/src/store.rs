@@ -86,7 +86,7 @@ impl SledStore {
         changes.push(Change::Note(Box::new(started)));
         let header = writer.tip().header().encode_to_vec();
         let syncs = durable_sync::calls();
-        let outcomes = writer.commit(&changes, NO_RESERVE, |group| {
+        let outcomes = writer.commit(changes, NO_RESERVE, |group| {
             if behind.is_some() {
                 group.insert(layout::HEADER.to_vec(), header);
             }

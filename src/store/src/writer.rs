@@ -7,6 +7,7 @@ use dayfly_core::audit::{Draft, EventKind};
 use dayfly_core::change::{Change, Outcome};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Actor;
+use dayfly_core::time::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::engine::Engine;
@@ -42,7 +43,11 @@ type Answer = oneshot::Sender<Result<Outcome, StoreError>>;
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, tip: Tip) -> Self {
-        let keys = keys_from_now(&shared);
+        let mut keys = keys_from_now(&shared);
+        if tip.leases == 0 && tip.pruned.is_none() {
+            // There was no lease yet, so there is no key it does not know.
+            keys = RecentKeys::since(Timestamp::default(), shared.options.recent_keys, shared.options.limits.idempotency);
+        }
         let engine = shared.engine().ok();
         Self { shared, engine, tip, keys, schedule: Schedule::default() }
     }
@@ -69,7 +74,7 @@ impl Writer {
         let (changes, answers): (Vec<Change>, Vec<Answer>) =
             requests.into_iter().map(|request| (request.change, request.answer)).unzip();
         let room = self.room();
-        match room.and_then(|room| self.commit(&changes, room, |_| ())) {
+        match room.and_then(|room| self.commit(changes, room, |_| ())) {
             Ok(outcomes) => {
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     // Whoever asked may have gone; what is committed is committed.
@@ -101,7 +106,7 @@ impl Writer {
     /// When nothing is known of what is on disk.
     pub(crate) fn commit(
         &mut self,
-        changes: &[Change],
+        changes: Vec<Change>,
         room: u64,
         extra: impl FnOnce(&mut Group<'_>),
     ) -> Result<Vec<Result<Outcome, StoreError>>, StoreError> {
@@ -225,7 +230,7 @@ impl Writer {
         if stop == Stop::Clean && self.engine.is_some() {
             self.tip.clean = true;
             let draft = Draft::note(EventKind::Stopped, &dayfly(), String::new());
-            let stopped = self.commit(&[Change::Note(Box::new(draft))], NO_RESERVE, |_| ());
+            let stopped = self.commit(vec![Change::Note(Box::new(draft))], NO_RESERVE, |_| ());
             if let Err(error) = stopped {
                 tracing::error!(%error, "the store could not record that it stopped");
             }

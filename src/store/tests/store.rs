@@ -7,6 +7,8 @@ mod contract;
 mod disk;
 #[path = "store/fixture.rs"]
 mod fixture;
+#[path = "store/full.rs"]
+mod full;
 #[path = "store/model.rs"]
 mod model;
 #[path = "store/opening.rs"]

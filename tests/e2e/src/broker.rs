@@ -40,7 +40,7 @@ pub struct Options {
     pub clock_ahead: Option<i64>,
     /// Reach the cluster here instead, with its own scheme.
     pub by_way_of: Option<std::net::SocketAddr>,
-    /// What `RUST_LOG` is; by default unset.
+    /// What `DAYFLY_LOG` is; by default unset.
     pub log_filter: Option<&'static str>,
 }
 
@@ -104,7 +104,7 @@ impl Broker {
             broker.environment.push(("FAKETIME_NO_CACHE", "1".into()));
         }
         if let Some(filter) = broker.options.log_filter {
-            broker.environment.push(("RUST_LOG", filter.into()));
+            broker.environment.push(("DAYFLY_LOG", filter.into()));
         }
         broker.configure(|_| {})?;
         Ok(broker)
@@ -170,7 +170,8 @@ impl Broker {
     }
 
     fn spawn(&self, configuration: &str, arguments: &[&str]) -> Result<Process> {
-        let mut all = vec!["serve".to_owned(), "--config".to_owned(), configuration.to_owned()];
+        let configuration = self.dir().join(configuration).display().to_string();
+        let mut all = vec!["serve".to_owned(), "--config".to_owned(), configuration];
         all.extend(arguments.iter().map(|&argument| argument.to_owned()));
         Process::start_with(&self.program, self.dir(), &self.log_file(), all, &self.environment)
     }

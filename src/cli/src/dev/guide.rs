@@ -16,7 +16,7 @@ use crate::output;
 
 /// Does every step; the first that is not as it should be ends it.
 pub(crate) async fn run(world: &World) -> anyhow::Result<()> {
-    let mut guide = Guide { world, number: 0, rule: String::new() };
+    let mut guide = Guide { world, number: 0, rule: String::new(), before: world.store().log_head().size };
     let first = guide.issues().await?;
     let bystander =
         world.client(Person::Checkout)?.issue(ask(&[])).await.context("checkout got no credential")?;
@@ -33,6 +33,8 @@ struct Guide<'a> {
     number: u32,
     /// The rule that step 4 wrote.
     rule: String,
+    /// How much the log held before the first step.
+    before: u64,
 }
 
 /// For all that the Grant has, or for some scopes.
@@ -153,7 +155,8 @@ impl Guide<'_> {
         ensure!(ruled, "the log does not say that {} was written", self.rule);
         let leaves: Vec<_> = events.iter().map(|event| event.leaf_hash).collect();
         let root = Digest::from_bytes(dayfly_core::merkle::root_of(&leaves));
-        let mut lines: Vec<_> = events.iter().map(line).collect();
+        let new = events.iter().filter(|event| event.position.number() > self.before);
+        let mut lines: Vec<_> = new.map(line).collect();
         lines.push(format!("root over {} leaves, recomputed: {root}", events.len()));
         self.done("What the audit log says of all that:", &lines)
     }

@@ -120,7 +120,7 @@ async fn an_older_copy_is_refused_until_told_and_then_everything_before_is_revok
     copy(&copied, &fixture.dir());
     let refused = fixture.try_open().err().unwrap();
     assert!(matches!(refused, OpenError::Behind { store: Some(_), .. }));
-    assert!(refused.to_string().contains("accept_rollback"), "{refused}");
+    assert!(refused.to_string().contains("--accept-rollback"), "{refused}");
 
     fixture.options.accept_rollback = true;
     let store = fixture.open();

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use dayfly_core::change::{Draw, Outcome};
 use dayfly_core::ids::{LeaseId, Position};

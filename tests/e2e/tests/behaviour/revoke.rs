@@ -20,6 +20,9 @@ on_both!(
     a_revocation_that_says_too_little_is_refused,
 );
 
+/// What an operator picks out of what was issued.
+type Select<'a> = Box<dyn Fn(&[v1::IssueResponse]) -> v1::Selector + 'a>;
+
 struct Storm {
     id: String,
     owner: String,
@@ -151,7 +154,6 @@ async fn a_revocation_ends_what_its_selector_says_and_nothing_else(kind: Kind) {
     let namespace = team.namespace.clone();
 
     // Of four leases (twice of pod a, once of b, once of the other account's), these are ended.
-    type Select<'a> = Box<dyn Fn(&[v1::IssueResponse]) -> v1::Selector + 'a>;
     let cases: Vec<(&str, Select<'_>, [bool; 4])> = vec![
         (
             "lease",

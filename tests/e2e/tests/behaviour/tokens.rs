@@ -66,27 +66,28 @@ async fn a_forged_token_is_refused(kind: Kind) {
     let world = World::shared(kind).await.unwrap();
     let team = world.team("payments").await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
-    let good = pod.token().await.unwrap();
     let elsewhere = |claims: &mut serde_json::Value| claims["iss"] = "https://elsewhere.example".into();
     let admin = |claims: &mut serde_json::Value| claims["sub"] = "system:serviceaccount:kube-system:admin".into();
-    let forged = [
-        ("tampered", jwt::tampered(&good).unwrap(), "TOKEN_SIGNATURE"),
-        ("of other claims", jwt::with_claims(&good, admin).unwrap(), "TOKEN_SIGNATURE"),
-        ("of alg none", jwt::unsigned(&good).unwrap(), "TOKEN_MALFORMED TOKEN_SIGNATURE"),
-        ("of another issuer", jwt::with_claims(&good, elsewhere).unwrap(), "TOKEN_ISSUER_UNKNOWN"),
-        ("no JWT", "sesame".to_owned(), "TOKEN_MALFORMED"),
-        ("two parts", good.rsplit_once('.').unwrap().0.to_owned(), "TOKEN_MALFORMED"),
-        ("oversized", format!("{good}{}", "A".repeat(8 * 1024)), "TOKEN_MALFORMED"),
-        ("empty", String::new(), "TOKEN_MISSING TOKEN_MALFORMED"),
-    ];
-    for (what, token, expected) in forged {
-        for answer in what_all_say(&world, &team, &token).await {
-            let refused = answer.unwrap_err();
+    for (service, audience) in [WORKLOAD, OPERATOR, VERIFIER].into_iter().enumerate() {
+        let good = pod.token_for(audience).await.unwrap();
+        let forged = [
+            ("tampered", jwt::tampered(&good).unwrap(), "TOKEN_SIGNATURE"),
+            ("of other claims", jwt::with_claims(&good, admin).unwrap(), "TOKEN_SIGNATURE"),
+            ("of alg none", jwt::unsigned(&good).unwrap(), "TOKEN_MALFORMED TOKEN_SIGNATURE"),
+            ("of another issuer", jwt::with_claims(&good, elsewhere).unwrap(), "TOKEN_ISSUER_UNKNOWN"),
+            ("no JWT", "sesame".to_owned(), "TOKEN_MALFORMED"),
+            ("two parts", good.rsplit_once('.').unwrap().0.to_owned(), "TOKEN_MALFORMED"),
+            ("oversized", format!("{good}{}", "A".repeat(8 * 1024)), "TOKEN_MALFORMED"),
+            ("empty", String::new(), "TOKEN_MISSING TOKEN_MALFORMED"),
+        ];
+        for (what, token, expected) in forged {
+            let refused = what_all_say(&world, &team, &token).await[service].clone().unwrap_err();
             assert_eq!(refused.code(), Code::Unauthenticated, "{what}: {refused:?}");
             assert!(expected.split(' ').any(|expected| expected == reason(&refused)), "{what}: {refused:?}");
             assert!(!refused.message().contains(&good), "{what}: the token is in the message");
         }
     }
+    let good = pod.token().await.unwrap();
     let without = world.workloads().issue(asking_for(&team.target)).await.unwrap_err();
     assert_eq!((reason(&without).as_str(), without.code()), ("TOKEN_MISSING", Code::Unauthenticated));
     let mut basic = tonic::Request::new(asking_for(&team.target));

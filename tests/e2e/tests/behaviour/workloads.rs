@@ -14,7 +14,7 @@ on_both!(
 );
 
 /// A team and a running pod of it that has been issued to.
-async fn served<'w>(world: &'w World) -> (Team, Pod<'w>) {
+async fn served(world: &World) -> (Team, Pod<'_>) {
     let team = world.team("payments").await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     pod.issue(&team.target).await.unwrap();

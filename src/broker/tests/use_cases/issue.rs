@@ -1,0 +1,296 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dayfly_broker::{BadParts, Bearer, IssueRequest, Reason};
+use dayfly_core::audit::EventKind;
+use dayfly_core::change::{Change, Revocation};
+use dayfly_core::digest::Digest;
+use dayfly_core::lease::{Confirmation, Phase};
+use dayfly_core::ports::{PodFacts, PodPhase, ServiceAccountFacts, StoreError};
+use dayfly_core::rule::{Actor, After, Selector};
+
+use crate::support::{
+    FakeStore, POLICY, World, api, bearer, loaded, operator, orders, refused, secret, uid_of, web,
+};
+
+#[tokio::test]
+async fn issues_what_policy_gives_and_records_it_first() {
+    let world = World::new();
+    let request = IssueRequest {
+        scope: vec!["read".parse().unwrap()],
+        ttl: Some(Duration::from_secs(120)),
+        confirmation: Some(Confirmation::Jwk(Digest::of(b"jwk"))),
+        ..orders()
+    };
+    let issued = world.issue(&api(), &request).await.unwrap_or_else(|error| panic!("{error}"));
+    let lease = world.store.all().pop().unwrap();
+    assert_eq!(lease, issued.lease);
+    assert_eq!(lease.digests, [Digest::of(issued.credential.expose())]);
+    assert_eq!(lease.workload.to_string(), "east:payments:api");
+    assert_eq!(lease.workload.pod.as_ref().unwrap().uid, uid_of("api-0"));
+    assert_eq!(lease.workload.node.as_ref().unwrap().name.as_str(), "node-1");
+    assert_eq!(lease.owners.narrowest().as_str(), "payments");
+    assert_eq!(lease.grant.to_string(), "payments/orders");
+    assert_eq!(lease.audience.as_str(), "https://orders.example");
+    assert_eq!(lease.scope, request.scope);
+    assert_eq!(lease.issued_at.as_millis(), 1_795_435_200_000, "to the second");
+    assert_eq!(lease.expires_at.since(lease.issued_at), Duration::from_secs(120));
+    assert_eq!(lease.confirmation, request.confirmation);
+    assert_eq!(lease.phase, Phase::Active);
+}
+
+#[tokio::test]
+async fn refuses_tokens_by_what_is_wrong_with_them() {
+    let world = World::new();
+    let long = "x".repeat(8 * 1024 + 1);
+    let cases = [
+        ("", Reason::TokenMalformed),
+        ("no-jwt", Reason::TokenMalformed),
+        (long.as_str(), Reason::TokenMalformed),
+        ("west/dayfly/system:serviceaccount:payments:api/api-0", Reason::TokenIssuerUnknown),
+        ("east/dayfly-operator/alice", Reason::TokenAudience),
+        ("east/dayfly/alice", Reason::NotAWorkload),
+        ("east/dayfly/system:serviceaccount:payments:api", Reason::TokenUnbound),
+        // A pod that cannot be made out is not taken for none.
+        ("east/dayfly/system:serviceaccount:payments:api/API_0", Reason::PodGone),
+    ];
+    for (token, reason) in cases {
+        assert_eq!(refused(world.issue(&secret(token), &orders()).await).reason(), reason, "{token:.60}");
+    }
+    let named = Bearer { token: &api(), cluster: Some(&"west".parse().unwrap()) };
+    assert_eq!(refused(world.broker.issue(named, &orders()).await).reason(), Reason::TokenIssuerUnknown);
+    assert_eq!(world.store.all(), []);
+}
+
+#[tokio::test]
+async fn an_unbound_token_is_taken_where_target_and_grant_say_so() {
+    let world = World::new();
+    let unbound = secret("east/dayfly/system:serviceaccount:payments:api");
+    let target =
+        POLICY.replace("  maxTtl: 1h\n  verifiers", "  maxTtl: 1h\n  unboundTokens: true\n  verifiers");
+    world.policy(&target);
+    assert_eq!(refused(world.issue(&unbound, &orders()).await).reason(), Reason::TokenUnbound);
+    world.policy(&target.replace("scope: [read, write],", "scope: [read, write], unboundTokens: true,"));
+    let issued = world.issue(&unbound, &orders()).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(issued.lease.workload.pod, None);
+}
+
+#[tokio::test]
+async fn refuses_pods_and_service_accounts_that_are_not_there_as_they_were() {
+    let world = World::new();
+    let case = |change: fn(PodFacts) -> Option<PodFacts>| world.east().pod("api-0", change);
+    case(|_| None);
+    assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodGone);
+    case(|pod| Some(PodFacts { uid: uid_of("another"), ..pod }));
+    assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodGone);
+    case(|pod| Some(PodFacts { service_account: "web".parse().unwrap(), ..pod }));
+    assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodGone);
+    case(|pod| Some(PodFacts { deleting: true, ..pod }));
+    assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodTerminating);
+    for phase in [PodPhase::Succeeded, PodPhase::Failed] {
+        world.east().pod("api-0", |pod| Some(PodFacts { phase, ..pod }));
+        assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodFinished);
+    }
+    case(Some);
+    for facts in [
+        None,
+        Some(ServiceAccountFacts { uid: uid_of("recreated"), deleting: false }),
+        Some(ServiceAccountFacts { uid: uid_of("api"), deleting: true }),
+    ] {
+        world.east().account("api", facts);
+        assert_eq!(world.refusal(&orders()).await.reason(), Reason::ServiceAccountGone);
+    }
+    assert_eq!(world.store.all(), []);
+}
+
+#[tokio::test]
+async fn what_does_not_answer_is_unavailable_and_never_a_credential() {
+    let world = World::new();
+    world.east().ready.store(false, Ordering::SeqCst);
+    assert_eq!(world.refusal(&orders()).await.reason(), Reason::NotReady);
+    world.east().ready.store(true, Ordering::SeqCst);
+    world.east().down.store(true, Ordering::SeqCst);
+    let error = world.refusal(&orders()).await;
+    assert_eq!((error.reason(), error.cause()), (Reason::ClusterUnavailable, Some("connection refused")));
+    assert!(!error.to_string().contains("refused"), "the cause is for the log: {error}");
+    world.east().down.store(false, Ordering::SeqCst);
+
+    for (failure, reason) in [
+        (StoreError::Full, Reason::StoreFull),
+        (StoreError::Poisoned("fsync: EIO".to_owned()), Reason::StoreUnavailable),
+        (StoreError::Busy, Reason::Overloaded),
+    ] {
+        world.store.fail(Some(failure));
+        let error = world.refusal(&orders()).await;
+        assert_eq!(error.reason(), reason);
+        assert!(!error.to_string().contains("EIO"), "{error}");
+    }
+    world.store.fail(None);
+    world.policies.unreadable(&"east".parse().unwrap(), Duration::from_secs(1)).unwrap();
+    world.clock.advance(Duration::from_secs(600));
+    world.issued().await;
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.refusal(&orders()).await.reason(), Reason::PolicyUnavailable);
+}
+
+#[tokio::test]
+async fn policy_denies_with_its_reason() {
+    let world = World::new();
+    let unknown = IssueRequest { target: "nothing".parse().unwrap(), ..orders() };
+    assert_eq!(world.refusal(&unknown).await.reason(), Reason::TargetUnknown);
+    let ledger = IssueRequest { target: "ledger".parse().unwrap(), ..orders() };
+    assert_eq!(world.refusal(&ledger).await.reason(), Reason::GrantMissing);
+    let admin = IssueRequest { scope: vec!["admin".parse().unwrap()], ..orders() };
+    assert_eq!(world.refusal(&admin).await.reason(), Reason::ScopeNotGranted);
+    let short = IssueRequest { ttl: Some(Duration::from_secs(5)), ..orders() };
+    assert_eq!(world.refusal(&short).await.reason(), Reason::TtlTooShort);
+    let stranger = secret("east/dayfly/system:serviceaccount:nobodys:api/api-0");
+    assert_eq!(refused(world.issue(&stranger, &orders()).await).reason(), Reason::Unowned);
+}
+
+#[tokio::test]
+async fn fields_that_are_too_large_are_named() {
+    let world = World::new();
+    let scope: Vec<_> = (0..65).map(|n| format!("s{n}").parse().unwrap()).collect();
+    let cases = [
+        IssueRequest { scope, ..orders() },
+        IssueRequest { scope: vec!["read".parse().unwrap(); 2], ..orders() },
+        IssueRequest { idempotency_key: Some(String::new()), ..orders() },
+        IssueRequest { idempotency_key: Some("k".repeat(65)), ..orders() },
+    ];
+    for request in cases {
+        assert_eq!(world.refusal(&request).await.reason(), Reason::InvalidField, "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_credential_ends_with_its_signing_key() {
+    let world = World::new();
+    let now = dayfly_core::ports::Clock::now(&*world.clock).floor_secs();
+    *world.engine.not_after.lock().unwrap() = Some(now.plus(Duration::from_secs(100)));
+    let lease = world.issued().await.lease;
+    assert_eq!(lease.expires_at, now.plus(Duration::from_secs(100)));
+    *world.engine.not_after.lock().unwrap() = Some(now.plus(Duration::from_secs(10)));
+    assert_eq!(world.refusal(&orders()).await.reason(), Reason::TtlTooShort);
+}
+
+pub(crate) fn revoke_payments(store: &FakeStore, after: After) {
+    let revocation = Revocation {
+        selector: Selector::owner("payments".parse().unwrap()),
+        after,
+        by: Actor { cluster: None, username: "test".to_owned(), uid: String::new() },
+        reason: "incident 12".to_owned(),
+        idempotency: None,
+    };
+    store.commit_now(Change::Revoke(Box::new(revocation))).unwrap();
+}
+
+#[tokio::test]
+async fn a_revocation_during_the_decision_leads_to_a_second_one() {
+    let world = World::new();
+    let store = Arc::clone(&world.store);
+    world.engine.meanwhile(move || revoke_payments(&store, After::Reissue));
+    let lease = world.issued().await.lease;
+    assert_eq!(world.engine.mints(), 2);
+    let rules = dayfly_core::ports::LeaseStore::rules(&*world.store);
+    let rule = rules.iter().next().unwrap();
+    assert!(lease.id > rule.cut_off, "decided again with a new id, above the cut-off");
+    assert_eq!(world.store.all().len(), 1);
+}
+
+#[tokio::test]
+async fn a_hold_during_the_decision_denies() {
+    let world = World::new();
+    let store = Arc::clone(&world.store);
+    world.engine.meanwhile(move || revoke_payments(&store, After::Hold));
+    let error = world.refusal(&orders()).await;
+    assert_eq!(error.reason(), Reason::Held);
+    assert!(error.to_string().contains("incident 12"), "{error}");
+    assert_eq!(world.store.all(), []);
+    assert!(world.issue(&web(), &orders()).await.is_ok(), "another owner's workload is not touched");
+}
+
+#[tokio::test]
+async fn a_policy_change_during_the_decision_leads_to_a_second_one() {
+    let world = World::new();
+    let policies = Arc::clone(&world.policies);
+    let narrower = POLICY.replace("target: orders, scope: [read, write]", "target: orders, scope: [read]");
+    world.engine.meanwhile(move || {
+        policies.replace(&"east".parse().unwrap(), loaded(&narrower)).unwrap();
+    });
+    assert_eq!(world.issued().await.lease.scope, ["read".parse().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_decision_that_is_outrun_three_times_is_given_up() {
+    let world = World::new();
+    for _ in 0..3 {
+        let store = Arc::clone(&world.store);
+        world.engine.meanwhile(move || revoke_payments(&store, After::Reissue));
+    }
+    assert_eq!(world.refusal(&orders()).await.reason(), Reason::DecisionOutrun);
+    assert_eq!((world.engine.mints(), world.store.all().len()), (3, 0));
+}
+
+#[tokio::test]
+async fn denials_of_verified_callers_are_counted_and_written() {
+    let world = World::new();
+    let ledger = IssueRequest { target: "ledger".parse().unwrap(), ..orders() };
+    for _ in 0..3 {
+        world.refusal(&ledger).await;
+        world.clock.advance(Duration::from_secs(1));
+    }
+    for n in 0..5 {
+        let unknown = IssueRequest { target: format!("guess-{n}").parse().unwrap(), ..orders() };
+        world.refusal(&unknown).await;
+    }
+    refused(world.issue(&secret("east/dayfly/alice"), &orders()).await);
+    refused(world.issue(&secret("west/dayfly/alice"), &orders()).await);
+    refused(world.issue(&operator("alice"), &orders()).await);
+
+    world.store.fail(Some(StoreError::Busy));
+    assert!(world.broker.flush_denials().await.is_err());
+    world.store.fail(None);
+    assert_eq!(world.broker.flush_denials().await, Ok(3), "what could not be written is kept");
+    assert_eq!(world.broker.flush_denials().await, Ok(0));
+    let mut notes = world.store.notes();
+    notes.sort_by_key(|note| note.detail.reason.clone());
+    assert!(notes.iter().all(|note| note.kind == EventKind::Denied));
+    let [missing, person, unknown] = notes.as_slice() else { panic!("{notes:?}") };
+    let detail = &missing.detail;
+    assert_eq!(
+        (detail.reason.as_str(), detail.target.as_str(), detail.count),
+        ("GRANT_MISSING", "ledger", 3)
+    );
+    assert_eq!(
+        (detail.workload.as_str(), detail.last_millis - detail.first_millis),
+        ("east:payments:api", 2000)
+    );
+    assert_eq!(
+        (person.detail.actor.as_str(), person.detail.reason.as_str()),
+        ("alice@east", "NOT_A_WORKLOAD")
+    );
+    assert_eq!((unknown.detail.count, unknown.detail.target.as_str()), (5, ""), "names that callers make up");
+}
+
+#[tokio::test]
+async fn who_am_i_tells_a_workload_of_itself_only() {
+    let world = World::new();
+    let seen = world.broker.who_am_i(bearer(&api())).await.unwrap();
+    assert_eq!(seen.workload.to_string(), "east:payments:api");
+    assert_eq!(seen.trouble, None);
+    let grants: Vec<_> =
+        seen.grants.iter().map(|grant| (grant.name.as_str(), grant.target.as_str())).collect();
+    assert_eq!(grants, [("orders", "orders")]);
+    world.east().pod("api-0", |pod| Some(PodFacts { deleting: true, ..pod }));
+    let seen = world.broker.who_am_i(bearer(&api())).await.unwrap();
+    assert_eq!(seen.trouble.unwrap().reason(), Reason::PodTerminating);
+}
+
+#[test]
+fn clusters_must_differ_and_the_home_be_one_of_them() {
+    assert!(matches!(World::of(&["east", "east"], None).map(drop), Err(BadParts::ClusterTwice(_))));
+    assert!(matches!(World::of(&["east"], Some("west")).map(drop), Err(BadParts::UnknownHome(_))));
+    assert!(World::of(&["east", "west"], Some("west")).is_ok());
+}

@@ -1,0 +1,9 @@
+//! The use cases over in-memory ports, named by behaviour.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "fixtures of tests")]
+
+mod introspect;
+mod issue;
+mod list;
+mod repeat;
+mod revoke;
+mod support;

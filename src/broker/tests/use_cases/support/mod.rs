@@ -1,0 +1,192 @@
+//! A broker over ports in memory: `World::new().issue_to("api-0", "orders")`.
+
+mod ports;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_broker::{Audiences, BadParts, Bearer, Broker, Error, IssueRequest, Issued, Parts, Policies};
+use dayfly_core::ids::{ClusterName, LeaseId};
+use dayfly_core::ports::{Cluster, LeaseStore, TestClock};
+use dayfly_core::secret::Secret;
+use dayfly_core::time::Timestamp;
+use dayfly_policy::{File, Loaded, Reserved, load};
+
+pub(crate) use ports::{FakeCluster, FakeEngine, uid_of};
+pub(crate) use store::FakeStore;
+
+pub(crate) const POLICY: &str = "
+apiVersion: dayfly.dev/v1alpha1
+kind: Owner
+metadata: {name: payments}
+spec: {displayName: Payments, contacts: [a@example.com], namespaces: {names: [payments]}}
+---
+apiVersion: dayfly.dev/v1alpha1
+kind: Owner
+metadata: {name: checkout}
+spec: {displayName: Checkout, contacts: [a@example.com], namespaces: {names: [checkout]}}
+---
+apiVersion: dayfly.dev/v1alpha1
+kind: Target
+metadata: {name: orders}
+spec:
+  jwt: {audiences: ['https://orders.example']}
+  maxTtl: 1h
+  verifiers: [{namespace: orders, serviceAccount: gate}]
+  ceiling: [{namespaces: [payments, checkout], scopes: [read, write]}]
+---
+apiVersion: dayfly.dev/v1alpha1
+kind: Target
+metadata: {name: ledger}
+spec: {jwt: {audiences: ['https://ledger.example']}, maxTtl: 1h, ceiling: [{namespaces: [payments], scopes: [read]}]}
+---
+apiVersion: dayfly.dev/v1alpha1
+kind: Grant
+metadata: {name: orders, namespace: payments}
+spec: {serviceAccounts: [api], target: orders, scope: [read, write], defaultTtl: 5m, maxTtl: 15m}
+---
+apiVersion: dayfly.dev/v1alpha1
+kind: Grant
+metadata: {name: orders, namespace: checkout}
+spec: {serviceAccounts: [web], target: orders, scope: [read], defaultTtl: 5m, maxTtl: 15m}
+";
+
+pub(crate) struct World {
+    pub(crate) store: Arc<FakeStore>,
+    pub(crate) engine: Arc<FakeEngine>,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) clusters: Vec<Arc<FakeCluster>>,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) broker: Broker,
+}
+
+impl World {
+    /// One cluster, `east`.
+    pub(crate) fn new() -> Self {
+        Self::of(&["east"], None).unwrap()
+    }
+
+    /// Several clusters of one policy; operators of `home` act on all of them.
+    pub(crate) fn of(names: &[&str], home: Option<&str>) -> Result<Self, BadParts> {
+        let clock = Arc::new(TestClock::at(Timestamp::from_millis(1_795_435_200_250)));
+        let store = Arc::new(FakeStore::new(Arc::clone(&clock)));
+        let engine = Arc::new(FakeEngine::default());
+        let clusters: Vec<_> = names.iter().map(|name| Arc::new(FakeCluster::new(name))).collect();
+        let of_names = names.iter().map(|name| name.parse::<ClusterName>().unwrap());
+        let policies = Arc::new(Policies::new(of_names, Duration::from_secs(600)));
+        for name in names {
+            policies.replace(&name.parse().unwrap(), loaded(POLICY)).unwrap();
+        }
+        let ports = names.iter().zip(&clusters).map(|(name, cluster)| Cluster {
+            name: name.parse().unwrap(),
+            issuer: format!("https://{name}"),
+            reviewer: Arc::<FakeCluster>::clone(cluster),
+            directory: Arc::<FakeCluster>::clone(cluster),
+            authorizer: Arc::<FakeCluster>::clone(cluster),
+        });
+        let broker = Broker::new(Parts {
+            store: Arc::<FakeStore>::clone(&store),
+            clusters: ports.collect(),
+            home_cluster: home.map(|home| home.parse().unwrap()),
+            policies: Arc::clone(&policies),
+            engine: Arc::<FakeEngine>::clone(&engine),
+            clock: Arc::<TestClock>::clone(&clock),
+            issuer: "https://dayfly.example".to_owned(),
+            audiences: Audiences {
+                workload: "dayfly".parse().unwrap(),
+                operator: "dayfly-operator".parse().unwrap(),
+                verifier: "dayfly-verifier".parse().unwrap(),
+            },
+            issuer_of: Arc::new(|token| {
+                Some(format!("https://{}", token.expose_text().ok()?.split_once('/')?.0))
+            }),
+            lease_id_of: Arc::new(|token| {
+                token.expose_text().ok()?.split('/').nth(1)?.parse::<LeaseId>().ok()
+            }),
+        })?;
+        Ok(Self { store, engine, clock, clusters, policies, broker })
+    }
+
+    pub(crate) fn east(&self) -> &FakeCluster {
+        &self.clusters[0]
+    }
+
+    /// Puts another policy in force in `east`.
+    pub(crate) fn policy(&self, text: &str) {
+        self.policies.replace(&"east".parse().unwrap(), loaded(text)).unwrap();
+    }
+
+    pub(crate) async fn issue(&self, token: &Secret, request: &IssueRequest) -> Result<Issued, Error> {
+        self.broker.issue(bearer(token), request).await
+    }
+
+    /// The default request of `payments/api`.
+    pub(crate) async fn issued(&self) -> Issued {
+        self.issue(&api(), &orders()).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The reason for which a request of `payments/api` is refused.
+    pub(crate) async fn refusal(&self, request: &IssueRequest) -> Error {
+        refused(self.issue(&api(), request).await)
+    }
+
+    /// What the store would list of its own accord.
+    pub(crate) fn rules(&self) -> usize {
+        self.store.rules().len()
+    }
+}
+
+pub(crate) fn refused<T>(result: Result<T, Error>) -> Error {
+    match result {
+        Ok(_) => panic!("it was not refused"),
+        Err(error) => error,
+    }
+}
+
+pub(crate) fn loaded(text: &str) -> Loaded {
+    let loaded = load(&[File { name: "p.yaml".to_owned(), text: text.to_owned() }], &Reserved::default());
+    assert_eq!(loaded.problems, [], "the tests' policy is right");
+    loaded
+}
+
+pub(crate) fn bearer(token: &Secret) -> Bearer<'_> {
+    Bearer { token, cluster: None }
+}
+
+pub(crate) fn secret(text: &str) -> Secret {
+    Secret::from(text.to_owned())
+}
+
+/// The token of pod `api-0` of `payments/api`.
+pub(crate) fn api() -> Secret {
+    secret("east/dayfly/system:serviceaccount:payments:api/api-0")
+}
+
+/// The token of pod `web-0` of `checkout/web`.
+pub(crate) fn web() -> Secret {
+    secret("east/dayfly/system:serviceaccount:checkout:web/web-0")
+}
+
+/// An operator's token.
+pub(crate) fn operator(name: &str) -> Secret {
+    secret(&format!("east/dayfly-operator/{name}"))
+}
+
+/// The token of the verifier that target `orders` lists.
+pub(crate) fn gate() -> Secret {
+    secret("east/dayfly-verifier/system:serviceaccount:orders:gate/gate-0")
+}
+
+/// A request for target `orders`.
+pub(crate) fn orders() -> IssueRequest {
+    IssueRequest {
+        target: "orders".parse().unwrap(),
+        grant: None,
+        scope: Vec::new(),
+        audience: None,
+        ttl: None,
+        confirmation: None,
+        idempotency_key: None,
+    }
+}

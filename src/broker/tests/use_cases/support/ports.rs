@@ -1,0 +1,185 @@
+//! The other ports: an engine that signs nothing, and a cluster whose tokens say in the clear what they are.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use dayfly_core::digest::Digest;
+use dayfly_core::ids::{Audience, ClusterName, Namespace, PodName, ServiceAccountName, Uid};
+use dayfly_core::ports::{
+    Action, Authorizer, BoxFuture, Directory, DirectoryError, Engine, InvalidToken, MintError, Minted, Order,
+    PodFacts, PodPhase, ReviewError, Reviewer, ServiceAccountFacts, SignError, SigningKey,
+};
+use dayfly_core::secret::Secret;
+use dayfly_core::time::Timestamp;
+use dayfly_core::workload::Identity;
+
+/// What happens while a credential is being minted: after the decision, before the commit.
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+pub(crate) struct FakeEngine {
+    minted: AtomicU32,
+    pub(crate) not_after: Mutex<Option<Timestamp>>,
+    pub(crate) retired: AtomicBool,
+    meanwhile: Mutex<Vec<Meanwhile>>,
+}
+
+impl FakeEngine {
+    /// The next mint sees this happen; what was said before comes one mint later.
+    pub(crate) fn meanwhile(&self, happens: impl FnOnce() + Send + 'static) {
+        self.meanwhile.lock().unwrap().push(Box::new(happens));
+    }
+
+    pub(crate) fn mints(&self) -> u32 {
+        self.minted.load(Ordering::SeqCst)
+    }
+}
+
+impl Engine for FakeEngine {
+    fn prepare(&self) -> Result<SigningKey, MintError> {
+        Ok(SigningKey { id: "key-1".parse().unwrap(), not_after: *self.not_after.lock().unwrap() })
+    }
+
+    fn mint<'a>(&'a self, order: &'a Order<'a>) -> BoxFuture<'a, Result<Minted, MintError>> {
+        Box::pin(async move {
+            if self.retired.load(Ordering::SeqCst) {
+                return Err(MintError::Sign(SignError::NoKey));
+            }
+            let count = self.minted.fetch_add(1, Ordering::SeqCst);
+            let meanwhile = self.meanwhile.lock().unwrap().pop();
+            if let Some(happens) = meanwhile {
+                happens();
+            }
+            let text = format!("credential/{}/{count}", order.lease.id);
+            Ok(Minted { digest: Digest::of(text.as_bytes()), credential: Secret::from(text) })
+        })
+    }
+}
+
+/// A cluster. Its tokens are `CLUSTER/AUDIENCE/USERNAME[/POD]`; every pod and service account is there and has the uid
+/// of its name, until it is said otherwise.
+pub(crate) struct FakeCluster {
+    name: ClusterName,
+    pub(crate) ready: AtomicBool,
+    pub(crate) down: AtomicBool,
+    pods: Mutex<HashMap<String, Option<PodFacts>>>,
+    accounts: Mutex<HashMap<String, Option<ServiceAccountFacts>>>,
+    rights: Mutex<HashSet<(String, &'static str, Option<String>)>>,
+}
+
+pub(crate) fn uid_of(name: &str) -> Uid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&Digest::of(name.as_bytes()).as_bytes()[..16]);
+    Uid::from_bytes(bytes)
+}
+
+impl FakeCluster {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.parse().unwrap(),
+            ready: AtomicBool::new(true),
+            down: AtomicBool::new(false),
+            pods: Mutex::default(),
+            accounts: Mutex::default(),
+            rights: Mutex::default(),
+        }
+    }
+
+    /// A pod of the service account `api`, changed or, by `None`, gone.
+    pub(crate) fn pod(&self, name: &str, change: impl FnOnce(PodFacts) -> Option<PodFacts>) {
+        self.pods.lock().unwrap().insert(name.to_owned(), change(api_pod(name)));
+    }
+
+    pub(crate) fn account(&self, name: &str, facts: Option<ServiceAccountFacts>) {
+        self.accounts.lock().unwrap().insert(name.to_owned(), facts);
+    }
+
+    /// Lets a user do this to owners of this name; without a name, to all.
+    pub(crate) fn allow(&self, user: &str, verb: &'static str, owner: Option<&str>) {
+        self.rights.lock().unwrap().insert((user.to_owned(), verb, owner.map(str::to_owned)));
+    }
+}
+
+fn api_pod(name: &str) -> PodFacts {
+    PodFacts {
+        uid: uid_of(name),
+        service_account: name.split('-').next().unwrap().parse().unwrap(),
+        node: Some("node-1".parse().unwrap()),
+        phase: PodPhase::Running,
+        deleting: false,
+    }
+}
+
+impl Reviewer for FakeCluster {
+    fn review<'a>(
+        &'a self,
+        token: &'a Secret,
+        audience: &'a Audience,
+    ) -> BoxFuture<'a, Result<std::sync::Arc<Identity>, ReviewError>> {
+        let parts: Vec<_> = token.expose_text().unwrap().split('/').map(str::to_owned).collect();
+        let reviewed = if self.down.load(Ordering::SeqCst) {
+            Err(ReviewError::Unavailable {
+                why: "connection refused".to_owned(),
+                retry_after: Duration::from_secs(1),
+            })
+        } else if parts[1] == audience.as_str() {
+            let extra =
+                |key: &str, value: String| (format!("authentication.kubernetes.io/{key}"), vec![value]);
+            let pod = parts
+                .get(3)
+                .map(|pod| [extra("pod-name", pod.clone()), extra("pod-uid", uid_of(pod).to_string())]);
+            Ok(std::sync::Arc::new(Identity {
+                cluster: self.name.clone(),
+                username: parts[2].clone(),
+                uid: uid_of(parts[2].rsplit(':').next().unwrap()).to_string(),
+                groups: Vec::new(),
+                extra: pod.into_iter().flatten().collect::<BTreeMap<_, _>>(),
+            }))
+        } else {
+            let message = format!("the token is not for audience {audience}");
+            Err(ReviewError::Invalid { kind: InvalidToken::WrongAudience, message })
+        };
+        Box::pin(async move { reviewed })
+    }
+}
+
+impl Directory for FakeCluster {
+    fn pod<'a>(
+        &'a self,
+        _: &'a Namespace,
+        name: &'a PodName,
+    ) -> BoxFuture<'a, Result<Option<PodFacts>, DirectoryError>> {
+        let said = self.pods.lock().unwrap().get(name.as_str()).cloned();
+        Box::pin(async move { Ok(said.unwrap_or_else(|| Some(api_pod(name.as_str())))) })
+    }
+
+    fn service_account<'a>(
+        &'a self,
+        _: &'a Namespace,
+        name: &'a ServiceAccountName,
+    ) -> BoxFuture<'a, Result<Option<ServiceAccountFacts>, DirectoryError>> {
+        let said = self.accounts.lock().unwrap().get(name.as_str()).cloned();
+        let there = ServiceAccountFacts { uid: uid_of(name.as_str()), deleting: false };
+        Box::pin(async move { Ok(said.unwrap_or(Some(there))) })
+    }
+
+    fn ready(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+}
+
+impl Authorizer for FakeCluster {
+    fn allowed<'a>(
+        &'a self,
+        identity: &'a Identity,
+        action: &'a Action,
+    ) -> BoxFuture<'a, Result<bool, DirectoryError>> {
+        assert_eq!((action.resource, &identity.cluster), ("owners", &self.name));
+        let rights = self.rights.lock().unwrap();
+        let has = |name: Option<String>| rights.contains(&(identity.username.clone(), action.verb, name));
+        let allowed = has(None) || has(action.name.clone());
+        Box::pin(async move { Ok(allowed) })
+    }
+}

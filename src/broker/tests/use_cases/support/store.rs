@@ -1,0 +1,214 @@
+//! A store in memory that keeps the port's promises: coverage, idempotency and expected state are checked in `commit`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use dayfly_core::audit::{Draft, EventRecord};
+use dayfly_core::change::{
+    Change, Conflict, Draw, Earlier, LeaseFilter, LeasePage, LogHead, Mark, Outcome, Receipt, SealedKey,
+    StoreStatus,
+};
+use dayfly_core::generator::IdGenerator;
+use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, StartNumber};
+use dayfly_core::lease::{Idempotency, Lease, LeaseState};
+use dayfly_core::ports::{BoxFuture, Clock, LeaseStore, StoreError, TestClock, TestRng};
+use dayfly_core::rule::{Rule, RuleSet};
+
+pub(crate) struct FakeStore {
+    clock: Arc<TestClock>,
+    rng: TestRng,
+    state: Mutex<State>,
+    failing: Mutex<Option<StoreError>>,
+}
+
+struct State {
+    ids: IdGenerator,
+    position: Position,
+    leases: BTreeMap<LeaseId, Arc<Lease>>,
+    rules: Arc<RuleSet>,
+    notes: Vec<Draft>,
+}
+
+impl FakeStore {
+    pub(crate) fn new(clock: Arc<TestClock>) -> Self {
+        let state = State {
+            ids: IdGenerator::above(LeaseId::from_u128(0)),
+            position: Position::ZERO,
+            leases: BTreeMap::new(),
+            rules: Arc::default(),
+            notes: Vec::new(),
+        };
+        Self { clock, rng: TestRng::new(7), state: Mutex::new(state), failing: Mutex::new(None) }
+    }
+
+    /// From now on nothing can be committed.
+    pub(crate) fn fail(&self, error: Option<StoreError>) {
+        *self.failing.lock().unwrap() = error;
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Lease>> {
+        self.state.lock().unwrap().leases.values().cloned().collect()
+    }
+
+    pub(crate) fn notes(&self) -> Vec<Draft> {
+        self.state.lock().unwrap().notes.clone()
+    }
+
+    /// Commits at once.
+    pub(crate) fn commit_now(&self, change: Change) -> Result<Outcome, StoreError> {
+        if let Some(error) = self.failing.lock().unwrap().clone() {
+            return Err(error);
+        }
+        let mut state = self.state.lock().unwrap();
+        let position = state.position.next();
+        let mut rule = None;
+        match change {
+            Change::Issue(issue) => {
+                let lease = issue.lease;
+                if let Some(idempotency) = lease.idempotency
+                    && let Some(earlier) = state.by_key(idempotency)
+                {
+                    let same = earlier.idempotency.is_some_and(|known| known.request == idempotency.request);
+                    return Ok(if same {
+                        Outcome::Replayed(Earlier::Lease(earlier))
+                    } else {
+                        Outcome::Conflict(Conflict::IdempotencyKeyReused)
+                    });
+                }
+                if let Some(newer) = state.rules.newer(&lease, issue.decided_under) {
+                    return Ok(Outcome::Covered(Arc::clone(newer)));
+                }
+                if state.leases.contains_key(&lease.id) {
+                    return Ok(Outcome::Conflict(Conflict::IdTaken));
+                }
+                assert_eq!(lease.digests.len(), 1, "a lease is committed with its credential's digest");
+                state.leases.insert(lease.id, Arc::new(lease));
+            }
+            Change::Reissue { lease, digest } => {
+                let Some(known) = state.leases.get(&lease) else {
+                    return Ok(Outcome::Conflict(Conflict::NoSuchLease));
+                };
+                let mut known = Lease::clone(known);
+                known.digests.push(digest);
+                state.leases.insert(lease, Arc::new(known));
+            }
+            Change::Release { lease } => {
+                let mut known = Lease::clone(&state.leases[&lease]);
+                known.phase = known.phase.release(self.clock.now()).unwrap();
+                state.leases.insert(lease, Arc::new(known));
+            }
+            Change::Revoke(revocation) => {
+                if let Some(idempotency) = revocation.idempotency
+                    && let Some(earlier) = state.rules.by_idempotency(idempotency.key)
+                {
+                    return Ok(Outcome::Replayed(Earlier::Rule(Arc::clone(earlier))));
+                }
+                let cut_off = state.ids.next(self.clock.now(), &self.rng).unwrap();
+                let id = state.ids.next(self.clock.now(), &self.rng).unwrap();
+                let written = Arc::new(Rule {
+                    id: RuleId::from_u128(id.as_u128()),
+                    position,
+                    selector: revocation.selector,
+                    cut_off,
+                    after: revocation.after,
+                    written_at: self.clock.now(),
+                    by: revocation.by,
+                    reason: revocation.reason,
+                    until: self.clock.now(),
+                    idempotency: revocation.idempotency,
+                });
+                state.rules = Arc::new(state.rules.with(Arc::clone(&written)));
+                rule = Some(written);
+            }
+            Change::Note(draft) => state.notes.push(*draft),
+            Change::Key(_) => {}
+        }
+        state.position = position;
+        Ok(Outcome::Committed(Receipt { position, rule }))
+    }
+}
+
+impl State {
+    fn by_key(&self, idempotency: Idempotency) -> Option<Arc<Lease>> {
+        self.leases
+            .values()
+            .find(|lease| lease.idempotency.is_some_and(|known| known.key == idempotency.key))
+            .cloned()
+    }
+}
+
+impl LeaseStore for FakeStore {
+    fn draw(&self) -> Result<Draw, StoreError> {
+        let mut state = self.state.lock().unwrap();
+        let id = state.ids.next(self.clock.now(), &self.rng)?;
+        Ok(Draw { id, position: state.position, now: self.clock.now() })
+    }
+
+    fn rules(&self) -> Arc<RuleSet> {
+        Arc::clone(&self.state.lock().unwrap().rules)
+    }
+
+    fn commit(&self, change: Change) -> BoxFuture<'_, Result<Outcome, StoreError>> {
+        Box::pin(async move { self.commit_now(change) })
+    }
+
+    fn lease(&self, id: LeaseId) -> BoxFuture<'_, Result<Option<Arc<Lease>>, StoreError>> {
+        Box::pin(async move { Ok(self.state.lock().unwrap().leases.get(&id).cloned()) })
+    }
+
+    fn leases(
+        &self,
+        filter: LeaseFilter,
+        after: Option<LeaseId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<LeasePage, StoreError>> {
+        let now = self.clock.now();
+        let rules = self.rules();
+        let passes = |lease: &Arc<Lease>| {
+            after.is_none_or(|after| lease.id > after)
+                && filter.selector.as_ref().is_none_or(|selector| selector.matches(lease))
+                && (!filter.active_only || lease.state(&rules, now) == LeaseState::Active)
+                && filter.owners.as_ref().is_none_or(|owners| lease.owners.iter().any(|o| owners.contains(o)))
+        };
+        let mut found: Vec<_> = self.all().into_iter().filter(passes).take(limit + 1).collect();
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().filter(|_| more).map(|lease| lease.id);
+        Box::pin(async move { Ok(LeasePage { leases: found, next }) })
+    }
+
+    fn events(&self, _: Position, _: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<SealedKey>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn log_head(&self) -> LogHead {
+        LogHead {
+            size: self.state.lock().unwrap().position.number(),
+            root: dayfly_core::merkle::root_of(&[]),
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        let state = self.state.lock().unwrap();
+        Mark {
+            instance: InstanceId::from_u128(1),
+            incarnation: Incarnation(1),
+            position: state.position,
+            highest: state.ids.highest(),
+        }
+    }
+
+    fn status(&self) -> StoreStatus {
+        StoreStatus {
+            instance: InstanceId::from_u128(1),
+            incarnation: Incarnation(1),
+            start: StartNumber(1),
+            position: self.mark().position,
+            trouble: None,
+        }
+    }
+}
