@@ -69,7 +69,8 @@ async fn check_service_account(cluster: &Cluster, account: &ServiceAccount) -> R
         let message = format!("service account {}/{} {what}", account.namespace, account.name);
         Err(Error::denied(Reason::ServiceAccountGone, message))
     };
-    match cluster.directory.service_account(&account.namespace, &account.name).await? {
+    let now = cluster.directory.service_account(&account.namespace, &account.name, Some(account.uid)).await?;
+    match now {
         None => gone("does not exist any more"),
         Some(now) if now.uid != account.uid => {
             gone("was recreated since the token was made: restart the pod")
@@ -84,7 +85,7 @@ async fn check_pod(cluster: &Cluster, account: &ServiceAccount, pod: &Pod) -> Re
     let denied = |reason, what: &str| {
         Err(Error::denied(reason, format!("pod {}/{} {what}", account.namespace, pod.name)))
     };
-    let Some(now) = cluster.directory.pod(&account.namespace, &pod.name).await? else {
+    let Some(now) = cluster.directory.pod(&account.namespace, &pod.name, Some(pod.uid)).await? else {
         return denied(Reason::PodGone, "does not exist any more");
     };
     if now.uid != pod.uid {

@@ -62,7 +62,7 @@ impl Broker {
             if fields.service_account.is_some() {
                 return Err(Error::invalid("selector.service_account", "give its name or its uid, not both"));
             }
-            let found = cluster.directory.service_account(&namespace, name).await?;
+            let found = cluster.directory.service_account(&namespace, name, None).await?;
             let found = found.ok_or_else(|| not_found("service account", &namespace, name.as_str()))?;
             fields.service_account = Some(found.uid);
         }
@@ -71,7 +71,7 @@ impl Broker {
             if fields.pod.is_some() {
                 return Err(Error::invalid("selector.pod", "give its name or its uid, not both"));
             }
-            let found = cluster.directory.pod(&namespace, name).await?;
+            let found = cluster.directory.pod(&namespace, name, None).await?;
             let found = found.ok_or_else(|| not_found("pod", &namespace, name.as_str()))?;
             fields.pod = Some(found.uid);
         }

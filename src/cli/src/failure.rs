@@ -8,6 +8,9 @@ use tonic::Code;
 
 use crate::output::plain;
 
+/// Every reason and what it means: made from the API's definition.
+const ERRORS: &str = include_str!("../../../docs/reference/errors.md");
+
 /// The command line does not say what it must.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("{0}")]
@@ -25,6 +28,9 @@ pub(crate) fn tell(error: &anyhow::Error) -> ExitCode {
     if let Some(failed) = failed {
         if let Some(reason) = failed.reason() {
             let _ = writeln!(text, "reason: {}", plain(reason));
+            if let Some(meaning) = meaning(reason) {
+                let _ = writeln!(text, "meaning: {meaning}");
+            }
         }
         if let Some(advice) = advice(failed) {
             let _ = writeln!(text, "to do: {}", plain(&advice));
@@ -62,10 +68,7 @@ fn advice(error: &Error) -> Option<String> {
             let name = name.map_or("without a name".to_owned(), |name| format!("named {name}"));
             format!("have RBAC grant you `{}` on `{}.dayfly.dev`, {name}", fact("verb"), fact("resource"))
         }
-        Some(reason) => match error.rejected().and_then(|rejected| rejected.retry_after) {
-            Some(after) => format!("ask again in {after:?}"),
-            None => format!("docs/reference/errors.md has more of {reason}"),
-        },
+        Some(_) => format!("ask again in {:?}", error.rejected()?.retry_after?),
         None => match error {
             Error::Unreachable(_) => "check --server and --ca-file, and that the broker runs".to_owned(),
             Error::Deadline { .. } => "ask again, or raise --timeout".to_owned(),
@@ -73,4 +76,23 @@ fn advice(error: &Error) -> Option<String> {
             _ => return None,
         },
     })
+}
+
+/// What the reference says of a reason: the last cell of its row.
+fn meaning(reason: &str) -> Option<&'static str> {
+    let mut rows = ERRORS.lines().filter_map(|line| line.strip_prefix("| `"));
+    let row = rows.find_map(|row| row.strip_prefix(reason)?.strip_prefix("` | "))?;
+    Some(row.split_once(" | ")?.1.trim_end_matches(" |"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_means_what_the_reference_says() {
+        let said = "A scope asked for is not in the Grant. Nothing is silently reduced.";
+        assert_eq!(meaning("SCOPE_NOT_GRANTED"), Some(said));
+        assert_eq!((meaning("SCOPE"), meaning("NO_SUCH_REASON")), (None, None));
+    }
 }

@@ -281,17 +281,20 @@ pub enum InvalidToken {
 
 /// What a cluster has, as its informers last heard, asked for once where they have not heard yet.
 pub trait Directory: Send + Sync + 'static {
-    /// The pod of this name now.
+    /// The pod of this name now. Where the informer still holds another than `expected` (a recreated pod keeps its
+    /// name), the API server is asked once.
     fn pod<'a>(
         &'a self,
         namespace: &'a Namespace,
         name: &'a PodName,
+        expected: Option<Uid>,
     ) -> BoxFuture<'a, Result<Option<PodFacts>, DirectoryError>>;
-    /// The service account of this name now.
+    /// The service account of this name now, `expected` likewise.
     fn service_account<'a>(
         &'a self,
         namespace: &'a Namespace,
         name: &'a ServiceAccountName,
+        expected: Option<Uid>,
     ) -> BoxFuture<'a, Result<Option<ServiceAccountFacts>, DirectoryError>>;
     /// Whether the first lists have arrived: nothing is issued before.
     fn ready(&self) -> bool;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_core::ids::{Namespace, PodName, ServiceAccountName};
+use dayfly_core::ids::{Namespace, PodName, ServiceAccountName, Uid};
 use dayfly_core::ports::{BoxFuture, Directory, DirectoryError, PodFacts, ServiceAccountFacts};
 use tokio::sync::Semaphore;
 
@@ -26,16 +26,18 @@ impl Directory for ClusterDirectory {
         &'a self,
         namespace: &'a Namespace,
         name: &'a PodName,
+        expected: Option<Uid>,
     ) -> BoxFuture<'a, Result<Option<PodFacts>, DirectoryError>> {
-        Box::pin(self.pods.find(namespace, name))
+        Box::pin(self.pods.find(namespace, name, expected))
     }
 
     fn service_account<'a>(
         &'a self,
         namespace: &'a Namespace,
         name: &'a ServiceAccountName,
+        expected: Option<Uid>,
     ) -> BoxFuture<'a, Result<Option<ServiceAccountFacts>, DirectoryError>> {
-        Box::pin(self.service_accounts.find(namespace, name))
+        Box::pin(self.service_accounts.find(namespace, name, expected))
     }
 
     fn ready(&self) -> bool {
@@ -67,11 +69,17 @@ impl<K: Kind> Lookup<K> {
         Self { api, store, silence, timeout, permits, reads: Coalesce::new() }
     }
 
-    /// What the informer holds, if it has heard anything lately. What it does not hold may be too new for it, so that
-    /// is asked for, and not kept.
-    async fn find(&self, namespace: &Namespace, name: &K::Name) -> Result<Option<K::Facts>, DirectoryError> {
+    /// What the informer holds, if it has heard anything lately. What it does not hold, or holds under another uid
+    /// than `expected`, may be too new for it, so that is asked for, and not kept.
+    async fn find(
+        &self,
+        namespace: &Namespace,
+        name: &K::Name,
+        expected: Option<Uid>,
+    ) -> Result<Option<K::Facts>, DirectoryError> {
         if self.store.fresh(self.api.clock.monotonic(), self.silence)
             && let Some(facts) = self.store.get(namespace, name)
+            && expected.is_none_or(|uid| uid == K::uid(&facts))
         {
             return Ok(Some(facts));
         }

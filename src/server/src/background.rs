@@ -47,6 +47,7 @@ impl PolicyFolder {
     pub(crate) async fn read_into(&self, policies: &Policies, clock: &dyn Clock) -> bool {
         let (path, reserved) = (self.path.clone(), self.reserved.clone());
         let read = tokio::task::spawn_blocking(move || load_folder(&path, &reserved)).await;
+        let known = policies.problems(&self.cluster);
         let outcome = match read {
             Ok(Ok(loaded)) => policies.replace(&self.cluster, loaded),
             Ok(Err(error)) => {
@@ -62,10 +63,9 @@ impl PolicyFolder {
             tracing::error!(%error, "policy has no place");
             false
         });
-        if changed {
-            for problem in policies.problems(&self.cluster).iter() {
-                tracing::warn!(cluster = %self.cluster, "policy: {problem}");
-            }
+        let problems = policies.problems(&self.cluster);
+        for problem in problems.iter().filter(|problem| !known.contains(problem)) {
+            tracing::warn!(cluster = %self.cluster, "policy: {problem}");
         }
         changed
     }

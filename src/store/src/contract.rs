@@ -158,7 +158,8 @@ async fn every_change_has_one_position_and_one_event(harness: &dyn Harness) {
             }
             1 => {
                 kinds.push(EventKind::PolicyChanged);
-                let note = Draft::note(EventKind::PolicyChanged, &revocation(Selector::All).by, n.to_string());
+                let note =
+                    Draft::note(EventKind::PolicyChanged, &revocation(Selector::All).by, n.to_string());
                 store.commit(Change::Note(Box::new(note))).await.unwrap()
             }
             _ => {
@@ -371,11 +372,8 @@ async fn pages_follow_filters_and_each_other(harness: &dyn Harness) {
     drop(store);
     let store = harness.reopen();
     let uid = Uid::from_u128;
-    let namespace = Fields {
-        cluster: "east".parse().ok(),
-        namespace: "payments".parse().ok(),
-        ..Fields::default()
-    };
+    let namespace =
+        Fields { cluster: "east".parse().ok(), namespace: "payments".parse().ok(), ..Fields::default() };
     let selectors = [
         None,
         Some(Selector::All),
@@ -453,7 +451,8 @@ async fn a_jumped_clock_stops_issuing_and_not_revoking(harness: &dyn Harness) {
 async fn a_record_has_a_limit(harness: &dyn Harness) {
     let store = harness.store();
     let reason = "x".repeat(20_000);
-    let refused = store.commit(Change::Revoke(Box::new(Revocation { reason, ..revocation(Selector::All) }))).await;
+    let refused =
+        store.commit(Change::Revoke(Box::new(Revocation { reason, ..revocation(Selector::All) }))).await;
     assert!(matches!(refused, Err(StoreError::TooLarge(_))), "{refused:?}");
     assert!(store.rules().is_empty());
     let mut large = drawn(&*store);

@@ -89,7 +89,9 @@ pub(crate) fn remove_leftovers(dir: &Path) -> Result<(), OpenError> {
 pub(crate) fn remove_unfinished_snapshots(dir: &Path) -> Result<(), OpenError> {
     let Ok(database) = File::open(dir.join("db")) else { return Ok(()) };
     // Nobody else may be at it; the lock is given back for sled to take.
-    if rustix::fs::flock(&database, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+    if rustix::fs::flock(&database, FlockOperation::NonBlockingLockExclusive)
+        == Err(rustix::io::Errno::WOULDBLOCK)
+    {
         return Err(OpenError::InUse { dir: dir.to_owned() });
     }
     for entry in fs::read_dir(dir).map_err(OpenError::io("read the folder", dir))? {

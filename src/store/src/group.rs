@@ -143,7 +143,8 @@ impl<'a> Group<'a> {
         let caller = layout::workload_prefix(&lease.workload);
         if let Known::Ask(from) = self.keys.look(&key, &caller, self.now) {
             let mut uses = Vec::new();
-            for entry in self.engine.scan(&caller, &layout::with_id(caller.clone(), LeaseId::first_at(from))) {
+            for entry in self.engine.scan(&caller, &layout::with_id(caller.clone(), LeaseId::first_at(from)))
+            {
                 let id = layout::id_at_end(&entry?.0);
                 let earlier = id.map(|id| self.lease(id)).transpose()?.flatten();
                 uses.extend(earlier.and_then(|lease| Some((lease.idempotency?, lease.id))));

@@ -82,9 +82,8 @@ fn candidates<'a>(engine: &'a Engine, filter: &LeaseFilter, from: LeaseId) -> Re
         return Ok(Box::new(ids.into_iter().map(Ok)));
     }
     if let Some(owners) = filter.owners.as_ref().filter(|owners| owners.len() <= MERGED_OWNERS) {
-        let range = |owner: &OwnerName| {
-            Range::new(engine, layout::owner_prefix(owner.as_str()), from).peekable()
-        };
+        let range =
+            |owner: &OwnerName| Range::new(engine, layout::owner_prefix(owner.as_str()), from).peekable();
         return Ok(Box::new(Merged(owners.iter().map(range).collect())));
     }
     Ok(Box::new(Range::new(engine, vec![layout::LEASES], from)))

@@ -103,7 +103,8 @@ fn newest_leaves(engine: &Engine, first: u64, end: u64) -> Result<Vec<Hash>, Sto
 
 /// A full tile.
 pub(crate) fn read_tile(engine: &Engine, level: u8, index: u64) -> Result<Vec<Hash>, StoreError> {
-    let damaged = || StoreError::Damaged(format!("tile {index} of level {level} of the audit log is not there whole"));
+    let damaged =
+        || StoreError::Damaged(format!("tile {index} of level {level} of the audit log is not there whole"));
     let bytes = engine.get(&layout::tile(level, index))?.ok_or_else(damaged)?;
     let (hashes, rest) = bytes.as_chunks::<32>();
     if hashes.len() != TILE || !rest.is_empty() {

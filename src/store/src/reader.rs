@@ -30,9 +30,7 @@ impl Readers {
         let queue = Arc::new(Mutex::new(queue));
         let start = |n| {
             let (shared, queue) = (Arc::clone(shared), Arc::clone(&queue));
-            std::thread::Builder::new()
-                .name(format!("store-reader-{n}"))
-                .spawn(move || work(&shared, &queue))
+            std::thread::Builder::new().name(format!("store-reader-{n}")).spawn(move || work(&shared, &queue))
         };
         let threads = (0..THREADS).map(start).collect::<Result<_, _>>()?;
         Ok(Self { jobs: Mutex::new(Some(jobs)), threads: Mutex::new(threads) })

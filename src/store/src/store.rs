@@ -55,7 +55,11 @@ impl SledStore {
         let behind = options.expected.filter(|witness| new || is_behind(&tip.mark(), witness));
         if let (Some(witness), false) = (behind, options.accept_rollback) {
             engine.close();
-            return Err(OpenError::Behind { dir, store: Some(Box::new(tip.mark())), witness: Box::new(witness) });
+            return Err(OpenError::Behind {
+                dir,
+                store: Some(Box::new(tip.mark())),
+                witness: Box::new(witness),
+            });
         }
         Self::start(options, engine, tip, behind, new)
     }
@@ -200,7 +204,9 @@ impl LeaseStore for SledStore {
                 .scan(&[layout::KEYS], &[layout::KEYS])
                 .map(read)
                 .collect::<Result<Vec<SealedKey>, StoreError>>()?;
-            keys.sort_by(|one, other| (one.created_at, one.id.as_str()).cmp(&(other.created_at, other.id.as_str())));
+            keys.sort_by(|one, other| {
+                (one.created_at, one.id.as_str()).cmp(&(other.created_at, other.id.as_str()))
+            });
             Ok(keys)
         })
     }
@@ -288,8 +294,12 @@ fn adoption(shared: &Shared, writer: &mut Writer, witness: &Mark) -> Vec<Change>
     tip.latest_expiry = tip.latest_expiry.max(shared.options.clock.now().plus(TTL_MAX));
     let note = format!(
         "accepted instance {} at incarnation {}, position {}, where the witness had seen instance {} at incarnation {}, position {}",
-        found.instance, found.incarnation.0, found.position,
-        witness.instance, witness.incarnation.0, witness.position
+        found.instance,
+        found.incarnation.0,
+        found.position,
+        witness.instance,
+        witness.incarnation.0,
+        witness.position
     );
     let revocation = Revocation {
         selector: Selector::All,

@@ -64,7 +64,8 @@ impl Tip {
 
     /// What the store holds. Takes no scan of leases or events.
     pub(crate) fn load(engine: &Engine) -> Result<Self, NoTip> {
-        let header: Header = engine.record(layout::HEADER)?.ok_or(NoTip::Lost("its header record is missing"))?;
+        let header: Header =
+            engine.record(layout::HEADER)?.ok_or(NoTip::Lost("its header record is missing"))?;
         if header.format > layout::FORMAT {
             return Err(NoTip::Format(header.format));
         }
@@ -72,9 +73,12 @@ impl Tip {
             engine.record(layout::PROGRESS)?.ok_or(NoTip::Lost("its progress record is missing"))?;
         let log = Log::load(engine, progress.position)?;
         if log.frontier_bytes() != progress.frontier {
-            return Err(StoreError::Damaged("the audit log does not add up to its frontier".to_owned()).into());
+            return Err(
+                StoreError::Damaged("the audit log does not add up to its frontier".to_owned()).into()
+            );
         }
-        let pruned = if progress.pruned.is_empty() { None } else { Some(id(layout::PROGRESS, &progress.pruned)?) };
+        let pruned =
+            if progress.pruned.is_empty() { None } else { Some(id(layout::PROGRESS, &progress.pruned)?) };
         Ok(Self {
             instance: InstanceId::from_bytes(id(layout::HEADER, &header.instance)?.to_bytes()),
             incarnation: Incarnation(header.incarnation),

@@ -131,7 +131,10 @@ impl<'a> Check<'a> {
             self.problem("the audit log's root is not the one its events have".to_owned());
         }
         if self.report.events != self.tip.position.number() {
-            self.problem(format!("there are {} events for {} changes", self.report.events, self.tip.position));
+            self.problem(format!(
+                "there are {} events for {} changes",
+                self.report.events, self.tip.position
+            ));
         }
         if revoked != self.report.rules {
             self.problem(format!("there are {} rules and {revoked} events of rules", self.report.rules));
@@ -150,7 +153,8 @@ impl<'a> Check<'a> {
             }
         }
         self.report.forgotten += u64::from(event.detail.is_none());
-        let issued = event.lease().filter(|id| event.kind == EventKind::Issued && Some(*id) > self.tip.pruned);
+        let issued =
+            event.lease().filter(|id| event.kind == EventKind::Issued && Some(*id) > self.tip.pruned);
         if let Some(id) = issued
             && self.engine.get(&layout::lease(id))?.is_none()
         {
@@ -198,7 +202,10 @@ impl<'a> Check<'a> {
             self.problem(format!("the indexes have {entries} entries, the leases {indexed}"));
         }
         if self.report.leases != self.tip.leases {
-            self.problem(format!("there are {} leases and {} are counted", self.report.leases, self.tip.leases));
+            self.problem(format!(
+                "there are {} leases and {} are counted",
+                self.report.leases, self.tip.leases
+            ));
         }
         Ok(())
     }

@@ -104,8 +104,9 @@ fn replace(path: &Path, content: &str) -> std::io::Result<()> {
 
 /// The device of a path, or of the nearest folder above it that exists.
 fn device(path: &Path) -> Result<u64, WitnessError> {
-    let unreadable =
-        |error| WitnessError(format!("cannot be told from the store: {} is unreadable: {error}", path.display()));
+    let unreadable = |error| {
+        WitnessError(format!("cannot be told from the store: {} is unreadable: {error}", path.display()))
+    };
     let mut path = std::path::absolute(path).map_err(unreadable)?;
     loop {
         match fs::metadata(&path) {

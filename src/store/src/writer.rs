@@ -46,7 +46,11 @@ impl Writer {
         let mut keys = keys_from_now(&shared);
         if tip.leases == 0 && tip.pruned.is_none() {
             // There was no lease yet, so there is no key it does not know.
-            keys = RecentKeys::since(Timestamp::default(), shared.options.recent_keys, shared.options.limits.idempotency);
+            keys = RecentKeys::since(
+                Timestamp::default(),
+                shared.options.recent_keys,
+                shared.options.limits.idempotency,
+            );
         }
         let engine = shared.engine().ok();
         Self { shared, engine, tip, keys, schedule: Schedule::default() }

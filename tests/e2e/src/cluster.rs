@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
@@ -225,6 +226,7 @@ impl Cluster {
         verbs: &[&str],
         owner: Option<&str>,
     ) -> Result<()> {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
         let user = format!("system:serviceaccount:{namespace}:{service_account}");
         if let Running::StandIn(stand_in) = &self.api {
             for verb in verbs {
@@ -232,7 +234,7 @@ impl Cluster {
             }
             return Ok(());
         }
-        let name = format!("{namespace}-{service_account}-{}-{}", verbs.join("-"), owner.unwrap_or("all"));
+        let name = format!("{namespace}-{service_account}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let role: ClusterRole = serde_json::from_value(json!({
             "metadata": { "name": name },
             "rules": [{

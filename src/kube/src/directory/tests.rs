@@ -8,7 +8,7 @@ use crate::testing::{Answer, Fake, pod, service_account, until};
 use crate::{ClusterConfig, RunningCluster};
 
 async fn find(running: &RunningCluster, name: &str) -> Result<Option<PodFacts>, DirectoryError> {
-    running.cluster().directory.pod(&"payments".parse().unwrap(), &name.parse().unwrap()).await
+    running.cluster().directory.pod(&"payments".parse().unwrap(), &name.parse().unwrap(), None).await
 }
 
 /// Waits until what the directory says of a pod is this uid, or that there is none.
@@ -45,7 +45,7 @@ async fn is_ready_after_both_first_lists_of_all_pages() {
     }
     let directory = running.cluster().directory;
     let service_account = directory
-        .service_account(&"payments".parse().unwrap(), &"api".parse().unwrap())
+        .service_account(&"payments".parse().unwrap(), &"api".parse().unwrap(), None)
         .await
         .unwrap()
         .unwrap();
@@ -223,7 +223,31 @@ async fn a_closed_cluster_asks_nothing_more() {
     fake.hang_up();
     let watches = fake.count("watch pods");
     fake.put("pods", pod("payments", "api-0", 1));
-    let found = cluster.directory.pod(&"payments".parse().unwrap(), &"api-0".parse().unwrap()).await;
+    let found = cluster.directory.pod(&"payments".parse().unwrap(), &"api-0".parse().unwrap(), None).await;
     assert!(found.unwrap().is_some(), "by a GET");
     assert_eq!(fake.count("watch pods"), watches);
+}
+
+/// A pod of a StatefulSet comes back under its name: a caller that has the new one's token is not told of the old one.
+#[tokio::test]
+async fn a_recreated_pod_that_was_not_heard_of_is_asked_for_once() {
+    let fake = Fake::start().await;
+    fake.put("pods", pod("payments", "api-0", 1));
+    let running = fake.ready(no_change).await;
+    until_found(&running, "api-0", Some(1)).await;
+    fake.answer("watch pods", Answer::Hang);
+    let directory = running.cluster().directory;
+    let asked = |uid: u128| {
+        let directory = std::sync::Arc::clone(&directory);
+        async move {
+            let expected = Some(Uid::from_u128(uid));
+            let found =
+                directory.pod(&"payments".parse().unwrap(), &"api-0".parse().unwrap(), expected).await;
+            found.unwrap().map(|facts| facts.uid)
+        }
+    };
+    assert_eq!(asked(1).await, Some(Uid::from_u128(1)));
+    assert_eq!(fake.count("get pods"), 0);
+    assert_eq!(asked(2).await, Some(Uid::from_u128(1)));
+    assert_eq!(fake.count("get pods"), 1);
 }

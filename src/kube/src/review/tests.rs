@@ -240,7 +240,7 @@ async fn a_review_goes_with_its_pod_and_its_service_account() {
     assert_eq!(fake.count("tokenreviews"), 1);
     fake.delete("pods", "payments", "api-0");
     for _ in 0..1000 {
-        if directory.pod(&namespace, &name).await.unwrap().is_none() {
+        if directory.pod(&namespace, &name, None).await.unwrap().is_none() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -152,7 +152,8 @@ impl Disk {
             let entry = entry.unwrap();
             let metadata = entry.metadata().unwrap();
             let durable = if metadata.is_dir() { Vec::new() } else { fs::read(entry.path()).unwrap() };
-            let object = self.add(metadata.ino(), Object { folder: metadata.is_dir(), durable, ..Object::default() });
+            let object =
+                self.add(metadata.ino(), Object { folder: metadata.is_dir(), durable, ..Object::default() });
             self.live.insert((folder, entry.file_name().into_string().unwrap()), object);
             if metadata.is_dir() {
                 self.hold(&entry.path(), object);

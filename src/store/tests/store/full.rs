@@ -41,8 +41,11 @@ async fn below_the_reserve_nothing_is_issued_and_rules_are_still_written() {
         let store: &dyn LeaseStore = store;
         store.commit(Change::Issue(Box::new(drawn(store)))).await
     };
-    fs::write(&filler, vec![1; usize::try_from(free(folder.path()) - fixture.options.reserve_bytes + MIB).unwrap()])
-        .unwrap();
+    fs::write(
+        &filler,
+        vec![1; usize::try_from(free(folder.path()) - fixture.options.reserve_bytes + MIB).unwrap()],
+    )
+    .unwrap();
     for _ in 0..3 {
         assert_eq!(refused(&*store).await.unwrap_err(), StoreError::Full);
     }
@@ -70,7 +73,8 @@ fn a_failed_write_poisons_until_reopened_and_loses_nothing() {
         .env("DAYFLY_FULL_WHILE", folder.path().join("full"))
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("the disk was full 3 times"), "{said}");
 }
 

@@ -192,7 +192,9 @@ impl Run {
                 let lease = lease.of_pod(1).owned_by(["payments", "checkout"][usize::from(owner % 2)]);
                 let lease = if owner % 3 == 0 { lease.narrowed_to("api-team") } else { lease };
                 let lease = match key {
-                    Some((key, same)) => lease.with_key(&key.to_string(), if same { "same" } else { "other" }),
+                    Some((key, same)) => {
+                        lease.with_key(&key.to_string(), if same { "same" } else { "other" })
+                    }
                     None => lease,
                 };
                 self.waiting.push(Change::Issue(Box::new(Issue { lease, decided_under })));
@@ -208,8 +210,11 @@ impl Run {
                 let selector = match which % 5 {
                     0 => Selector::owner("payments".parse().unwrap()),
                     1 => Selector::owner("api-team".parse().unwrap()),
-                    2 => self.model.leases.keys().next_back().map_or(Selector::All, |id| Selector::lease(*id)),
-                    3 => Selector::fields(Fields { target: "ledger".parse().ok(), ..Fields::default() }).unwrap(),
+                    2 => {
+                        self.model.leases.keys().next_back().map_or(Selector::All, |id| Selector::lease(*id))
+                    }
+                    3 => Selector::fields(Fields { target: "ledger".parse().ok(), ..Fields::default() })
+                        .unwrap(),
                     _ => Selector::All,
                 };
                 let idempotency = key.and_then(|(key, same)| {

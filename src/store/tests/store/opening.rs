@@ -35,7 +35,8 @@ fn an_empty_folder_becomes_a_store_and_leftovers_of_a_creation_go() {
     fs::write(leftover.join("db"), "half of something").unwrap();
     fixture.open().close();
     assert!(!leftover.exists());
-    let names: Vec<_> = fs::read_dir(fixture.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(fixture.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["store"]);
     assert!(verify(&fixture.dir()).unwrap().problems.is_empty());
 }
@@ -145,7 +146,11 @@ async fn an_older_copy_is_refused_until_told_and_then_everything_before_is_revok
     assert_eq!(fixture.open().rules().len(), 1);
     fixture.options.accept_rollback = false;
     fixture.options.expected = Some(witness);
-    assert_eq!(fixture.open().mark().incarnation, Incarnation(2), "ahead of a witness that was not written yet");
+    assert_eq!(
+        fixture.open().mark().incarnation,
+        Incarnation(2),
+        "ahead of a witness that was not written yet"
+    );
     assert!(verify(&fixture.dir()).unwrap().problems.is_empty());
 }
 

@@ -49,13 +49,11 @@ fn power_workload() {
     };
     let number = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
     let (root, seed) = (PathBuf::from(root), number("DAYFLY_POWER_SEED"));
-    match job.as_str() {
-        "write" => Workload::new(&root, seed).run(),
-        _ => {
-            let (options, _) = options(&root, Timestamp::from_millis(number("DAYFLY_POWER_NOW")), seed);
-            drop(SledStore::open(options).unwrap());
-        }
+    if job == "write" {
+        return Workload::new(&root, seed).run();
     }
+    let (options, _) = options(&root, Timestamp::from_millis(number("DAYFLY_POWER_NOW")), seed);
+    drop(SledStore::open(options).unwrap());
 }
 
 struct Workload {
@@ -127,7 +125,8 @@ impl Workload {
     }
 
     fn change(&mut self, store: &SledStore) -> Change {
-        let some = if self.leases.is_empty() { None } else { Some(self.leases[self.dice.below(self.leases.len())]) };
+        let some =
+            if self.leases.is_empty() { None } else { Some(self.leases[self.dice.below(self.leases.len())]) };
         match (self.dice.below(40), some) {
             (0, _) => Change::Revoke(Box::new(revocation(owner("nobody")))),
             (1, _) => Change::Revoke(Box::new(revocation(owner("checkout")))),
@@ -195,7 +194,11 @@ impl Answered {
         store.close();
         checked?;
         let report = verify(&dir).map_err(|error| format!("does not verify: {error}"))?;
-        if report.problems.is_empty() { Ok(()) } else { Err(format!("does not verify: {:?}", report.problems)) }
+        if report.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("does not verify: {:?}", report.problems))
+        }
     }
 
     async fn check_open(&self, store: &SledStore) -> Result<(), String> {
@@ -244,7 +247,8 @@ fn record(root: &Path, job: &str, seed: u64, now: Timestamp, swallow: bool) -> V
         command.env("DAYFLY_RECORD_SWALLOW", "1");
     }
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
     read_trace(&trace)
 }

@@ -7,7 +7,8 @@ use std::process::Command;
 pub fn build(name: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/shims/{name}.c"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (object, building) = (folder.join(format!("{name}.so")), folder.join(format!("{name}.{}", std::process::id())));
+    let (object, building) =
+        (folder.join(format!("{name}.so")), folder.join(format!("{name}.{}", std::process::id())));
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let built = Command::new(&compiler)
         .args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"])

@@ -76,12 +76,16 @@ fn an_older_copy_of_the_store_is_refused_until_told() {
 /// On a disk of its own kind (a tmpfs), where a file makes it full.
 async fn a_full_disk_stops_issuing_and_not_revoking(kind: Kind) {
     const MIB: u64 = 1 << 20;
+    // Both worlds are on the one disk.
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _alone = ALONE.lock().await;
     let disk = tempfile::Builder::new().prefix("dayfly-store-").tempdir_in("/dev/shm").unwrap();
-    // Of whatever is free now, all but 64 MiB is the reserve.
+    // Of whatever is free now, all but this much is the reserve.
     let free = free_bytes(disk.path());
+    let room = (64 * MIB).min(free / 2);
     let options = Options {
         store_dir: Some(disk.path().join("store")),
-        reserve_bytes: Some(free - 64 * MIB),
+        reserve_bytes: Some(free - room),
         ..Options::default()
     };
     let world = World::with_own_broker(kind, options).await.unwrap();
@@ -89,7 +93,7 @@ async fn a_full_disk_stops_issuing_and_not_revoking(kind: Kind) {
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     let issued = pod.issue(&team.target).await.unwrap();
     let ballast = disk.path().join("ballast");
-    fill(&ballast, 128 * MIB);
+    fill(&ballast, room + 4 * MIB);
 
     until(async || Ok(pod.ask(asking_for(&team.target)).await?.is_err())).await.unwrap();
     let denied = pod.is_denied(&team.target).await.unwrap();

@@ -150,6 +150,7 @@ impl Directory for FakeCluster {
         &'a self,
         _: &'a Namespace,
         name: &'a PodName,
+        _: Option<Uid>,
     ) -> BoxFuture<'a, Result<Option<PodFacts>, DirectoryError>> {
         let said = self.pods.lock().unwrap().get(name.as_str()).cloned();
         Box::pin(async move { Ok(said.unwrap_or_else(|| Some(api_pod(name.as_str())))) })
@@ -159,6 +160,7 @@ impl Directory for FakeCluster {
         &'a self,
         _: &'a Namespace,
         name: &'a ServiceAccountName,
+        _: Option<Uid>,
     ) -> BoxFuture<'a, Result<Option<ServiceAccountFacts>, DirectoryError>> {
         let said = self.accounts.lock().unwrap().get(name.as_str()).cloned();
         let there = ServiceAccountFacts { uid: uid_of(name.as_str()), deleting: false };
