@@ -24,9 +24,10 @@ bench *ARGS:
 fmt:
     cargo fmt --all
 
-# writes what is generated anew: protobuf code, API and error reference
+# writes what is generated anew: protobuf code, API, error and command-line reference
 gen:
-    DAYFLY_GEN=1 cargo test --package dayfly-api --test generated
+    DAYFLY_GEN=1 cargo test --package dayfly-core --test generated
+    DAYFLY_GEN=1 cargo test --package dayfly --test cli
 
 # clippy as CI runs it, and buf where it is installed
 lint:

@@ -25,12 +25,15 @@ pub(crate) struct Engine {
     dir: PathBuf,
     /// Odd while a flush is under way.
     flushes: AtomicU64,
+    /// Failed syncs before it was opened: one more, at any time, and it cannot be trusted any more.
+    failures: u64,
 }
 
 impl Engine {
     /// Opens the database in `dir`, which is made if it does not exist.
     pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
         files::remove_unfinished_snapshots(dir)?;
+        let failures = durable_sync::failures();
         let config = sled::Config::new()
             .path(dir)
             .segment_size(SEGMENT_BYTES)
@@ -51,7 +54,7 @@ impl Engine {
             return Err(OpenError::damaged(dir, "there are blob files, which this program never writes"));
         }
         files::sync_folder(dir)?;
-        Ok(Self { db, dir: dir.to_owned(), flushes: AtomicU64::new(0) })
+        Ok(Self { db, dir: dir.to_owned(), flushes: AtomicU64::new(0), failures })
     }
 
     /// The value of a key.
@@ -78,13 +81,12 @@ impl Engine {
 
     /// Applies a batch of `operations` keys and makes it durable. After an error nothing is known of what is on disk.
     pub(crate) fn commit(&self, batch: Batch, operations: usize) -> Result<(), StoreError> {
-        let failures = durable_sync::failures();
         guarded(|| self.db.apply_batch(batch))?;
         self.flushes.fetch_add(1, Ordering::SeqCst);
         let flushed = guarded(|| self.db.flush());
         self.flushes.fetch_add(1, Ordering::SeqCst);
         flushed?;
-        if durable_sync::failures() != failures {
+        if durable_sync::failures() != self.failures {
             return Err(StoreError::Poisoned("a sync of its log failed".to_owned()));
         }
         for _ in 0..operations * READS_PER_OPERATION {

@@ -150,7 +150,7 @@ impl<'a> Group<'a> {
                 uses.extend(earlier.and_then(|lease| Some((lease.idempotency?, lease.id))));
             }
             let found = uses.iter().rev().find(|(used, _)| used.key == key).copied();
-            self.keys.learn(caller, uses, self.now);
+            self.keys.learn(caller, &uses, self.now);
             return Ok(found.map(|(used, lease)| Use { request: used.request, lease }));
         }
         match self.keys.look(&key, &caller, self.now) {

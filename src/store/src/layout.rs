@@ -63,6 +63,9 @@ pub(crate) struct Progress {
     /// Leases up to this id are pruned; empty before the first pruning.
     #[prost(bytes = "vec", tag = "8")]
     pub(crate) pruned: Vec<u8>,
+    /// How often it was reopened after a failed write: what makes the record a new one then.
+    #[prost(uint64, tag = "9")]
+    pub(crate) reopened: u64,
 }
 
 /// A run of events of one commit.

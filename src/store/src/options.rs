@@ -38,7 +38,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// How many of the newest leases are kept in memory for reading: 65 536.
     pub recent_leases: usize,
-    /// How many of the newest idempotency keys are kept in memory: 262 144. Older ones are found on disk.
+    /// How many idempotency keys of the last minutes are known in memory, at some 16 bytes each: 4 million. Beyond it,
+    /// a caller's are looked for on disk.
     pub recent_keys: usize,
     /// How many changes may wait for the writer: 4 096. Rules have room of their own beyond it.
     pub queue: usize,
@@ -60,7 +61,7 @@ impl Options {
             rule_reserve_bytes: 16 * MIB,
             cache_bytes: 96 * MIB,
             recent_leases: 65_536,
-            recent_keys: 262_144,
+            recent_keys: 4_000_000,
             queue: 4096,
         }
     }

@@ -95,6 +95,15 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    /// No more changes; those that wait are refused.
+    pub(crate) fn fail(&self, error: &StoreError) {
+        self.stop(Stop::Dropped);
+        for request in self.lock().requests.drain(..) {
+            // Whoever asked may have gone.
+            let _ = request.answer.send(Err(error.clone()));
+        }
+    }
+
     /// Whether [`Queue::stop`] was called.
     pub(crate) fn stopping(&self) -> bool {
         self.lock().stop.is_some()

@@ -62,17 +62,28 @@ impl RecentLeases {
     }
 }
 
-/// The idempotency keys of the last minutes. After a start, and when there were too many to keep, it does not know all
-/// of them; then the disk knows a caller's, and is asked once for each caller.
+/// The idempotency keys of the last minutes: the newest with what they were used for, all others by a fingerprint. A
+/// key that is not among the fingerprints was not used; one that is, is looked for on disk, among its caller's leases.
+/// After a start the disk is asked once for each caller.
 pub(crate) struct RecentKeys {
     bound: usize,
     window: Duration,
-    uses: HashMap<Digest, Use>,
-    order: VecDeque<(Digest, LeaseId)>,
-    /// Every use by a lease committed after this is known,
+    newest: HashMap<Digest, Use>,
+    order: VecDeque<Digest>,
+    /// By the time they were added, a tenth of the window each, oldest first.
+    seen: VecDeque<Generation>,
+    /// Every use by a lease committed after this is seen,
     complete_since: Timestamp,
     /// and every use by these callers (their key range in the store).
     asked: HashSet<Vec<u8>>,
+}
+
+/// Keys that are kept with what they were used for.
+const NEWEST: usize = 16_384;
+
+struct Generation {
+    until: Timestamp,
+    fingerprints: HashSet<u64>,
 }
 
 /// What a key was used for.
@@ -99,8 +110,9 @@ impl RecentKeys {
         Self {
             bound,
             window,
-            uses: HashMap::new(),
+            newest: HashMap::new(),
             order: VecDeque::new(),
+            seen: VecDeque::new(),
             complete_since: since,
             asked: HashSet::new(),
         }
@@ -108,47 +120,67 @@ impl RecentKeys {
 
     pub(crate) fn look(&self, key: &Digest, caller: &[u8], now: Timestamp) -> Known {
         let oldest = now.minus(self.window);
-        match self.uses.get(key) {
-            Some(used) if used.lease.time() >= oldest => Known::Used(*used),
-            Some(_) => Known::Unused,
-            None if self.complete_since <= oldest || self.asked.contains(caller) => Known::Unused,
-            None => Known::Ask(oldest),
+        match self.newest.get(key) {
+            Some(used) if used.lease.time() >= oldest => return Known::Used(*used),
+            Some(_) => return Known::Unused,
+            None => {}
         }
+        let fingerprint = fingerprint(key);
+        let seen = self.seen.iter().any(|generation| generation.fingerprints.contains(&fingerprint));
+        let complete = self.complete_since <= oldest || self.asked.contains(caller);
+        if complete && !seen { Known::Unused } else { Known::Ask(oldest) }
     }
 
     /// What the disk said of a caller.
-    pub(crate) fn learn(&mut self, caller: Vec<u8>, uses: Vec<(Idempotency, LeaseId)>, now: Timestamp) {
+    pub(crate) fn learn(&mut self, caller: Vec<u8>, uses: &[(Idempotency, LeaseId)], now: Timestamp) {
+        if self.complete_since <= now.minus(self.window) {
+            self.asked = HashSet::new();
+            return;
+        }
         if self.asked.len() >= self.bound {
             self.asked.clear();
         }
         self.asked.insert(caller);
-        for (used, lease) in uses {
-            self.add(used, lease, now);
+        for (used, _) in uses {
+            self.see(&used.key, now);
         }
     }
 
     pub(crate) fn add(&mut self, used: Idempotency, lease: LeaseId, now: Timestamp) {
-        self.uses.insert(used.key, Use { request: used.request, lease });
-        self.order.push_back((used.key, lease));
-        let oldest = now.minus(self.window);
-        if self.complete_since <= oldest && !self.asked.is_empty() {
-            self.asked = HashSet::new();
+        self.see(&used.key, now);
+        if self.newest.insert(used.key, Use { request: used.request, lease }).is_none() {
+            self.order.push_back(used.key);
         }
-        while let Some((key, lease)) = self.order.front().copied() {
-            let outdated = lease.time() < oldest;
-            if !outdated && self.order.len() <= self.bound {
-                break;
-            }
-            if !outdated {
-                self.complete_since = self.complete_since.max(now);
-                self.asked.clear();
-            }
-            self.order.pop_front();
-            if self.uses.get(&key).is_some_and(|used| used.lease == lease) {
-                self.uses.remove(&key);
-            }
+        if self.order.len() > NEWEST.min(self.bound) {
+            self.order.pop_front().map(|key| self.newest.remove(&key));
         }
     }
+
+    fn see(&mut self, key: &Digest, now: Timestamp) {
+        let oldest = now.minus(self.window);
+        while self.seen.front().is_some_and(|generation| generation.until < oldest) {
+            self.seen.pop_front();
+        }
+        if self.seen.back().is_none_or(|generation| generation.until < now) {
+            let until = now.plus(self.window / 10);
+            self.seen.push_back(Generation { until, fingerprints: HashSet::new() });
+        }
+        if let Some(newest) = self.seen.back_mut() {
+            newest.fingerprints.insert(fingerprint(key));
+        }
+        let kept: usize = self.seen.iter().map(|generation| generation.fingerprints.len()).sum();
+        if kept > self.bound {
+            // More than memory is to hold: what goes has to be asked for again.
+            let gone = self.seen.pop_front().map_or(now, |generation| generation.until);
+            self.complete_since = self.complete_since.max(gone);
+            self.asked.clear();
+        }
+    }
+}
+
+/// Eight bytes of a key, which is a digest already.
+fn fingerprint(key: &Digest) -> u64 {
+    key.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -160,10 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_is_asked_for_and_only_once_a_caller() {
+    fn what_is_not_in_memory_is_asked_for_and_only_once_a_caller() {
         let at = |secs: u64| Timestamp::from_secs(1_000_000 + secs);
         let lease = |secs| LeaseId::first_at(at(secs));
-        let mut keys = RecentKeys::since(at(0), 2, Duration::from_secs(600));
+        let mut keys = RecentKeys::since(at(0), 3, Duration::from_secs(600));
         let look = |keys: &RecentKeys, n, caller: &[u8], secs| match keys.look(&used(n).key, caller, at(secs))
         {
             Known::Used(_) => "used",
@@ -171,15 +203,16 @@ mod tests {
             Known::Ask(_) => "ask",
         };
         assert_eq!(look(&keys, 1, b"a", 1), "ask");
-        keys.learn(b"a".to_vec(), vec![(used(1), lease(0))], at(1));
-        assert_eq!(
-            (look(&keys, 1, b"a", 1), look(&keys, 2, b"a", 1), look(&keys, 2, b"b", 1)),
-            ("used", "unused", "ask")
-        );
+        keys.learn(b"a".to_vec(), &[(used(1), lease(0))], at(1));
+        assert_eq!(look(&keys, 1, b"a", 1), "ask", "it was seen: the disk knows what for");
+        assert_eq!((look(&keys, 2, b"a", 1), look(&keys, 2, b"b", 1)), ("unused", "ask"));
         keys.add(used(2), lease(2), at(2));
-        keys.add(used(3), lease(3), at(3));
-        assert_eq!((look(&keys, 1, b"a", 3), look(&keys, 3, b"a", 3)), ("ask", "used"), "too many to keep");
-        assert_eq!(look(&keys, 1, b"a", 603), "unused", "the window is over");
-        assert_eq!(look(&keys, 3, b"a", 604), "unused");
+        assert_eq!(look(&keys, 2, b"b", 2), "used");
+        keys.add(used(3), lease(100), at(100));
+        keys.add(used(4), lease(101), at(101));
+        assert_eq!(look(&keys, 9, b"a", 101), "ask", "there were too many to keep");
+        assert_eq!(look(&keys, 4, b"a", 101), "used");
+        assert_eq!(look(&keys, 9, b"a", 700), "unused", "the window is over");
+        assert_eq!(look(&keys, 4, b"a", 702), "unused");
     }
 }

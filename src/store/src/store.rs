@@ -125,12 +125,6 @@ impl SledStore {
     pub fn leases_kept(&self) -> u64 {
         self.shared.head.load().leases
     }
-
-    /// Whether lease and event are in memory only, for tests of reads from disk: forgets the recent leases.
-    #[cfg(any(test, feature = "contract"))]
-    pub fn forget_recent(&self) {
-        self.shared.recent.clear();
-    }
 }
 
 impl Drop for SledStore {

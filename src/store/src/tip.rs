@@ -24,6 +24,7 @@ pub(crate) struct Tip {
     pub(crate) latest_expiry: Timestamp,
     pub(crate) leases: u64,
     pub(crate) pruned: Option<LeaseId>,
+    pub(crate) reopened: u64,
     pub(crate) log: Log,
     pub(crate) rules: Arc<RuleSet>,
 }
@@ -57,6 +58,7 @@ impl Tip {
             latest_expiry: Timestamp::default(),
             leases: 0,
             pruned: None,
+            reopened: 0,
             log: Log::default(),
             rules: Arc::default(),
         }
@@ -89,6 +91,7 @@ impl Tip {
             latest_expiry: Timestamp::from_millis(progress.latest_expiry),
             leases: progress.leases,
             pruned,
+            reopened: progress.reopened,
             log,
             rules: Arc::new(load_rules(engine)?),
         })
@@ -112,6 +115,7 @@ impl Tip {
             clean: self.clean,
             leases: self.leases,
             pruned: self.pruned.map(|id| id.to_bytes().to_vec()).unwrap_or_default(),
+            reopened: self.reopened,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The one writer: takes what has queued up, commits it as one batch, syncs once, answers all.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,14 @@ use dayfly_core::change::{Change, Outcome};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Actor;
 use dayfly_core::time::Timestamp;
+use prost::Message;
+use sled::Batch;
 use tokio::sync::oneshot;
 
 use crate::engine::Engine;
 use crate::files;
 use crate::group::{Group, Ready};
+use crate::layout;
 use crate::prune::Schedule;
 use crate::queue::{Request, Stop, Work};
 use crate::recent::RecentKeys;
@@ -25,6 +29,8 @@ const BATCH: usize = 512;
 const OVERHEAD: usize = 24;
 /// Of those, what changes may take, so that pruning keeps up with issuing.
 const CHANGES: usize = 288;
+/// What pruning takes alone: little, since whatever comes in the meantime waits for it.
+const PRUNING: usize = 128;
 /// How long the writer sleeps when nothing comes, before it looks for leases to prune.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -57,7 +63,18 @@ impl Writer {
     }
 
     /// Works until the queue stops.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(self) {
+        let shared = Arc::clone(&self.shared);
+        if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            // A defect of ours. Nobody waits for a writer that is not there.
+            let why = "its writer panicked: restart the broker".to_owned();
+            tracing::error!(%why, "the store has stopped");
+            shared.set_trouble(Some(why.clone()));
+            shared.queue.fail(&StoreError::Poisoned(why));
+        }
+    }
+
+    fn work(mut self) {
         loop {
             let mut operations = 0;
             let fits = |change: &Change| {
@@ -126,11 +143,12 @@ impl Writer {
             }
         }
         extra(&mut group);
+        let changed = group.operations() > 0 || group.tip.position > before;
         if room >= shared.options.rule_reserve_bytes {
-            self.schedule.prune(&mut group, BATCH - OVERHEAD)?;
+            let most = if changed { BATCH - OVERHEAD } else { PRUNING };
+            self.schedule.prune(&mut group, most)?;
         }
-        let nothing = group.operations() == 0 && group.tip.position == before;
-        if !nothing {
+        if changed || group.operations() > 0 {
             let Ready { batch, operations, changed, pruned } = group.ready();
             engine.commit(batch, operations)?;
             shared.recent.forget(&pruned);
@@ -201,33 +219,41 @@ impl Writer {
     }
 
     fn try_reopen(&mut self) -> Result<(), String> {
-        let acknowledged = self.shared.head.load().mark;
-        let engine = Engine::open(&self.shared.options.dir, self.shared.options.cache_bytes)
-            .map_err(|error| error.to_string())?;
-        let tip = match Tip::load(&engine) {
-            Ok(tip) => tip,
-            Err(problem) => {
+        let options = &self.shared.options;
+        let engine = Engine::open(&options.dir, options.cache_bytes).map_err(|error| error.to_string())?;
+        match self.verified(&engine) {
+            Ok(tip) => self.tip = tip,
+            Err(why) => {
                 engine.close();
-                return Err(problem.to_string());
+                return Err(why);
             }
-        };
-        let same = tip.instance == acknowledged.instance && tip.incarnation == acknowledged.incarnation;
-        if !same || tip.position < acknowledged.position {
-            engine.close();
-            return Err(format!(
-                "the store has lost what was acknowledged: it has position {}, {} was answered",
-                tip.position, acknowledged.position
-            ));
         }
         // The changes under way may be there or not; memory must agree with the disk.
         self.shared.recent.clear();
         self.keys = keys_from_now(&self.shared);
-        self.tip = tip;
         self.shared.publish(&self.tip);
         let engine = Arc::new(engine);
         self.engine = Some(Arc::clone(&engine));
         self.shared.set_engine(Some(engine));
         Ok(())
+    }
+
+    /// Where a reopened store is: not before what was answered, and it can be written to.
+    fn verified(&self, engine: &Engine) -> Result<Tip, String> {
+        let acknowledged = self.shared.head.load().mark;
+        let mut tip = Tip::load(engine).map_err(|problem| problem.to_string())?;
+        let same = tip.instance == acknowledged.instance && tip.incarnation == acknowledged.incarnation;
+        if !same || tip.position < acknowledged.position {
+            return Err(format!(
+                "the store has lost what was acknowledged: it has position {}, {} was answered",
+                tip.position, acknowledged.position
+            ));
+        }
+        tip.reopened += 1;
+        let mut batch = Batch::default();
+        batch.insert(layout::PROGRESS, tip.progress().encode_to_vec());
+        engine.commit(batch, 1).map_err(|error| error.to_string())?;
+        Ok(tip)
     }
 
     fn stop(mut self, stop: Stop) {

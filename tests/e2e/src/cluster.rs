@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 use dayfly_core::clock::SystemClock;
 use dayfly_dev::StandIn;
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, Config};
 use serde_json::json;
 use tokio::sync::{OnceCell, RwLock};
@@ -150,6 +151,13 @@ impl Cluster {
         }
     }
 
+    /// Deletes a namespace and what is in it. In a real cluster it is only marked, for want of a controller.
+    pub async fn delete_namespace(&self, name: &str) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
     /// Makes a running pod, and gives its uid.
     pub async fn create_pod(&self, namespace: &str, name: &str, service_account: &str) -> Result<String> {
         match &self.api {
@@ -181,25 +189,24 @@ impl Cluster {
         }
     }
 
-    /// A service account's token by TokenRequest, bound to a pod (name, uid) where one is given, for this audience; an empty
-    /// one is the API server's own.
+    /// A service account's token by TokenRequest, bound to a pod (name, uid) where one is given, for these audiences; none is
+    /// the API server's own.
     pub async fn token(
         &self,
         namespace: &str,
         service_account: &str,
-        audience: &str,
+        audiences: &[&str],
         pod: Option<(&str, &str)>,
         secs: u32,
     ) -> Result<String> {
-        match &self.api {
-            Running::Real(real) => {
-                let audiences: Vec<_> = Some(audience).filter(|audience| !audience.is_empty()).into_iter().collect();
-                real.read().await.token(namespace, service_account, &audiences, pod, i64::from(secs)).await
-            }
-            Running::StandIn(stand_in) => {
-                Ok(stand_in.token(namespace, service_account, audience, pod, u64::from(secs))?)
-            }
-        }
+        let bound =
+            pod.map(|(name, uid)| json!({ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid }));
+        let request: TokenRequest = serde_json::from_value(json!({ "metadata": {}, "spec": {
+            "audiences": audiences, "boundObjectRef": bound, "expirationSeconds": secs,
+        }}))?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let answer = accounts.create_token_request(service_account, &PostParams::default(), &request).await?;
+        answer.status.and_then(|status| status.token).context("a TokenRequest without a token")
     }
 
     /// A token of the old kind, which lies in a Secret and never ends. A real cluster needs the controller manager for it.

@@ -201,7 +201,7 @@ impl World {
 
     /// A token of a service account that is bound to no pod.
     pub async fn unbound_token(&self, namespace: &str, service_account: &str, audience: &str) -> Result<String> {
-        let token = self.cluster.token(namespace, service_account, audience, None, TOKEN_SECS).await?;
+        let token = self.cluster.token(namespace, service_account, &[audience], None, TOKEN_SECS).await?;
         self.broker.keep_secret(&token);
         Ok(token)
     }
@@ -305,9 +305,15 @@ impl Pod<'_> {
 
     /// A new projected token for this audience that lives so many seconds, at least 600.
     pub async fn token_of_life(&self, audience: &str, secs: u32) -> Result<String> {
+        let audiences: Vec<_> = Some(audience).filter(|audience| !audience.is_empty()).into_iter().collect();
+        self.token_for_all(&audiences, secs).await
+    }
+
+    /// A new projected token for all of these audiences at once.
+    pub async fn token_for_all(&self, audiences: &[&str], secs: u32) -> Result<String> {
         let pod = Some((self.name.as_str(), self.uid.as_str()));
         let cluster = &self.world.cluster;
-        let token = cluster.token(&self.namespace, &self.service_account, audience, pod, secs).await?;
+        let token = cluster.token(&self.namespace, &self.service_account, audiences, pod, secs).await?;
         self.world.broker.keep_secret(&token);
         Ok(token)
     }

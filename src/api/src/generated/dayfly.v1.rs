@@ -406,6 +406,7 @@ pub struct IssueRequest {
 }
 /// An issued credential.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct IssueResponse {
     /// The credential: for kind `jwt`, an RFC 9068 access token in compact form. Secret: keep it out of logs.
     #[prost(string, tag = "1")]
@@ -835,6 +836,7 @@ pub mod workload_service_server {
 }
 /// The credential in question.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct IntrospectRequest {
     /// The credential as it was presented to the verifier; at most 8 KiB.
     #[prost(string, tag = "1")]

@@ -1,7 +1,7 @@
 //! A use case's refusal as a gRPC status.
 
 use dayfly_api::BadField;
-use dayfly_api::rejection::{Rejection, reason_of_name};
+use dayfly_api::rejection::{Rejection, reason_name, reason_of_name};
 use dayfly_api::v1::ErrorReason;
 use dayfly_broker::Error;
 use tonic::Status;
@@ -15,7 +15,7 @@ pub(super) fn status(error: Error) -> Status {
         | Error::Denied { .. }
         | Error::NotFound { .. }
         | Error::FailedPrecondition { .. } => {
-            tracing::info!(reason = reason.as_str_name(), "refused");
+            tracing::info!(reason = reason_name(reason), "refused");
             rejection
         }
         Error::Outrun => rejection.retry_after(std::time::Duration::ZERO),
@@ -30,7 +30,7 @@ pub(super) fn status(error: Error) -> Status {
         }
         Error::Invalid { field, .. } => rejection.with("field", field),
         Error::Unavailable { cause, retry_after, .. } => {
-            tracing::warn!(reason = reason.as_str_name(), cause, "unavailable");
+            tracing::warn!(reason = reason_name(reason), cause, "unavailable");
             rejection.retry_after(retry_after)
         }
         Error::Overloaded { retry_after, .. } => rejection.retry_after(retry_after),

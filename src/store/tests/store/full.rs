@@ -95,9 +95,9 @@ async fn full_disk_workload() {
             assert!(matches!(issue(&*store, new).await, Outcome::Committed(_)));
         }
         let (before, drawn_before) = (store.mark(), drawn(&*store));
+        let waiting: Vec<_> = (0..40).map(|_| Change::Issue(Box::new(drawn(&*store)))).collect();
         fs::write(&full, "").unwrap();
-        let pending: Vec<_> =
-            (0..40).map(|_| store.commit(Change::Issue(Box::new(drawn(&*store))))).collect();
+        let pending: Vec<_> = waiting.into_iter().map(|change| store.commit(change)).collect();
         for refused in pending {
             assert!(matches!(refused.await, Err(StoreError::Poisoned(_))), "nothing is answered");
         }

@@ -4,9 +4,9 @@ use dayfly_api::v1;
 use dayfly_e2e::broker::Options;
 use dayfly_e2e::cluster::Kind;
 use dayfly_e2e::run::until;
-use dayfly_e2e::world::{World, asking_for, owned_by, reason, retry_after};
+use dayfly_e2e::world::{World, asking_for, leases_of, owned_by, reason, retry_after};
 
-on_both!(a_broker_whose_clock_jumped_issues_nothing_and_revokes);
+on_both!(a_broker_whose_clock_jumped_issues_nothing_and_revokes, a_credential_ends_by_itself);
 
 async fn a_broker_whose_clock_jumped_issues_nothing_and_revokes(kind: Kind) {
     let options = Options { clock_ahead: Some(0), ..Options::default() };
@@ -41,4 +41,28 @@ async fn a_broker_whose_clock_jumped_issues_nothing_and_revokes(kind: Kind) {
         let at = again.lease.unwrap().issued_at.unwrap().seconds - issued.lease.clone().unwrap().issued_at.unwrap().seconds;
         assert!((0..600).contains(&at), "the jump left no trace in times: {at} s later");
     }
+}
+
+async fn a_credential_ends_by_itself(kind: Kind) {
+    let options = Options { clock_ahead: Some(0), ..Options::default() };
+    let world = World::with_own_broker(kind, options).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let short = pod.ask(v1::IssueRequest { ttl, ..asking_for(&team.target) }).await.unwrap().unwrap();
+    let long = pod.issue(&team.target).await.unwrap();
+    let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+    assert_eq!(verifier.state(&short.credential).await.unwrap(), v1::LeaseState::Active);
+
+    // Not far enough to be a jump.
+    world.broker().set_clock(90).unwrap();
+    assert_eq!(verifier.state(&short.credential).await.unwrap(), v1::LeaseState::Expired);
+    assert_eq!(verifier.state(&long.credential).await.unwrap(), v1::LeaseState::Active);
+    let admin = world.admin().await.unwrap();
+    let lease = admin.lease(&short.lease.unwrap().id).await.unwrap();
+    assert_eq!((lease.state(), lease.ended_at), (v1::LeaseState::Expired, lease.expires_at));
+    let active = v1::ListLeasesRequest { active_only: true, ..leases_of(&team.owner) };
+    let active: Vec<_> = admin.all_leases(active).await.unwrap();
+    assert_eq!(active, [long.lease.unwrap()]);
+    pod.issue(&team.target).await.unwrap();
 }

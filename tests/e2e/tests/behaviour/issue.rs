@@ -17,6 +17,7 @@ on_both!(
     the_least_life_counts,
     one_of_several_audiences_is_named,
     a_repeated_request_gets_the_same_lease,
+    requests_of_one_key_at_once_get_one_lease,
     a_confirmation_binds_lease_and_token,
     fields_that_are_wrong_are_named,
 );
@@ -235,6 +236,21 @@ async fn a_repeated_request_gets_the_same_lease(kind: Kind) {
     let lease = v1::Selector { lease: first.lease.unwrap().id, ..v1::Selector::default() };
     world.admin().await.unwrap().revoke(lease).await.unwrap();
     assert_eq!(reason(&pod.ask(request).await.unwrap().unwrap_err()), "LEASE_ENDED");
+}
+
+async fn requests_of_one_key_at_once_get_one_lease(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let admin = world.admin().await.unwrap();
+    for round in 0..5 {
+        let request = v1::IssueRequest { idempotency_key: format!("round-{round}"), ..asking_for(&team.target) };
+        let answers = futures_util::future::join_all((0..8).map(|_| pod.ask(request.clone()))).await;
+        let leases: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().unwrap().lease.unwrap().id).collect();
+        assert!(leases.iter().all(|id| *id == leases[0]), "{leases:?}");
+    }
+    let listed = admin.all_leases(dayfly_e2e::world::leases_of(&team.owner)).await.unwrap();
+    assert_eq!(listed.len(), 5);
 }
 
 async fn a_confirmation_binds_lease_and_token(kind: Kind) {

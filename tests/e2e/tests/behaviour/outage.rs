@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 on_both!(
     without_its_api_server_the_broker_says_so_and_comes_back,
     a_call_without_a_deadline_gets_the_servers,
+    a_crowded_broker_sheds_workloads_and_not_operators,
     what_was_issued_and_revoked_survives_a_restart,
 );
 
@@ -145,6 +146,51 @@ async fn a_call_without_a_deadline_gets_the_servers(kind: Kind) {
     assert!((Duration::from_secs(2)..Duration::from_secs(4)).contains(&took), "{took:?}");
     wire.set(Mode::Open);
     until(async || Ok(world.issue_with(&token, asking_for(&team.target)).await.is_ok())).await.unwrap();
+}
+
+async fn a_crowded_broker_sheds_workloads_and_not_operators(kind: Kind) {
+    let limits = [("calls_at_once", 2), ("review_timeout_secs", 60), ("call_timeout_secs", 60)].into();
+    let (world, wire) = by_wire(kind, Options { limits, ..Options::default() }).await;
+    let team = world.team("payments").await.unwrap();
+    let operator = world.operator(&["revoke"], Some(&team.owner)).await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let [a, b, c] = [
+        pod.token_for(WORKLOAD).await.unwrap(),
+        pod.token_for(WORKLOAD).await.unwrap(),
+        pod.token_for(VERIFIER).await.unwrap(),
+    ];
+    operator.revoke(owned_by(&team.owner)).await.unwrap();
+    wire.set(Mode::Silent);
+    let stuck = futures_util::future::join(
+        world.issue_with(&a, asking_for(&team.target)),
+        world.issue_with(&b, asking_for(&team.target)),
+    );
+    let meanwhile = async {
+        let mut shed = None;
+        until(async || {
+            let request = v1::IntrospectRequest { credential: "sesame".to_owned() };
+            let asked = world.verifiers().introspect(bearing(&c, request));
+            let answer = tokio::time::timeout(Duration::from_millis(200), asked).await;
+            shed = answer.ok().and_then(Result::err).filter(|status| reason(status) == "OVERLOADED");
+            Ok(shed.is_some())
+        })
+        .await
+        .unwrap();
+        let shed = shed.unwrap();
+        assert_eq!(shed.code(), Code::ResourceExhausted);
+        assert!(retry_after(&shed).is_some_and(|after| !after.is_zero()), "{shed:?}");
+        // Operators are let in, and wait for the API server like everyone.
+        let revoke = operator.revoke(owned_by(&team.owner));
+        let answer = tokio::time::timeout(Duration::from_millis(500), revoke).await;
+        assert!(answer.is_err(), "{answer:?}");
+        wire.set(Mode::Cut);
+    };
+    let ((first, second), ()) = tokio::join!(stuck, meanwhile);
+    for late in [first, second] {
+        assert_eq!(reason(&late.unwrap_err()), "CLUSTER_UNAVAILABLE");
+    }
+    wire.set(Mode::Open);
+    until(async || Ok(operator.revoke(owned_by(&team.owner)).await.is_ok())).await.unwrap();
 }
 
 async fn what_was_issued_and_revoked_survives_a_restart(kind: Kind) {

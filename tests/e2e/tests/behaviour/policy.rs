@@ -1,13 +1,16 @@
 //! Policy from a folder: what is broken grants nothing and stops nothing else, and what changes counts.
 
+use dayfly_e2e::broker::Options;
 use dayfly_e2e::cluster::Kind;
 use dayfly_e2e::policy;
+use dayfly_e2e::run::until;
 use dayfly_e2e::world::{World, reason};
 use serde_json::json;
 
 on_both!(
     one_broken_object_grants_nothing_and_stops_nothing,
     two_owners_of_a_namespace_are_none,
+    a_policy_folder_that_is_gone_leaves_the_last_policy_in_force,
     a_changed_policy_counts_from_the_next_request_on,
     a_target_cannot_have_an_audience_of_dayfly_or_the_api_server,
 );
@@ -45,6 +48,19 @@ async fn two_owners_of_a_namespace_are_none(kind: Kind) {
     assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "OWNER_AMBIGUOUS");
     world.remove(&[&rival]).await.unwrap();
     pod.issue(&team.target).await.unwrap();
+}
+
+async fn a_policy_folder_that_is_gone_leaves_the_last_policy_in_force(kind: Kind) {
+    let world = World::with_own_broker(kind, Options::default()).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let (folder, aside) = (world.broker().policy(), world.broker().dir().join("aside"));
+    std::fs::rename(&folder, &aside).unwrap();
+    until(async || Ok(world.broker().log().contains("policy cannot be read"))).await.unwrap();
+    pod.issue(&team.target).await.unwrap();
+    std::fs::rename(&aside, &folder).unwrap();
+    world.remove(&[&team.grant_object]).await.unwrap();
+    assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "GRANT_MISSING");
 }
 
 async fn a_changed_policy_counts_from_the_next_request_on(kind: Kind) {

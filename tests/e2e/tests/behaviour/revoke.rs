@@ -12,6 +12,9 @@ use futures_util::future::join_all;
 on_both!(
     nothing_issued_before_a_revocation_in_a_storm_survives_it,
     a_hold_keeps_what_it_covers_from_new_credentials,
+    a_hold_in_a_storm_lets_nothing_through,
+    a_lease_stays_with_the_owner_it_was_issued_under,
+    repeats_at_once_write_one_rule,
     a_revocation_ends_what_its_selector_says_and_nothing_else,
     a_revocation_of_everything_says_so,
     a_dry_run_writes_nothing,
@@ -136,6 +139,85 @@ async fn a_hold_keeps_what_it_covers_from_new_credentials(kind: Kind) {
     let later = operator.ask(revocation(owned_by(&held.owner), v1::After::Reissue)).await.unwrap();
     assert!(!later.can_reissue, "{later:?}");
     assert_eq!(reason(&pods[0].is_denied(&held.target).await.unwrap()), "HELD");
+}
+
+async fn a_hold_in_a_storm_lets_nothing_through(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let mut pods = Vec::new();
+    for _ in 0..6 {
+        pods.push(world.pod(&team.namespace, "api").await.unwrap());
+    }
+    let operator = world.operator(&["revoke", "list"], Some(&team.owner)).await.unwrap();
+    let issuing = join_all(pods.iter().map(async |pod| {
+        loop {
+            match pod.ask(asking_for(&team.target)).await.unwrap() {
+                Ok(_) => {}
+                Err(status) if reason(&status) == "DECISION_OUTRUN" => {}
+                Err(status) => return reason(&status),
+            }
+        }
+    }));
+    let hold = async {
+        until(async || Ok(operator.leases(leases_of(&team.owner)).await?.leases.len() > 20)).await.unwrap();
+        operator.hold(owned_by(&team.owner)).await.unwrap()
+    };
+    let (ends, rule) = tokio::join!(issuing, hold);
+    assert_eq!(ends, ["HELD"; 6]);
+    for lease in operator.all_leases(leases_of(&team.owner)).await.unwrap() {
+        assert!(lease.id <= rule.cut_off && lease.state() == v1::LeaseState::Revoked, "{lease:?}");
+    }
+}
+
+/// Also when that owner, the namespace and the pod are gone: the authority to revoke does not lie in what is ended.
+async fn a_lease_stays_with_the_owner_it_was_issued_under(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (mut old, mut new) = (world.team("payments").await.unwrap(), world.team("orders").await.unwrap());
+    let pod = world.pod(&old.namespace, "api").await.unwrap();
+    let before = pod.issue(&old.target).await.unwrap();
+    let operators = [
+        world.operator(&["revoke", "get"], Some(&old.owner)).await.unwrap(),
+        world.operator(&["revoke", "get"], Some(&new.owner)).await.unwrap(),
+    ];
+    // The namespace goes to the other owner, and its former one leaves policy.
+    new.owner_object["spec"]["namespaces"]["names"] = serde_json::json!([new.namespace, old.namespace]);
+    world.broker().remove(&old.owner_object).unwrap();
+    world.put(&[&new.owner_object]).await.unwrap();
+    let after = pod.issue(&old.target).await.unwrap();
+    assert_eq!(after.lease.clone().unwrap().owner, new.owner);
+
+    let verifier = world.verifier(&old.namespace, "gate").await.unwrap();
+    let states = async || {
+        [
+            verifier.state(&before.credential).await.unwrap(),
+            verifier.state(&after.credential).await.unwrap(),
+        ]
+    };
+    operators[1].revoke(owned_by(&new.owner)).await.unwrap();
+    assert_eq!(states().await, [v1::LeaseState::Active, v1::LeaseState::Revoked]);
+    let id = before.lease.clone().unwrap().id;
+    assert_eq!(reason(&operators[1].lease(&id).await.unwrap_err()), "NOT_FOUND");
+    world.cluster().delete_pod(&pod.namespace, &pod.name, true).await.unwrap();
+    world.cluster().delete_namespace(&new.namespace).await.unwrap();
+    old.target_object["spec"]["maxTtl"] = "5m".into();
+    world.put(&[&old.target_object]).await.unwrap();
+    operators[0].revoke(owned_by(&old.owner)).await.unwrap();
+    assert_eq!(states().await, [v1::LeaseState::Revoked; 2]);
+    assert_eq!(operators[0].lease(&id).await.unwrap().owner, old.owner);
+}
+
+async fn repeats_at_once_write_one_rule(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let operator = world.operator(&["revoke"], Some(&team.owner)).await.unwrap();
+    let request = v1::RevokeRequest {
+        idempotency_key: "incident-8".to_owned(),
+        ..revocation(owned_by(&team.owner), v1::After::Reissue)
+    };
+    let answers = join_all((0..8).map(|_| operator.ask(request.clone()))).await;
+    let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1);
+    assert!(answers.iter().all(|answer| answer.rule == answers[0].rule));
 }
 
 async fn a_revocation_ends_what_its_selector_says_and_nothing_else(kind: Kind) {

@@ -73,6 +73,60 @@ fn an_older_copy_of_the_store_is_refused_until_told() {
     });
 }
 
+#[test]
+fn a_store_that_is_gone_is_not_made_anew() {
+    dayfly_e2e::run::run(async {
+        let world = World::with_own_broker(Kind::StandIn, Options::default()).await.unwrap();
+        let broker = world.broker();
+        broker.stop().await.unwrap();
+        let (store, aside) = (broker.store_dir(), broker.dir().join("aside"));
+        std::fs::rename(&store, &aside).unwrap();
+        let (status, log) = broker.refuses_to_start(&[]).await.unwrap();
+        assert!(!status.success() && log.contains("witness"), "{log}");
+        let _ = std::fs::remove_dir_all(&store);
+        std::fs::rename(&aside, &store).unwrap();
+        broker.launch().await.unwrap();
+    });
+}
+
+#[test]
+fn signing_keys_need_their_key_encryption_key() {
+    dayfly_e2e::run::run(async {
+        let world = World::with_own_broker(Kind::StandIn, Options::default()).await.unwrap();
+        let team = world.team("payments").await.unwrap();
+        let broker = world.broker();
+        let kek = broker.dir().join("kek");
+        let issued = world.pod(&team.namespace, "api").await.unwrap().issue(&team.target).await.unwrap();
+        broker.stop().await.unwrap();
+        let right = std::fs::read(&kek).unwrap();
+        for (what, wrong) in [("another", Some(vec![7; 32])), ("a short", Some(vec![7; 16])), ("no", None)] {
+            match wrong {
+                Some(wrong) => std::fs::write(&kek, wrong).unwrap(),
+                None => std::fs::remove_file(&kek).unwrap(),
+            }
+            let (status, log) = broker.refuses_to_start(&[]).await.unwrap();
+            assert!(!status.success() && log.contains("key"), "with {what} key: {log}");
+        }
+        std::fs::write(&kek, right).unwrap();
+        broker.launch().await.unwrap();
+        let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+        assert_eq!(verifier.state(&issued.credential).await.unwrap(), v1::LeaseState::Active);
+    });
+}
+
+#[test]
+fn a_running_brokers_store_is_not_verified_beside_it() {
+    dayfly_e2e::run::run(async {
+        let world = World::with_own_broker(Kind::StandIn, Options::default()).await.unwrap();
+        let store = world.broker().store_dir().display().to_string();
+        let (status, said) = world.broker().command(&["store", "verify", &store]).await.unwrap();
+        assert!(!status.success() && said.contains("in use"), "{said}");
+        world.broker().stop().await.unwrap();
+        let (status, said) = world.broker().command(&["store", "verify", &store]).await.unwrap();
+        assert!(status.success(), "{said}");
+    });
+}
+
 /// On a disk of its own kind (a tmpfs), where a file makes it full.
 async fn a_full_disk_stops_issuing_and_not_revoking(kind: Kind) {
     const MIB: u64 = 1 << 20;

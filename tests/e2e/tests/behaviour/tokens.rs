@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 
 on_both!(
     each_service_takes_its_own_audience_only,
+    a_token_for_several_audiences_is_refused,
     an_expired_token_is_refused,
     a_forged_token_is_refused,
     an_unbound_token_is_refused_unless_target_and_grant_accept_it,
@@ -45,6 +46,20 @@ async fn each_service_takes_its_own_audience_only(kind: Kind) {
                     assert_eq!((reason(&status).as_str(), status.code()), ("TOKEN_AUDIENCE", Code::Unauthenticated), "{what}");
                 }
             }
+        }
+    }
+}
+
+async fn a_token_for_several_audiences_is_refused(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let own = jwt::read(&pod.token_for("").await.unwrap()).unwrap().claims["aud"][0].as_str().unwrap().to_owned();
+    let several = [[WORKLOAD, own.as_str()], [own.as_str(), WORKLOAD], [WORKLOAD, OPERATOR], [VERIFIER, "other"]];
+    for audiences in several {
+        let token = pod.token_for_all(&audiences, 3600).await.unwrap();
+        for answer in what_all_say(&world, &team, &token).await {
+            assert_eq!(reason(&answer.unwrap_err()), "TOKEN_AUDIENCE", "{audiences:?}");
         }
     }
 }

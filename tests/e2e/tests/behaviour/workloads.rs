@@ -13,6 +13,9 @@ on_both!(
     leases_outlive_the_news_of_their_pod,
 );
 
+/// What a pod that is gone is told; for a moment it may be seen going.
+const GONE: &[&str] = &["POD_GONE", "TOKEN_REFUSED", "POD_TERMINATING"];
+
 /// A team and a running pod of it that has been issued to.
 async fn served(world: &World) -> (Team, Pod<'_>) {
     let team = world.team("payments").await.unwrap();
@@ -32,19 +35,24 @@ async fn until_denied(pod: &Pod<'_>, target: &str, expected: &[&str]) {
     .unwrap();
 }
 
+/// Waits until the pod is denied for this reason, denied for others meanwhile.
+async fn until_denied_only(pod: &Pod<'_>, target: &str, expected: &str) {
+    until(async || Ok(reason(&pod.is_denied(target).await?) == expected)).await.unwrap();
+}
+
 async fn a_deleted_pod_gets_nothing_at_once(kind: Kind) {
     let world = World::shared(kind).await.unwrap();
     let (team, pod) = served(&world).await;
     world.cluster().delete_pod(&pod.namespace, &pod.name, true).await.unwrap();
     let deleted = tokio::time::Instant::now();
-    until_denied(&pod, &team.target, &["POD_GONE", "TOKEN_REFUSED"]).await;
+    until_denied(&pod, &team.target, GONE).await;
     let token = pod.token().await.unwrap();
     let still_accepted = world.cluster().accepts(&token, WORKLOAD).await.unwrap();
     let after = deleted.elapsed();
     if world.is_real() {
         // That is what the test is about: whoever only asks the API server serves the pod for 10 s more.
         assert!(still_accepted, "the API server has forgotten its review after {after:?}");
-        assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "POD_GONE");
+        until_denied_only(&pod, &team.target, "POD_GONE").await;
     }
     assert!(after.as_secs() < 5, "denied only after {after:?}");
     let gone = world.issue_with(&token, asking_for(&team.target)).await;
@@ -78,7 +86,7 @@ async fn a_recreated_pod_is_another(kind: Kind) {
     world.cluster().delete_pod(&pod.namespace, &pod.name, true).await.unwrap();
     let uid = world.cluster().create_pod(&pod.namespace, &pod.name, "api").await.unwrap();
     assert_ne!(uid, pod.uid);
-    until_denied(&pod, &team.target, &["POD_GONE", "TOKEN_REFUSED"]).await;
+    until_denied(&pod, &team.target, GONE).await;
 }
 
 async fn a_recreated_service_account_is_another(kind: Kind) {
@@ -99,7 +107,7 @@ async fn leases_outlive_the_news_of_their_pod(kind: Kind) {
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     let issued = pod.issue(&team.target).await.unwrap();
     world.cluster().delete_pod(&pod.namespace, &pod.name, true).await.unwrap();
-    until_denied(&pod, &team.target, &["POD_GONE", "TOKEN_REFUSED"]).await;
+    until_denied(&pod, &team.target, GONE).await;
     let selector = dayfly_api::v1::Selector { pod: pod.uid.clone(), ..Default::default() };
     world.admin().await.unwrap().revoke(selector).await.unwrap();
     let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
