@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dayfly_core::digest::Digest;
 use dayfly_core::ids::ClusterName;
 use dayfly_core::limits;
 use dayfly_core::ports::{Cluster, InvalidToken};
@@ -21,23 +22,59 @@ pub struct Bearer<'a> {
     /// The cluster that the call's metadata names. It only chooses among clusters of the token's issuer; as long as no
     /// two share one, it must be the issuer's.
     pub cluster: Option<&'a ClusterName>,
+    /// That this token was verified a moment ago, for this same call ([`Broker::verify`]): it is not asked for again.
+    pub verified: Option<&'a Verified>,
+}
+
+/// A caller whose token was verified. Only [`Broker::verify`] makes one.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    caller: Caller,
+    token: Digest,
+    identity: Arc<Identity>,
+}
+
+impl Verified {
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
 }
 
 /// The kinds of callers. Each has its own audience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Caller {
+pub enum Caller {
+    /// Workloads and their sidecars.
     Workload,
+    /// People on call, platform and security teams.
     Operator,
+    /// Resource servers.
     Verifier,
 }
 
 impl Broker {
+    /// Verifies a caller's token before anything else is done for its call: before its request is even read.
+    ///
+    /// # Errors
+    /// When the token is not good for this kind of caller, or cannot be reviewed now.
+    pub async fn verify(&self, bearer: Bearer<'_>, caller: Caller) -> Result<Verified, Error> {
+        let (_, identity) = self.authenticate(bearer, caller).await?;
+        Ok(Verified { caller, token: Digest::of(bearer.token.expose()), identity })
+    }
+
     /// Who the caller is, and the cluster that says so.
     pub(crate) async fn authenticate(
         &self,
         bearer: Bearer<'_>,
         caller: Caller,
     ) -> Result<(&Cluster, Arc<Identity>), Error> {
+        if let Some(verified) = bearer.verified
+            && verified.caller == caller
+            && verified.token == Digest::of(bearer.token.expose())
+            && let Some(cluster) = self.clusters.get(&verified.identity.cluster)
+        {
+            return Ok((cluster, Arc::clone(&verified.identity)));
+        }
         let audience = match caller {
             Caller::Workload => &self.audiences.workload,
             Caller::Operator => &self.audiences.operator,

@@ -180,7 +180,7 @@ impl Broker {
     }
 
     fn check_active(&self, lease: &Lease) -> Result<(), Error> {
-        match lease.state(&self.store.rules(), self.clock.now()) {
+        match lease.state(&self.store.rules(), self.now()) {
             LeaseState::Active => Ok(()),
             state => Err(ended(lease.id, &format!("it is {state}"))),
         }
@@ -243,6 +243,8 @@ fn gives_all_of(fresh: &Lease, earlier: &Lease) -> bool {
         && fresh.audience == earlier.audience
         && fresh.owners == earlier.owners
         && fresh.confirmation == earlier.confirmation
+        // A rule by the id of a presented token must cover all that was got with it.
+        && fresh.workload.credential_id == earlier.workload.credential_id
         && earlier.scope.iter().all(|scope| fresh.scope.contains(scope))
         && fresh.expires_at >= earlier.expires_at
 }

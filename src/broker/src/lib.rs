@@ -18,13 +18,16 @@ pub mod who_am_i;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
+use dayfly_core::clock::ClockGuard;
 use dayfly_core::ids::{Audience, ClusterName, LeaseId};
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
 use dayfly_core::secret::Secret;
+use dayfly_core::time::Timestamp;
 
-pub use authenticate::Bearer;
+pub use authenticate::{Bearer, Caller, Verified};
 pub use error::{Error, Reason};
 pub use introspect::Introspection;
 pub use issue::{IssueRequest, Issued};
@@ -106,6 +109,7 @@ pub struct Broker {
     policies: Arc<Policies>,
     engine: Arc<dyn Engine>,
     clock: Arc<dyn Clock>,
+    guard: ClockGuard,
     issuer: String,
     audiences: Audiences,
     issuer_of: IssuerOf,
@@ -159,6 +163,7 @@ impl Broker {
             home: parts.home_cluster,
             policies: parts.policies,
             engine: parts.engine,
+            guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
             issuer: parts.issuer,
             audiences: parts.audiences,
@@ -168,9 +173,14 @@ impl Broker {
         })
     }
 
+    /// The time that decides what has expired: no clock that goes back brings anything back to life.
+    fn now(&self) -> Timestamp {
+        self.guard.latest(self.clock.as_ref())
+    }
+
     /// A lease as it is now.
     fn view(&self, lease: Arc<Lease>) -> LeaseView {
-        let state = lease.state(&self.store.rules(), self.clock.now());
+        let state = lease.state(&self.store.rules(), self.now());
         LeaseView { lease, state }
     }
 }

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use dayfly_core::ids::ClusterName;
 use dayfly_policy::{Loaded, PolicySet, Problem};
 
-/// Each cluster's policy, replaced whole. A source that cannot be read keeps its last policy for a while, then denies.
+/// Each cluster's policy, replaced whole. A source that cannot be read keeps its last policy for a while, then denies;
+/// what counts is when it was last read, so that a source that hangs goes stale like one that fails.
 pub struct Policies {
     clusters: BTreeMap<ClusterName, ArcSwap<State>>,
     unreadable_for: Duration,
@@ -16,11 +17,10 @@ pub struct Policies {
 
 #[derive(Default)]
 struct State {
-    /// None until the source was read for the first time.
-    set: Option<Arc<PolicySet>>,
+    /// The policy, and when it was last read, by [`dayfly_core::ports::Clock::monotonic`]. None until it was read for
+    /// the first time.
+    read: Option<(Arc<PolicySet>, Duration)>,
     problems: Arc<[Problem]>,
-    /// Since when the source cannot be read, by [`dayfly_core::ports::Clock::monotonic`].
-    unreadable_since: Option<Duration>,
 }
 
 /// There is no policy to decide by.
@@ -52,54 +52,45 @@ impl Policies {
         Self { clusters: clusters.collect(), unreadable_for }
     }
 
-    /// A cluster's policy was read. Says whether what it decides may have changed.
+    /// A cluster's policy was read; it is from now on the one to decide by. `now` is
+    /// [`dayfly_core::ports::Clock::monotonic`], from before the reading began. Says whether what it decides may have
+    /// changed.
     ///
     /// # Errors
     /// When there is no such cluster.
-    pub fn replace(&self, cluster: &ClusterName, loaded: Loaded) -> Result<bool, UnknownCluster> {
+    pub fn replace(
+        &self,
+        cluster: &ClusterName,
+        loaded: Loaded,
+        now: Duration,
+    ) -> Result<bool, UnknownCluster> {
         let place = self.place(cluster)?;
         let set = Arc::new(loaded.set);
-        let before = place.swap(Arc::new(State {
-            set: Some(Arc::clone(&set)),
-            problems: loaded.problems.into(),
-            unreadable_since: None,
-        }));
-        Ok(before.set.as_ref().is_none_or(|before| before.generation() != set.generation()))
-    }
-
-    /// A cluster's policy could not be read. `now` is [`dayfly_core::ports::Clock::monotonic`]; the first of a row of
-    /// failures counts.
-    ///
-    /// # Errors
-    /// When there is no such cluster.
-    pub fn unreadable(&self, cluster: &ClusterName, now: Duration) -> Result<(), UnknownCluster> {
-        self.place(cluster)?.rcu(|state| State {
-            set: state.set.clone(),
-            problems: Arc::clone(&state.problems),
-            unreadable_since: state.unreadable_since.or(Some(now)),
-        });
-        Ok(())
+        let state = State { read: Some((Arc::clone(&set), now)), problems: loaded.problems.into() };
+        let before = place.swap(Arc::new(state));
+        Ok(before.read.as_ref().is_none_or(|(before, _)| before.generation() != set.generation()))
     }
 
     /// The policy to decide by. `now` is [`dayfly_core::ports::Clock::monotonic`].
     ///
     /// # Errors
-    /// When there is none, or its source cannot be read for too long.
+    /// When there is none, or it was last read too long ago.
     pub fn current(&self, cluster: &ClusterName, now: Duration) -> Result<Arc<PolicySet>, PolicyUnavailable> {
         let never = || PolicyUnavailable::NeverRead(cluster.clone());
         let state = self.place(cluster).map_err(|_| never())?.load();
-        let set = state.set.as_ref().ok_or_else(never)?;
-        match state.unreadable_since {
-            Some(since) if now.saturating_sub(since) > self.unreadable_for => {
-                Err(PolicyUnavailable::Unreadable { cluster: cluster.clone(), limit: self.unreadable_for })
-            }
-            _ => Ok(Arc::clone(set)),
+        let (set, read) = state.read.as_ref().ok_or_else(never)?;
+        if now.saturating_sub(*read) > self.unreadable_for {
+            return Err(PolicyUnavailable::Unreadable {
+                cluster: cluster.clone(),
+                limit: self.unreadable_for,
+            });
         }
+        Ok(Arc::clone(set))
     }
 
     /// The policy that was read last, however long ago: for showing, never for deciding.
     pub fn last(&self, cluster: &ClusterName) -> Option<Arc<PolicySet>> {
-        self.place(cluster).ok()?.load().set.clone()
+        self.place(cluster).ok()?.load().read.as_ref().map(|(set, _)| Arc::clone(set))
     }
 
     /// What is wrong with a cluster's policy objects.
@@ -126,17 +117,13 @@ mod tests {
         let policies = Policies::new([east.clone()], Duration::from_secs(600));
         let at = Duration::from_secs;
         assert_eq!(policies.current(&east, at(0)).unwrap_err(), PolicyUnavailable::NeverRead(east.clone()));
-        policies.unreadable(&east, at(0)).unwrap();
-        assert!(policies.current(&east, at(1)).is_err());
-        assert!(policies.replace(&east, Loaded::default()).unwrap());
-        assert!(!policies.replace(&east, Loaded::default()).unwrap());
-        policies.unreadable(&east, at(100)).unwrap();
-        policies.unreadable(&east, at(400)).unwrap();
+        assert!(policies.replace(&east, Loaded::default(), at(99)).unwrap());
+        assert!(!policies.replace(&east, Loaded::default(), at(100)).unwrap());
         assert!(policies.current(&east, at(700)).is_ok());
         assert!(policies.current(&east, at(701)).is_err());
         assert!(policies.last(&east).is_some());
-        policies.replace(&east, Loaded::default()).unwrap();
+        policies.replace(&east, Loaded::default(), at(9999)).unwrap();
         assert!(policies.current(&east, at(9999)).is_ok());
-        assert!(policies.replace(&"west".parse().unwrap(), Loaded::default()).is_err());
+        assert!(policies.replace(&"west".parse().unwrap(), Loaded::default(), at(1)).is_err());
     }
 }

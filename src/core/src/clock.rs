@@ -85,13 +85,23 @@ impl ClockGuard {
         Self { wall: clock.now(), monotonic: clock.monotonic(), limit }
     }
 
+    /// The later of what the wall clock says and of what it would say had it not been set since: what has expired by it
+    /// does not come back to life because the clock went back.
+    pub fn latest(&self, clock: &dyn Clock) -> Timestamp {
+        clock.now().max(self.expected(clock))
+    }
+
+    fn expected(&self, clock: &dyn Clock) -> Timestamp {
+        self.wall.plus(clock.monotonic().saturating_sub(self.monotonic))
+    }
+
     /// The time now.
     ///
     /// # Errors
     /// [`ClockJumped`] while the wall clock is further off than the limit. It ends when the clock is set back.
     pub fn now(&self, clock: &dyn Clock) -> Result<Timestamp, ClockJumped> {
         let now = clock.now();
-        let expected = self.wall.plus(clock.monotonic().saturating_sub(self.monotonic));
+        let expected = self.expected(clock);
         let by = now.since(expected).max(expected.since(now));
         if by > self.limit { Err(ClockJumped { by, limit: self.limit }) } else { Ok(now) }
     }
@@ -112,6 +122,7 @@ mod tests {
         assert_eq!(guard.now(&clock).unwrap_err().by, Duration::from_secs(301));
         clock.jump(-602);
         assert!(guard.now(&clock).is_err());
+        assert_eq!(guard.latest(&clock), Timestamp::from_secs(1_003_600));
         clock.jump(301);
         assert!(guard.now(&clock).is_ok());
     }

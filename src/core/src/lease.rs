@@ -168,8 +168,10 @@ impl Lease {
             Phase::Released { at } => Some(at),
         };
         let natural_end = released.unwrap_or(self.expires_at);
+        // A rule that was written, by a clock that was ahead, after an end that by now has not come, ended it too: no
+        // clock makes a covered lease active.
         if let Some(rule) = rules.covering(self)
-            && rule.written_at < natural_end
+            && (rule.written_at < natural_end || now < natural_end)
         {
             return LeaseState::Revoked { by: rule.id, at: rule.written_at };
         }
@@ -285,6 +287,7 @@ mod tests {
         assert_eq!(lease.state(&rules, end.plus(minute)).name(), "revoked");
         let late = rule_over_payments(11, end.plus(minute));
         assert_eq!(lease.state(&late, end.plus(minute)).name(), "expired");
+        assert_eq!(lease.state(&late, start.plus(minute)).name(), "revoked", "the clock was set back since");
         let below = rule_over_payments(9, start.plus(minute));
         assert_eq!(lease.state(&below, start.plus(minute)), LeaseState::Active);
 

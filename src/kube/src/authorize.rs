@@ -18,7 +18,10 @@ const GROUP: &str = "dayfly.dev";
 /// Asks the API server each time: an operator's rights are never remembered.
 pub(crate) struct AccessReviewer {
     pub(crate) api: Arc<ApiServer>,
-    pub(crate) permits: Arc<Semaphore>,
+    /// For `revoke`, which operators' own reviews share: nothing else keeps them from revoking.
+    pub(crate) revoking: Arc<Semaphore>,
+    /// For everything else: lists ask many questions.
+    pub(crate) reading: Arc<Semaphore>,
     pub(crate) timeout: Duration,
 }
 
@@ -53,7 +56,8 @@ impl AccessReviewer {
         if identity.cluster != self.api.cluster {
             return Ok(false);
         }
-        let _permit = self.permits.acquire().await.map_err(|_| CallError::Busy)?;
+        let permits = if action.verb == "revoke" { &self.revoking } else { &self.reading };
+        let _permit = permits.acquire().await.map_err(|_| CallError::Busy)?;
         let review = review(identity, action);
         let Reviewed { status } = self.api.create(WHAT, PATH, &review, self.timeout).await?;
         Ok(status.allowed && !status.denied)

@@ -60,7 +60,8 @@ pub async fn connect(config: ClusterConfig) -> Result<RunningCluster, ConnectErr
     let permits = Permits::split(limits.reviews_at_once);
     let authorizer = AccessReviewer {
         api: Arc::clone(&api),
-        permits: Arc::clone(&permits.operators),
+        revoking: Arc::clone(&permits.operators),
+        reading: Arc::clone(&permits.lists),
         timeout: limits.review_timeout,
     };
     let local = LocalCheck {

@@ -38,18 +38,21 @@ pub(crate) struct Asker {
 
 /// How many reviews may be under way. Operators have their own, so that no flood of workloads keeps them from revoking.
 pub(crate) struct Permits {
-    /// For operators' tokens and their SubjectAccessReviews.
+    /// For operators' tokens, and whether they may revoke.
     pub(crate) operators: Arc<Semaphore>,
+    /// For what else they may.
+    pub(crate) lists: Arc<Semaphore>,
     /// For all others.
     pub(crate) others: Arc<Semaphore>,
 }
 
 impl Permits {
-    /// Splits what may be under way at once: an eighth for operators.
+    /// Splits what may be under way at once: an eighth for operators, as much for their lists.
     pub(crate) fn split(at_once: usize) -> Self {
         let operators = (at_once / 8).max(1);
-        let others = at_once.saturating_sub(operators).max(1);
-        Self { operators: Arc::new(Semaphore::new(operators)), others: Arc::new(Semaphore::new(others)) }
+        let others = at_once.saturating_sub(2 * operators).max(1);
+        let places = |places| Arc::new(Semaphore::new(places));
+        Self { operators: places(operators), lists: places(operators), others: places(others) }
     }
 }
 

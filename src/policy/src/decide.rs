@@ -172,9 +172,10 @@ impl PolicySet {
             Ownership::Unowned => return Err(Denial::Unowned(question.namespace.clone())),
             Ownership::Ambiguous => return Err(Denial::OwnerAmbiguous(question.namespace.clone())),
         };
+        // The Grant first: who has none for it is not told whether there is such a Target.
+        let grant = self.deciding_grant(question)?;
         let target = self.target(&question.target);
         let target = target.ok_or_else(|| Denial::TargetUnknown(question.target.clone()))?;
-        let grant = self.deciding_grant(question)?;
         let unbound_accepted = target.spec.unbound_tokens && grant.spec.unbound_tokens;
         if !question.bound && !unbound_accepted {
             return Err(Denial::TokenUnbound);

@@ -46,21 +46,17 @@ impl PolicyFolder {
     /// Reads the folder and puts what it says in force; says whether that changed anything.
     pub(crate) async fn read_into(&self, policies: &Policies, clock: &dyn Clock) -> bool {
         let (path, reserved) = (self.path.clone(), self.reserved.clone());
+        let (known, began) = (policies.problems(&self.cluster), clock.monotonic());
         let read = tokio::task::spawn_blocking(move || load_folder(&path, &reserved)).await;
-        let known = policies.problems(&self.cluster);
-        let outcome = match read {
-            Ok(Ok(loaded)) => policies.replace(&self.cluster, loaded),
-            Ok(Err(error)) => {
-                tracing::error!(cluster = %self.cluster, %error, "policy cannot be read: the last one stays for a while");
-                policies.unreadable(&self.cluster, clock.monotonic()).map(|()| false)
+        let changed = match read.map_err(|failed| failed.to_string()) {
+            Ok(Ok(loaded)) => {
+                policies.replace(&self.cluster, loaded, began).map_err(|error| error.to_string())
             }
-            Err(error) => {
-                tracing::error!(cluster = %self.cluster, %error, "reading policy failed");
-                policies.unreadable(&self.cluster, clock.monotonic()).map(|()| false)
-            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error),
         };
-        let changed = outcome.unwrap_or_else(|error| {
-            tracing::error!(%error, "policy has no place");
+        let changed = changed.unwrap_or_else(|error| {
+            tracing::error!(cluster = %self.cluster, error, "policy cannot be read: the last one stays for a while");
             false
         });
         let problems = policies.problems(&self.cluster);
@@ -71,9 +67,9 @@ impl PolicyFolder {
     }
 }
 
-/// Reads policy again and again, and records each change.
+/// Reads a folder again and again, and records each change.
 pub(crate) async fn reload_policy(
-    folders: Vec<PolicyFolder>,
+    folder: PolicyFolder,
     policies: Arc<Policies>,
     store: Arc<dyn LeaseStore>,
     clock: Arc<dyn Clock>,
@@ -82,17 +78,16 @@ pub(crate) async fn reload_policy(
     let mut ticks = tokio::time::interval(every);
     loop {
         ticks.tick().await;
-        for folder in &folders {
-            if folder.read_into(&policies, clock.as_ref()).await {
-                let generation = policies.last(&folder.cluster).map(|set| set.generation().to_string());
-                let generation = generation.unwrap_or_default();
-                let note = format!("policy of cluster {}: sha256 {generation}", folder.cluster);
-                let by = Actor { cluster: None, username: "dayfly".to_owned(), uid: String::new() };
-                let event = Draft::note(EventKind::PolicyChanged, &by, note);
-                if let Err(error) = store.commit(Change::Note(Box::new(event))).await {
-                    tracing::warn!(%error, "a change of policy was not recorded");
-                }
-            }
+        if !folder.read_into(&policies, clock.as_ref()).await {
+            continue;
+        }
+        let generation = policies.last(&folder.cluster).map(|set| set.generation().to_string());
+        let generation = generation.unwrap_or_default();
+        let note = format!("policy of cluster {}: sha256 {generation}", folder.cluster);
+        let by = Actor { cluster: None, username: "dayfly".to_owned(), uid: String::new() };
+        let event = Draft::note(EventKind::PolicyChanged, &by, note);
+        if let Err(error) = store.commit(Change::Note(Box::new(event))).await {
+            tracing::warn!(%error, "a change of policy was not recorded");
         }
     }
 }

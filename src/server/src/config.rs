@@ -167,6 +167,10 @@ pub struct LimitsConfig {
     pub calls_at_once: Option<usize>,
     /// Operators' calls under way at once, kept apart so that they are never shed for the others: 64.
     pub operator_calls_at_once: Option<usize>,
+    /// Calls under way of one workload or verifier, by its user name: 128.
+    pub calls_of_one_caller: Option<usize>,
+    /// Calls under way of one operator: 8.
+    pub calls_of_one_operator: Option<usize>,
     /// Open connections: 8192.
     pub connections: Option<usize>,
 }
@@ -330,6 +334,18 @@ impl Config {
             return wrong("limits.review_cache_secs", "at most 60: a review is kept for seconds only");
         }
         Ok(())
+    }
+
+    /// The places for calls under way.
+    pub(crate) fn places(&self) -> crate::guard::Limits {
+        let set = &self.limits;
+        crate::guard::Limits {
+            callers: set.calls_at_once.unwrap_or(1024),
+            operators: set.operator_calls_at_once.unwrap_or(64),
+            of_one_caller: set.calls_of_one_caller.unwrap_or(128),
+            of_one_operator: set.calls_of_one_operator.unwrap_or(8),
+            open: 256,
+        }
     }
 
     /// The limits in force.

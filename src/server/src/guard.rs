@@ -1,4 +1,8 @@
-//! The tower layer around every call: who is let in when it is crowded, how long a call may take, and its trace.
+//! The tower layer around every call: who calls is verified first, by its headers alone; then it takes a place, and has
+//! so long. Nobody holds a place by sending a request slowly before it is known who that is.
+
+mod held;
+mod places;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,33 +13,76 @@ use std::time::Duration;
 use axum::body::Body;
 use dayfly_api::rejection::Rejection;
 use dayfly_api::v1::ErrorReason;
-use http::{Request, Response};
-use tokio::sync::Semaphore;
+use dayfly_broker::Caller as Kind;
+use dayfly_core::ports::BoxFuture;
+use http::{HeaderMap, Request, Response, StatusCode};
+use tonic::Status;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-/// How a crowded broker divides its places. Operators' are kept apart: they are never shed for the others.
+use held::Held;
+pub(crate) use places::{Limits, Places};
+
+use crate::services::Caller;
+
+/// Verifies who calls.
+pub(crate) trait Door: Send + Sync + 'static {
+    /// The caller that these headers name, verified to be of this kind; and what its calls are counted by.
+    fn admit(&self, kind: Kind, headers: HeaderMap) -> BoxFuture<'_, Result<(Arc<Caller>, String), Status>>;
+}
+
+/// What is asked for, by its path.
+enum Asked {
+    /// For probes: always answered.
+    Probe,
+    /// For anyone: keys, health, reflection.
+    Open,
+    /// For verified callers of one kind.
+    Of(Kind),
+}
+
+impl Asked {
+    fn by(path: &str) -> Self {
+        let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        match (service, path) {
+            (_, "/livez" | "/readyz") => Self::Probe,
+            (_, "/dayfly.v1.VerifierService/GetKeys") => Self::Open,
+            ("dayfly.v1.WorkloadService", _) => Self::Of(Kind::Workload),
+            ("dayfly.v1.VerifierService", _) => Self::Of(Kind::Verifier),
+            ("dayfly.v1.OperatorService", _) => Self::Of(Kind::Operator),
+            _ => Self::Open,
+        }
+    }
+}
+
+/// The layer.
 #[derive(Clone)]
 pub(crate) struct Guard {
-    callers: Arc<Semaphore>,
-    operators: Arc<Semaphore>,
+    door: Arc<dyn Door>,
+    places: Arc<Places>,
     longest: Duration,
     request: Arc<AtomicU64>,
 }
 
 impl Guard {
-    /// So many places for workloads' and verifiers' calls, so many for operators', and the longest a call may take.
-    pub(crate) fn new(callers: usize, operators: usize, longest: Duration) -> Self {
-        Self {
-            callers: Arc::new(Semaphore::new(callers)),
-            operators: Arc::new(Semaphore::new(operators)),
-            longest,
-            request: Arc::new(AtomicU64::new(0)),
-        }
+    /// A guard that lets verified callers in, as many as there are places; no call takes longer than `longest`.
+    pub(crate) fn new(door: Arc<dyn Door>, limits: &Limits, longest: Duration) -> Self {
+        Self { door, places: Arc::new(Places::new(limits)), longest, request: Arc::default() }
     }
 
-    fn places(&self, path: &str) -> &Arc<Semaphore> {
-        if path.starts_with("/dayfly.v1.OperatorService/") { &self.operators } else { &self.callers }
+    /// The caller's place; its verified identity goes with the request.
+    async fn admit(&self, asked: &Asked, request: &mut Request<Body>) -> Result<Held, Status> {
+        let kind = match asked {
+            Asked::Probe => return Ok(Held::nothing()),
+            Asked::Open => return self.places.open().ok_or_else(shed),
+            Asked::Of(kind) => *kind,
+        };
+        let arrived = self.places.arrive(kind).ok_or_else(shed)?;
+        let (caller, who) = self.door.admit(kind, request.headers().clone()).await?;
+        drop(arrived);
+        let held = self.places.take(kind, who).ok_or_else(shed)?;
+        request.extensions_mut().insert(caller);
+        Ok(held)
     }
 }
 
@@ -67,38 +114,64 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let path = request.uri().path().to_owned();
-        let Ok(place) = Arc::clone(self.guard.places(&path)).try_acquire_owned() else {
-            let shed =
-                Rejection::new(ErrorReason::Overloaded, "the broker sheds load: ask again after the hint")
-                    .retry_after(Duration::from_secs(1));
-            return Box::pin(async move { Ok(shed.into_status().into_http()) });
-        };
-        let deadline =
-            asked_deadline(&request).map_or(self.guard.longest, |asked| asked.min(self.guard.longest));
-        let span =
-            tracing::info_span!("call", path, request = self.guard.request.fetch_add(1, Ordering::Relaxed));
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let asked = Asked::by(request.uri().path());
+        let grpc = is_grpc(request.headers());
+        let longest = self.guard.longest;
+        let deadline = asked_deadline(request.headers()).map_or(longest, |asked| asked.min(longest));
+        let number = self.guard.request.fetch_add(1, Ordering::Relaxed);
+        let span = tracing::info_span!("call", path = request.uri().path(), request = number);
         // The service that was polled ready is the one to call; its clone stays for the next request.
         let next = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, next);
+        let guard = self.guard.clone();
         let work = async move {
-            let _place = place;
-            if let Ok(answer) = tokio::time::timeout(deadline, ready.call(request)).await {
-                return answer;
-            }
-            let late = "the call did not end in its time; whether it took effect is not known";
-            Ok(Rejection::new(ErrorReason::Deadline, late).into_status().into_http())
+            let held = match guard.admit(&asked, &mut request).await {
+                Ok(held) => held,
+                Err(refused) => return Ok(refusal(refused, grpc)),
+            };
+            // The place is given back when the answer has been sent, not when it begins.
+            ready.call(request).await.map(|answer| answer.map(|body| held.until_sent(body)))
         };
-        Box::pin(work.instrument(span))
+        let bounded = async move {
+            match tokio::time::timeout(deadline, work).await {
+                Ok(answer) => answer,
+                Err(_elapsed) => {
+                    let late = "the call did not end in its time; whether it took effect is not known";
+                    Ok(refusal(Rejection::new(ErrorReason::Deadline, late).into_status(), grpc))
+                }
+            }
+        };
+        Box::pin(bounded.instrument(span))
     }
 }
 
+fn shed() -> Status {
+    Rejection::new(ErrorReason::Overloaded, "the broker sheds load: ask again after the hint")
+        .retry_after(Duration::from_secs(1))
+        .into_status()
+}
+
+/// A refusal as the caller understands it: a gRPC status, or for plain HTTPS a 503.
+fn refusal(status: Status, grpc: bool) -> Response<Body> {
+    if grpc {
+        return status.into_http();
+    }
+    let mut answer = Response::new(Body::from(format!("{}\n", status.message())));
+    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    answer
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content.is_some_and(|content| content.starts_with("application/grpc"))
+}
+
 /// `grpc-timeout`, as the gRPC protocol writes it: up to eight digits and a unit.
-fn asked_deadline(request: &Request<Body>) -> Option<Duration> {
-    let text = request.headers().get("grpc-timeout")?.to_str().ok()?;
+fn asked_deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 {
+    if digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
     let amount: u64 = digits.parse().ok()?;
@@ -114,74 +187,4 @@ fn asked_deadline(request: &Request<Body>) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tonic_types::StatusExt as _;
-    use tower::ServiceExt as _;
-
-    use super::*;
-
-    fn request(path: &str, timeout: Option<&str>) -> Request<Body> {
-        let mut request = Request::new(Body::empty());
-        *request.uri_mut() = path.parse().unwrap();
-        if let Some(timeout) = timeout {
-            request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
-        }
-        request
-    }
-
-    fn reason(response: &Response<Body>) -> String {
-        let status = tonic::Status::from_header_map(response.headers()).unwrap();
-        status.get_details_error_info().unwrap().reason
-    }
-
-    #[test]
-    fn reads_grpc_timeouts() {
-        let asked = |text| asked_deadline(&request("/", Some(text)));
-        assert_eq!(asked("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(asked("250m"), Some(Duration::from_millis(250)));
-        for bad in ["", "S", "5", "123456789S", "5x", "-5S", "5ä"] {
-            let mut request = request("/", None);
-            if let Ok(value) = http::HeaderValue::from_bytes(bad.as_bytes()) {
-                request.headers_mut().insert("grpc-timeout", value);
-            }
-            assert_eq!(asked_deadline(&request), None, "{bad}");
-        }
-    }
-
-    #[tokio::test]
-    async fn operators_are_not_shed_for_the_others() {
-        let guard = Guard::new(1, 1, Duration::from_secs(60));
-        let never = guard.layer(tower::service_fn(|_| async {
-            std::future::pending::<()>().await;
-            Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
-        }));
-        let busy = tokio::spawn(never.oneshot(request("/dayfly.v1.WorkloadService/Issue", None)));
-        let quick = guard.layer(tower::service_fn(|_| async {
-            Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
-        }));
-        while guard.callers.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        let shed = quick.clone().oneshot(request("/dayfly.v1.WorkloadService/Issue", None)).await.unwrap();
-        assert_eq!(reason(&shed), "OVERLOADED");
-        let operator = quick.oneshot(request("/dayfly.v1.OperatorService/Revoke", None)).await.unwrap();
-        assert!(operator.headers().get("grpc-status").is_none());
-        busy.abort();
-    }
-
-    #[tokio::test]
-    async fn a_call_ends_at_the_lesser_deadline() {
-        let guard = Guard::new(1, 1, Duration::from_millis(60));
-        for (timeout, least, most) in [(Some("20m"), 20, 59), (None, 60, 5000), (Some("60S"), 60, 5000)] {
-            let started = tokio::time::Instant::now();
-            let never = guard.layer(tower::service_fn(|_| async {
-                std::future::pending::<()>().await;
-                Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
-            }));
-            let late = never.oneshot(request("/dayfly.v1.WorkloadService/Issue", timeout)).await.unwrap();
-            assert_eq!(reason(&late), "DEADLINE");
-            let took = started.elapsed().as_millis();
-            assert!((least..most).contains(&took), "{timeout:?} took {took} ms");
-        }
-    }
-}
+mod tests;

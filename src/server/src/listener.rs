@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,14 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long a connection may then stay silent. After its first bytes HTTP has times of its own.
+const FIRST_BYTES: Duration = Duration::from_secs(5);
 
 /// The server's certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +76,13 @@ pub(crate) fn connections(
             let (tls, sender) = (tls.clone(), sender.clone());
             tokio::spawn(async move {
                 tcp.set_nodelay(true).ok();
+                // A peer that vanished without a word is found out.
+                rustix::net::sockopt::set_socket_keepalive(&tcp, true).ok();
+                rustix::net::sockopt::set_tcp_keepidle(&tcp, Duration::from_secs(60)).ok();
                 let shaken = tokio::time::timeout(HANDSHAKE, tls.accept(tcp)).await;
                 if let Ok(Ok(stream)) = shaken {
-                    sender.send(Ok(Connection { stream, _place: place })).await.ok();
+                    let silence = Some(Box::pin(tokio::time::sleep(FIRST_BYTES)));
+                    sender.send(Ok(Connection { stream, silence, _place: place })).await.ok();
                 }
             });
         }
@@ -85,6 +93,8 @@ pub(crate) fn connections(
 /// An open connection, which gives its place back when it closes.
 pub(crate) struct Connection {
     stream: TlsStream<TcpStream>,
+    /// Until when its first bytes must come; none once they have.
+    silence: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -111,7 +121,16 @@ mod io_impls {
             cx: &mut Context<'_>,
             buf: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_read(cx, buf)
+            let before = buf.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+            if buf.filled().len() > before {
+                self.silence = None;
+            } else if let Some(silence) = &mut self.silence
+                && silence.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            read
         }
     }
 

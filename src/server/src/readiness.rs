@@ -39,7 +39,10 @@ impl Readiness {
             troubles.push("stopping".to_owned());
         }
         troubles.extend(self.store.status().trouble.map(|why| format!("store: {why}")));
-        troubles.extend(self.needs_restart());
+        // An id that is drawn and not used is nothing; one that cannot be drawn is no credential.
+        if let Err(error) = self.store.draw() {
+            troubles.push(format!("clock: {error}"));
+        }
         if !self.clusters.iter().any(|cluster| cluster.directory.ready()) {
             let names: Vec<_> = self.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
             troubles.push(format!(

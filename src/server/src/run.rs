@@ -23,9 +23,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::guard::Guard;
+use crate::guard::{Door, Guard};
 use crate::readiness::Readiness;
 use crate::{background, http, listener, services};
+
+/// How long a connection lives before its client is asked to make a new one: half an hour.
+const CONNECTION_AGE: Duration = Duration::from_secs(1800);
 
 /// A broker that serves. Stop it with [`Running::stop`]: dropped, it ends without draining.
 pub struct Running {
@@ -67,6 +70,10 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     )?);
     let expected = witness.read().await?;
     let store = open_store(&config, options, expected, &limits, &clock, &rng).await?;
+    if expected.is_none() && store.status().start.0 > 1 {
+        let path = config.store.witness.file.display();
+        tracing::error!(%path, "the store is not new and its witness is missing: if the store was restored, nobody would know");
+    }
     // From here on the store has a position: the witness knows it before anything else happens.
     witness.write(store.mark()).await?;
 
@@ -105,11 +112,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     let signer = Arc::clone(&keys) as Arc<dyn Signer>;
     let (health, health_service) = tonic_health::server::health_reporter();
     let grpc = services::routes(&broker, &signer, &config.issuer, store.mark().incarnation, health_service)?;
-    let calls = Guard::new(
-        config.limits.calls_at_once.unwrap_or(1024),
-        config.limits.operator_calls_at_once.unwrap_or(64),
-        limits.call_timeout,
-    );
+    let calls = Guard::new(Arc::clone(&broker) as Arc<dyn Door>, &config.places(), limits.call_timeout);
     let router = grpc.into_axum_router().merge(http::routes(signer, Arc::clone(&readiness))).layer(calls);
 
     let listener = TcpListener::bind(config.listen)
@@ -118,7 +121,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     let addr = listener.local_addr()?;
     let connections = listener::connections(listener, tls, config.limits.connections.unwrap_or(8192));
     let (stop, stopped) = watch::channel(false);
-    let serving = tokio::spawn(serve(router, connections, until(stopped.clone())));
+    let serving = tokio::spawn(serve(router, connections, until(stopped.clone()), limits.drain));
 
     let mut background = JoinSet::new();
     background.spawn(background::report_health(Arc::clone(&readiness), health));
@@ -126,13 +129,11 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         .spawn(background::keep_witness(Arc::clone(&store) as Arc<dyn LeaseStore>, Arc::clone(&witness)));
     background.spawn(background::flush_denials(Arc::clone(&broker)));
     let every = Duration::from_secs(config.limits.policy_reload_secs.unwrap_or(2).max(1));
-    background.spawn(background::reload_policy(
-        folders,
-        policies,
-        Arc::clone(&store) as Arc<dyn LeaseStore>,
-        Arc::clone(&clock),
-        every,
-    ));
+    for folder in folders {
+        // Each by itself: one that hangs keeps no other from being read.
+        let (policies, store) = (Arc::clone(&policies), Arc::clone(&store) as Arc<dyn LeaseStore>);
+        background.spawn(background::reload_policy(folder, policies, store, Arc::clone(&clock), every));
+    }
     tracing::info!(%addr, "listening");
     Ok(Running {
         addr,
@@ -245,10 +246,13 @@ async fn serve(
     router: axum::Router,
     connections: impl futures_util::Stream<Item = std::io::Result<listener::Connection>>,
     stop: impl Future<Output = ()>,
+    grace: Duration,
 ) -> Result<(), tonic::transport::Error> {
     tonic::transport::Server::builder()
         .accept_http1(true)
-        .max_concurrent_streams(256)
+        .max_concurrent_streams(100)
+        .max_connection_age(CONNECTION_AGE)
+        .max_connection_age_grace(grace)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_max_header_list_size(32 * 1024)

@@ -21,6 +21,8 @@ use dayfly_core::ports::Signer;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
+pub(crate) use caller::Caller;
+
 /// All services of the API, health (grpc.health.v1) and reflection.
 pub(crate) fn routes(
     broker: &Arc<Broker>,

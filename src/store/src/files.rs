@@ -88,12 +88,15 @@ pub(crate) fn remove_leftovers(dir: &Path) -> Result<(), OpenError> {
 /// The one before is there until the new one has its name.
 pub(crate) fn remove_unfinished_snapshots(dir: &Path) -> Result<(), OpenError> {
     let Ok(database) = File::open(dir.join("db")) else { return Ok(()) };
-    // Nobody else may be at it; the lock is given back for sled to take.
-    if rustix::fs::flock(&database, FlockOperation::NonBlockingLockExclusive)
-        == Err(rustix::io::Errno::WOULDBLOCK)
-    {
+    if !take(&database) {
         return Err(OpenError::InUse { dir: dir.to_owned() });
     }
+    let removed = remove_snapshots(dir);
+    give_back(&database);
+    removed
+}
+
+fn remove_snapshots(dir: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(dir).map_err(OpenError::io("read the folder", dir))? {
         let path = entry.map_err(OpenError::io("read the folder", dir))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -118,10 +121,25 @@ impl Lock {
     /// Of the database in `dir`: sled locks its file `db` (`flock(2)`).
     pub(crate) fn state(dir: &Path) -> Self {
         let Ok(file) = File::open(dir.join("db")) else { return Self::None };
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => Self::Held,
-            _ => Self::Free,
+        if take(&file) {
+            give_back(&file);
+            Self::Free
+        } else {
+            Self::Held
         }
+    }
+}
+
+/// Takes the lock that sled takes (`flock(2)`); false where another process has it.
+fn take(database: &File) -> bool {
+    rustix::fs::flock(database, FlockOperation::NonBlockingLockExclusive)
+        != Err(rustix::io::Errno::WOULDBLOCK)
+}
+
+/// Gives it back at once: closing the file would not, while a process that is being started still has a copy of it.
+fn give_back(database: &File) {
+    if let Err(error) = rustix::fs::flock(database, FlockOperation::Unlock) {
+        tracing::warn!(%error, "the store's lock was not given back");
     }
 }
 

@@ -117,7 +117,7 @@ impl<'a> Group<'a> {
         let record = sized(encoding::encode_lease(lease))?;
         let position = self.append(&Draft::issued(lease))?;
         self.insert(layout::lease(lease.id), record);
-        layout::indexes(lease).for_each(|key| self.insert(key, Vec::new()));
+        layout::indexes(lease).for_each(|(key, value)| self.insert(key, value));
         if let Some(used) = lease.idempotency {
             self.keys.add(used, lease.id, self.now);
         }
@@ -142,15 +142,19 @@ impl<'a> Group<'a> {
         let Some(Idempotency { key, .. }) = lease.idempotency else { return Ok(None) };
         let caller = layout::workload_prefix(&lease.workload);
         if let Known::Ask(from) = self.keys.look(&key, &caller, self.now) {
-            let mut uses = Vec::new();
+            let (mut fingerprints, mut found) = (Vec::new(), None);
             for entry in self.engine.scan(&caller, &layout::with_id(caller.clone(), LeaseId::first_at(from)))
             {
-                let id = layout::id_at_end(&entry?.0);
-                let earlier = id.map(|id| self.lease(id)).transpose()?.flatten();
-                uses.extend(earlier.and_then(|lease| Some((lease.idempotency?, lease.id))));
+                let (place, value) = entry?;
+                let Some(fingerprint) = layout::number_at_end(&value) else { continue };
+                fingerprints.push(fingerprint);
+                if fingerprint == layout::fingerprint(&key) {
+                    let earlier = layout::id_at_end(&place).map(|id| self.lease(id)).transpose()?.flatten();
+                    let used = earlier.and_then(|earlier| Some((earlier.idempotency?, earlier.id)));
+                    found = used.filter(|(used, _)| used.key == key).or(found);
+                }
             }
-            let found = uses.iter().rev().find(|(used, _)| used.key == key).copied();
-            self.keys.learn(caller, &uses, self.now);
+            self.keys.learn(caller, &fingerprints, self.now);
             return Ok(found.map(|(used, lease)| Use { request: used.request, lease }));
         }
         match self.keys.look(&key, &caller, self.now) {

@@ -7,7 +7,7 @@
 //! | `P` | [`Progress`]: where it is; rewritten with each group |
 //! | `l` id | the lease's record |
 //! | `o` owner 0 id | empty |
-//! | `w` cluster 0 namespace 0 service-account-uid pod-uid id | empty; a pod uid of zeros where there is no pod |
+//! | `w` cluster 0 namespace 0 service-account-uid pod-uid id | the idempotency key's [`fingerprint`], or empty; a pod uid of zeros where there is no pod |
 //! | `r` position | the rule |
 //! | `k` purpose 0 key-id | the sealed key |
 //! | `e` position | [`EventGroup`]: the events from this position on |
@@ -16,6 +16,7 @@
 //! Ids, positions and indexes are big-endian, so that their order is the keys' order.
 
 use dayfly_core::audit::EventRecord;
+use dayfly_core::digest::Digest;
 use dayfly_core::ids::{LeaseId, Position};
 use dayfly_core::lease::Lease;
 use dayfly_core::workload::Workload;
@@ -87,13 +88,20 @@ pub(crate) fn lease(id: LeaseId) -> Vec<u8> {
     with_id(vec![LEASES], id)
 }
 
-/// A lease's index keys: its owners' and its workload's.
-pub(crate) fn indexes(lease: &Lease) -> impl Iterator<Item = Vec<u8>> {
+/// A lease's index keys, its owners' and its workload's, with their values.
+pub(crate) fn indexes(lease: &Lease) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     let narrowed = lease.owners.narrowed.as_ref().filter(|narrowed| **narrowed != lease.owners.namespace);
+    let used =
+        lease.idempotency.map(|used| fingerprint(&used.key).to_be_bytes().to_vec()).unwrap_or_default();
     std::iter::once(&lease.owners.namespace)
         .chain(narrowed)
-        .map(|owner| with_id(owner_prefix(owner.as_str()), lease.id))
-        .chain(std::iter::once(with_id(workload_prefix(&lease.workload), lease.id)))
+        .map(|owner| (with_id(owner_prefix(owner.as_str()), lease.id), Vec::new()))
+        .chain(std::iter::once((with_id(workload_prefix(&lease.workload), lease.id), used)))
+}
+
+/// Eight bytes of an idempotency key, which is a digest already: enough to see that it is another one.
+pub(crate) fn fingerprint(key: &Digest) -> u64 {
+    key.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 /// All of an owner's leases, by id.

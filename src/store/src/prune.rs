@@ -13,6 +13,9 @@ use crate::layout;
 /// How long pruning rests after a record that does not read back.
 const AFTER_DAMAGE: Duration = Duration::from_secs(3600);
 
+/// How long it rests when there was something to prune and it could not be.
+const REST: Duration = Duration::from_secs(5);
+
 /// When to look again for leases to prune.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Schedule {
@@ -26,6 +29,12 @@ impl Schedule {
     /// Whether there may be something to prune.
     pub(crate) fn is_due(&self, leases: u64, most: u64, now: Timestamp) -> bool {
         leases > 0 && now >= if leases > most { self.next_expiry } else { self.next_look }
+    }
+
+    /// Nothing could be pruned: not to be tried again at once.
+    pub(crate) fn rest(&mut self, now: Timestamp) {
+        let later = now.plus(REST);
+        (self.next_look, self.next_expiry) = (self.next_look.max(later), self.next_expiry.max(later));
     }
 
     /// Adds removals to the commit until it has `operations` keys, as far as there is something to prune. Gives how
@@ -59,7 +68,7 @@ impl Schedule {
                 break;
             }
             group.remove(key.to_vec());
-            layout::indexes(&lease).for_each(|key| group.remove(key));
+            layout::indexes(&lease).for_each(|(key, _)| group.remove(key));
             group.tip.leases = group.tip.leases.saturating_sub(1);
             group.tip.pruned = Some(lease.id);
             group.pruned.push(lease.id);

@@ -9,6 +9,8 @@ use dayfly_core::ids::LeaseId;
 use dayfly_core::lease::{Idempotency, Lease};
 use dayfly_core::time::Timestamp;
 
+use crate::layout::fingerprint;
+
 /// The newest leases. Only the writer changes it; anyone reads it without touching the disk.
 pub(crate) struct RecentLeases {
     bound: usize,
@@ -132,7 +134,7 @@ impl RecentKeys {
     }
 
     /// What the disk said of a caller.
-    pub(crate) fn learn(&mut self, caller: Vec<u8>, uses: &[(Idempotency, LeaseId)], now: Timestamp) {
+    pub(crate) fn learn(&mut self, caller: Vec<u8>, fingerprints: &[u64], now: Timestamp) {
         if self.complete_since <= now.minus(self.window) {
             self.asked = HashSet::new();
             return;
@@ -141,13 +143,13 @@ impl RecentKeys {
             self.asked.clear();
         }
         self.asked.insert(caller);
-        for (used, _) in uses {
-            self.see(&used.key, now);
+        for fingerprint in fingerprints {
+            self.see(*fingerprint, now);
         }
     }
 
     pub(crate) fn add(&mut self, used: Idempotency, lease: LeaseId, now: Timestamp) {
-        self.see(&used.key, now);
+        self.see(fingerprint(&used.key), now);
         if self.newest.insert(used.key, Use { request: used.request, lease }).is_none() {
             self.order.push_back(used.key);
         }
@@ -156,7 +158,7 @@ impl RecentKeys {
         }
     }
 
-    fn see(&mut self, key: &Digest, now: Timestamp) {
+    fn see(&mut self, fingerprint: u64, now: Timestamp) {
         let oldest = now.minus(self.window);
         while self.seen.front().is_some_and(|generation| generation.until < oldest) {
             self.seen.pop_front();
@@ -166,7 +168,7 @@ impl RecentKeys {
             self.seen.push_back(Generation { until, fingerprints: HashSet::new() });
         }
         if let Some(newest) = self.seen.back_mut() {
-            newest.fingerprints.insert(fingerprint(key));
+            newest.fingerprints.insert(fingerprint);
         }
         let kept: usize = self.seen.iter().map(|generation| generation.fingerprints.len()).sum();
         if kept > self.bound {
@@ -176,11 +178,6 @@ impl RecentKeys {
             self.asked.clear();
         }
     }
-}
-
-/// Eight bytes of a key, which is a digest already.
-fn fingerprint(key: &Digest) -> u64 {
-    key.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -203,7 +200,7 @@ mod tests {
             Known::Ask(_) => "ask",
         };
         assert_eq!(look(&keys, 1, b"a", 1), "ask");
-        keys.learn(b"a".to_vec(), &[(used(1), lease(0))], at(1));
+        keys.learn(b"a".to_vec(), &[fingerprint(&used(1).key)], at(1));
         assert_eq!(look(&keys, 1, b"a", 1), "ask", "it was seen: the disk knows what for");
         assert_eq!((look(&keys, 2, b"a", 1), look(&keys, 2, b"b", 1)), ("unused", "ask"));
         keys.add(used(2), lease(2), at(2));

@@ -185,10 +185,14 @@ impl<'a> Check<'a> {
             if lease.id > self.tip.highest {
                 self.problem(format!("lease {} is above the highest id, {}", lease.id, self.tip.highest));
             }
-            for index in layout::indexes(&lease) {
+            for (index, value) in layout::indexes(&lease) {
                 indexed += 1;
-                if self.engine.get(&index)?.is_none() {
-                    self.problem(format!("lease {} is not in the index {}", lease.id, index.escape_ascii()));
+                if self.engine.get(&index)?.as_deref() != Some(value.as_slice()) {
+                    self.problem(format!(
+                        "lease {} is not in the index {}, or not as it is",
+                        lease.id,
+                        index.escape_ascii()
+                    ));
                 }
             }
         }

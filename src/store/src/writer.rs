@@ -83,10 +83,22 @@ impl Writer {
             };
             let patience = if self.pruning_is_due() { Duration::ZERO } else { IDLE };
             match self.shared.queue.take(patience, fits) {
-                Work::Changes(requests) if requests.is_empty() && !self.pruning_is_due() => {}
+                Work::Changes(requests) if requests.is_empty() => self.prune(),
                 Work::Changes(requests) => self.commit_all(requests),
                 Work::Stop(stop) => return self.stop(stop),
             }
+        }
+    }
+
+    /// Prunes a little, while there is nothing else to do.
+    fn prune(&mut self) {
+        if !self.pruning_is_due() {
+            return;
+        }
+        let before = self.tip.leases;
+        self.commit_all(Vec::new());
+        if self.tip.leases == before {
+            self.schedule.rest(self.shared.cautious_now());
         }
     }
 

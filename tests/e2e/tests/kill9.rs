@@ -50,7 +50,11 @@ fn what_a_killed_broker_answered_holds() {
         let rules = scene.rules.lock().unwrap().len();
         println!("{rounds} rounds: {issued} leases and {rules} revocations were answered");
         assert!(issued > 100 && rules > 5, "{issued} leases, {rules} rules: hardly a load");
-        scene.check_each().await;
+        scene.check_each(0, "at the end").await;
+        let rules = scene.rules.lock().unwrap().clone();
+        for rule in &rules {
+            assert_eq!(&scene.admin.revocation(&rule.id).await.unwrap(), rule);
+        }
         world.broker().stop().await.unwrap();
         let store = world.broker().store_dir().display().to_string();
         let (status, said) = world.broker().command(&["store", "verify", &store]).await.unwrap();
@@ -181,13 +185,7 @@ impl<'w> Scene<'w> {
 
     /// What was answered since then is there, and each client's last request is known again.
     async fn check_latest(&self, before: usize, news: &str) {
-        let latest: Vec<_> = {
-            let issued = self.issued.lock().unwrap();
-            issued[before..].iter().map(|one| (one.lease.clone(), one.credential.clone(), one.team)).collect()
-        };
-        for (lease, credential, team) in latest {
-            self.check(&lease, &credential, team, news).await;
-        }
+        self.check_each(before, news).await;
         let rules = self.rules.lock().unwrap().clone();
         for rule in rules.iter().rev().take(20) {
             assert_eq!(&self.admin.revocation(&rule.id).await.unwrap(), rule, "{news}");
@@ -256,21 +254,15 @@ impl<'w> Scene<'w> {
         }
     }
 
-    /// Everything that was ever answered is there, one by one.
-    async fn check_each(&self) {
+    /// Everything that was answered since then is there, one by one.
+    async fn check_each(&self, since: usize, news: &str) {
         let all: Vec<_> = {
             let issued = self.issued.lock().unwrap();
-            issued.iter().map(|one| (one.lease.clone(), one.credential.clone(), one.team)).collect()
+            issued[since..].iter().map(|one| (one.lease.clone(), one.credential.clone(), one.team)).collect()
         };
-        let checks = all.chunks(64).map(|some| {
-            join_all(some.iter().map(|(lease, credential, team)| self.check(lease, credential, *team, "at the end")))
-        });
-        for checked in checks {
-            checked.await;
-        }
-        let rules = self.rules.lock().unwrap().clone();
-        for rule in &rules {
-            assert_eq!(&self.admin.revocation(&rule.id).await.unwrap(), rule);
+        for some in all.chunks(64) {
+            let checks = some.iter().map(|(lease, credential, team)| self.check(lease, credential, *team, news));
+            join_all(checks).await;
         }
     }
 }

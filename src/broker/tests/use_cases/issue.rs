@@ -58,7 +58,7 @@ async fn refuses_tokens_by_what_is_wrong_with_them() {
     for (token, reason) in cases {
         assert_eq!(refused(world.issue(&secret(token), &orders()).await).reason(), reason, "{token:.60}");
     }
-    let named = Bearer { token: &api(), cluster: Some(&"west".parse().unwrap()) };
+    let named = Bearer { token: &api(), cluster: Some(&"west".parse().unwrap()), verified: None };
     assert_eq!(refused(world.broker.issue(named, &orders()).await).reason(), Reason::TokenIssuerUnknown);
     assert_eq!(world.store.all(), []);
 }
@@ -127,7 +127,6 @@ async fn what_does_not_answer_is_unavailable_and_never_a_credential() {
         assert!(!error.to_string().contains("EIO"), "{error}");
     }
     world.store.fail(None);
-    world.policies.unreadable(&"east".parse().unwrap(), Duration::from_secs(1)).unwrap();
     world.clock.advance(Duration::from_secs(600));
     world.issued().await;
     world.clock.advance(Duration::from_secs(1));
@@ -217,7 +216,7 @@ async fn a_policy_change_during_the_decision_leads_to_a_second_one() {
     let policies = Arc::clone(&world.policies);
     let narrower = POLICY.replace("target: orders, scope: [read, write]", "target: orders, scope: [read]");
     world.engine.meanwhile(move || {
-        policies.replace(&"east".parse().unwrap(), loaded(&narrower)).unwrap();
+        policies.replace(&"east".parse().unwrap(), loaded(&narrower), Duration::from_secs(1)).unwrap();
     });
     assert_eq!(world.issued().await.lease.scope, ["read".parse().unwrap()]);
 }

@@ -34,7 +34,7 @@ impl OperatorService for Operators {
         &self,
         request: Request<v1::ListLeasesRequest>,
     ) -> Result<Response<v1::ListLeasesResponse>, Status> {
-        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let caller = Caller::behind(&request)?;
         let wire = request.into_inner();
         let asked = ListLeases {
             which: wire.selector.as_ref().map(selector::which).transpose()?,
@@ -54,7 +54,7 @@ impl OperatorService for Operators {
         &self,
         request: Request<v1::GetLeaseRequest>,
     ) -> Result<Response<v1::GetLeaseResponse>, Status> {
-        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let caller = Caller::behind(&request)?;
         let id = request.into_inner().id.parse().map_err(|error| reject::field("id", &error))?;
         let view = self.broker.get_lease(caller.bearer(), id).await.map_err(reject::status)?;
         Ok(Response::new(v1::GetLeaseResponse { lease: Some(dayfly_api::lease(&view.lease, view.state)) }))
@@ -64,7 +64,7 @@ impl OperatorService for Operators {
         &self,
         request: Request<v1::RevokeRequest>,
     ) -> Result<Response<v1::RevokeResponse>, Status> {
-        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let caller = Caller::behind(&request)?;
         let asked = to_revoke(request.into_inner())?;
         let revoked = self.broker.revoke(caller.bearer(), &asked).await.map_err(reject::status)?;
         Ok(Response::new(match revoked {
@@ -89,7 +89,7 @@ impl OperatorService for Operators {
         &self,
         request: Request<v1::GetRevocationRequest>,
     ) -> Result<Response<v1::GetRevocationResponse>, Status> {
-        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let caller = Caller::behind(&request)?;
         let id = request.into_inner().id.parse().map_err(|error| reject::field("id", &error))?;
         let rule = self.broker.get_revocation(caller.bearer(), id).await.map_err(reject::status)?;
         Ok(Response::new(v1::GetRevocationResponse { rule: Some(dayfly_api::rule(&rule)) }))
@@ -99,7 +99,7 @@ impl OperatorService for Operators {
         &self,
         request: Request<v1::ListOwnersRequest>,
     ) -> Result<Response<v1::ListOwnersResponse>, Status> {
-        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let caller = Caller::behind(&request)?;
         let wire = request.into_inner();
         let limit = page_size(wire.page_size)?;
         let after = OwnerToken::read(&wire.page_token, self.incarnation)?.map(|token| token.after);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use dayfly_api::rejection::Rejection;
 use dayfly_api::v1;
 use dayfly_api::v1::verifier_service_server::VerifierService;
 use dayfly_broker::Broker;
@@ -32,7 +31,7 @@ impl VerifierService for Verifiers {
         &self,
         request: Request<v1::IntrospectRequest>,
     ) -> Result<Response<v1::IntrospectResponse>, Status> {
-        let caller = Caller::of(request.metadata()).map_err(Rejection::into_status)?;
+        let caller = Caller::behind(&request)?;
         let credential = Secret::from(request.into_inner().credential);
         if credential.is_empty() || credential.len() > limits::TOKEN_BYTES {
             return Err(reject::field("credential", &format!("1 to {} bytes", limits::TOKEN_BYTES)));

@@ -25,7 +25,7 @@ impl Workloads {
 #[tonic::async_trait]
 impl WorkloadService for Workloads {
     async fn issue(&self, request: Request<v1::IssueRequest>) -> Result<Response<v1::IssueResponse>, Status> {
-        let caller = Caller::of(request.metadata()).map_err(dayfly_api::rejection::Rejection::into_status)?;
+        let caller = Caller::behind(&request)?;
         let asked = asked(request.into_inner())?;
         let issued = self.0.issue(caller.bearer(), &asked).await.map_err(reject::status)?;
         let credential =
@@ -42,7 +42,7 @@ impl WorkloadService for Workloads {
         &self,
         request: Request<v1::WhoAmIRequest>,
     ) -> Result<Response<v1::WhoAmIResponse>, Status> {
-        let caller = Caller::of(request.metadata()).map_err(dayfly_api::rejection::Rejection::into_status)?;
+        let caller = Caller::behind(&request)?;
         let who = self.0.who_am_i(caller.bearer()).await.map_err(reject::status)?;
         let grants = who.grants.into_iter().map(|grant| v1::GrantSummary {
             name: grant.name.to_string(),

@@ -11,7 +11,7 @@ use dayfly_store::SledStore;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::{open_store, stopwatch};
+use super::{Tuning, open_store, stopwatch};
 use crate::leases::{OWNERS, SteppingClock, owner_name};
 use crate::number::{float, micros, nanos, rounded};
 use crate::procfs::{CpuTimes, resident_bytes};
@@ -24,6 +24,8 @@ pub(crate) struct OpenArgs {
     dir: PathBuf,
     /// The store's time: milliseconds since the Unix epoch.
     at_millis: u64,
+    #[command(flatten)]
+    tuning: Tuning,
 }
 
 /// What opening cost.
@@ -51,7 +53,7 @@ pub(crate) async fn open(args: &OpenArgs) -> anyhow::Result<()> {
     let clock = Arc::new(SteppingClock::at(Timestamp::from_millis(args.at_millis)));
     let before = CpuTimes::own()?;
     let watch = stopwatch();
-    let store = open_store(&args.dir, clock as Arc<dyn Clock>)?;
+    let store = open_store(&args.dir, args.tuning, clock as Arc<dyn Clock>)?;
     let open_ms = rounded(micros(watch.monotonic()) / 1000.0);
     let used = CpuTimes::own()?.since(&before);
     let resident_mib = rounded(float(resident_bytes()?) / 1_048_576.0);
@@ -122,7 +124,8 @@ mod tests {
     async fn a_small_store_is_opened_and_paged() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(SteppingClock::at(super::super::START));
-        let store = open_store(&dir.path().join("store"), clock as Arc<dyn Clock>).unwrap();
+        let tuning = Tuning { cache_mib: Some(16), recent_leases: None, recent_keys: None };
+        let store = open_store(&dir.path().join("store"), tuning, clock as Arc<dyn Clock>).unwrap();
         let maker = LeaseMaker::new().unwrap();
         for number in 0..2000 {
             let change = maker.issue(number, store.draw().unwrap()).unwrap();

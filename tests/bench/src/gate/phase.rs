@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dayfly_core::change::{Draw, Outcome};
+use dayfly_core::audit::{Draft, SALT_BYTES};
+use dayfly_core::change::{Change, Draw, Outcome};
+use dayfly_core::encoding::encode_lease;
 use dayfly_core::ids::{LeaseId, Position};
 use dayfly_core::ports::{Clock as _, LeaseStore as _};
 use dayfly_store::SledStore;
 use hdrhistogram::Histogram;
+use prost::Message as _;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -141,6 +144,25 @@ impl Groups {
         if self.last.fetch_max(end.number(), Ordering::Relaxed) < end.number() {
             self.count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// What a lease brings to the store, beside its keys.
+#[derive(Debug, Serialize)]
+pub(crate) struct Payload {
+    /// Its record.
+    pub(crate) record_bytes: usize,
+    /// Its event in the audit log.
+    pub(crate) event_bytes: usize,
+}
+
+impl Payload {
+    /// Of one lease as the maker makes them.
+    pub(crate) fn of(maker: &LeaseMaker) -> anyhow::Result<Self> {
+        let draw = Draw { id: LeaseId::first_at(START), position: Position::ZERO, now: START };
+        let Change::Issue(issue) = maker.issue(1, draw)? else { anyhow::bail!("the change is no issue") };
+        let (event, _) = Draft::issued(&issue.lease).place(Position::new(1), START, [0; SALT_BYTES]);
+        Ok(Self { record_bytes: encode_lease(&issue.lease).len(), event_bytes: event.encoded_len() })
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use dayfly_api::v1;
 use dayfly_e2e::broker::Options;
 use dayfly_e2e::cluster::Kind;
-use dayfly_e2e::world::{World, owned_by};
+use dayfly_e2e::world::{World, asking_for, bearing, owned_by, reason};
 use prost::Message as _;
+use tonic::Code;
 use tonic_reflection::pb::v1 as reflection;
 
 on_both!(health_answers, the_log_holds_no_secret_at_any_level);
@@ -23,7 +24,7 @@ async fn health_answers(kind: Kind) {
 
 /// With everything logged that any library can log.
 async fn the_log_holds_no_secret_at_any_level(kind: Kind) {
-    let options = Options { log_filter: Some("trace"), ..Options::default() };
+    let options = Options { log_filter: Some("trace,kube_client=trace,kube_client::client=trace"), ..Options::default() };
     let world = World::with_own_broker(kind, options).await.unwrap();
     let team = world.team("payments").await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
@@ -33,7 +34,7 @@ async fn the_log_holds_no_secret_at_any_level(kind: Kind) {
     world.operator(&["revoke"], Some(&team.owner)).await.unwrap().revoke(owned_by(&team.owner)).await.unwrap();
     let tampered = dayfly_e2e::jwt::tampered(&pod.token().await.unwrap()).unwrap();
     world.broker().keep_secret(&tampered);
-    world.issue_with(&tampered, dayfly_e2e::world::asking_for(&team.target)).await.unwrap_err();
+    world.issue_with(&tampered, asking_for(&team.target)).await.unwrap_err();
     assert!(world.broker().log().contains("TRACE"), "trace is on");
     world.broker().stop().await.unwrap();
 }
@@ -62,6 +63,54 @@ fn reflection_tells_every_service() {
 
 fn tokio_stream_of<T: Send + 'static>(one: T) -> impl futures_util::Stream<Item = T> + Send + 'static {
     futures_util::stream::iter([one])
+}
+
+#[test]
+fn calls_that_make_no_sense_are_refused() {
+    dayfly_e2e::run::run(async {
+        let world = World::shared(Kind::StandIn).await.unwrap();
+        let team = world.team("payments").await.unwrap();
+        let pod = world.pod(&team.namespace, "api").await.unwrap();
+        let token = pod.token().await.unwrap();
+        let call = async |path: &'static str| {
+            let mut client = tonic::client::Grpc::new(world.broker().channel());
+            client.ready().await.unwrap();
+            // Field 1 is a boolean here, and a string in every request.
+            let message = v1::Selector { all: true, ..v1::Selector::default() };
+            let codec = tonic_prost::ProstCodec::<v1::Selector, v1::IssueResponse>::default();
+            let path = http::uri::PathAndQuery::from_static(path);
+            client.unary(bearing(&token, message), path, codec).await.unwrap_err()
+        };
+        for path in ["/dayfly.v1.WorkloadService/Nothing", "/dayfly.v2.WorkloadService/Issue"] {
+            let unknown = call(path).await;
+            assert_eq!(unknown.code(), Code::Unimplemented, "{path}: {unknown:?}");
+        }
+        // These two are refused before any code of Dayfly's, and so without a reason.
+        let garbled = call("/dayfly.v1.WorkloadService/Issue").await;
+        assert!(matches!(garbled.code(), Code::Internal | Code::InvalidArgument), "{garbled:?}");
+        let huge = v1::IssueRequest { audience: "a".repeat(70 * 1024), ..asking_for(&team.target) };
+        let huge = pod.ask(huge).await.unwrap().unwrap_err();
+        assert!(matches!(huge.code(), Code::OutOfRange | Code::ResourceExhausted | Code::InvalidArgument), "{huge:?}");
+
+        let authorized = |values: &[String]| {
+            let mut request = tonic::Request::new(asking_for(&team.target));
+            for value in values {
+                request.metadata_mut().append("authorization", value.parse().unwrap());
+            }
+            let mut client = world.workloads();
+            async move { client.issue(request).await.map(drop) }
+        };
+        // A scheme is the same in any case (RFC 9110, section 11.1); two tokens are none.
+        authorized(&[format!("bearer {token}")]).await.unwrap();
+        let other = pod.token_for("dayfly").await.unwrap();
+        let twice = authorized(&[format!("Bearer {token}"), format!("Bearer {other}")]).await.unwrap_err();
+        assert_eq!((reason(&twice).as_str(), twice.code()), ("TOKEN_MISSING", Code::Unauthenticated));
+        for nothing in ["", "Bearer", "Bearer ", "Basic c2VzYW1l"] {
+            let missing = authorized(&[nothing.to_owned()]).await.unwrap_err();
+            assert_eq!(missing.code(), Code::Unauthenticated, "{nothing:?}");
+            assert!(["TOKEN_MISSING", "TOKEN_MALFORMED"].contains(&reason(&missing).as_str()), "{nothing:?}: {missing:?}");
+        }
+    });
 }
 
 #[test]

@@ -97,9 +97,9 @@ async fn a_workload_without_a_grant_is_denied(kind: Kind) {
     let granted = world.pod(&team.namespace, "api").await.unwrap();
     let denied = world.pod(&team.namespace, "gate").await.unwrap().is_denied(&team.target).await.unwrap();
     assert_eq!((reason(&denied), denied.code()), ("GRANT_MISSING".to_owned(), tonic::Code::PermissionDenied));
+    // Of another team's target it is told no more than of one that is not there: that it has no Grant.
     let unknown = granted.is_denied(&world.named("nowhere")).await.unwrap();
-    assert_eq!(reason(&unknown), "TARGET_UNKNOWN");
-    // Of another team's target it is told no more than that it has no Grant.
+    assert_eq!(reason(&unknown), "GRANT_MISSING");
     let other = world.team("orders").await.unwrap();
     let denied = granted.is_denied(&other.target).await.unwrap();
     assert_eq!(reason(&denied), "GRANT_MISSING");
@@ -305,6 +305,4 @@ async fn fields_that_are_wrong_are_named(kind: Kind) {
         let named = tonic_types::StatusExt::get_details_error_info(&refused).unwrap().metadata["field"].clone();
         assert!(named.starts_with(field), "{what} is called {named}");
     }
-    let huge = v1::IssueRequest { audience: "a".repeat(70 * 1024), ..good };
-    assert!(pod.ask(huge).await.unwrap().is_err(), "a message of more than 64 KiB");
 }

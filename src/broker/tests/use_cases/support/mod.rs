@@ -76,7 +76,7 @@ impl World {
         let of_names = names.iter().map(|name| name.parse::<ClusterName>().unwrap());
         let policies = Arc::new(Policies::new(of_names, Duration::from_secs(600)));
         for name in names {
-            policies.replace(&name.parse().unwrap(), loaded(POLICY)).unwrap();
+            policies.replace(&name.parse().unwrap(), loaded(POLICY), clock.monotonic()).unwrap();
         }
         let ports = names.iter().zip(&clusters).map(|(name, cluster)| Cluster {
             name: name.parse().unwrap(),
@@ -114,7 +114,7 @@ impl World {
 
     /// Puts another policy in force in `east`.
     pub(crate) fn policy(&self, text: &str) {
-        self.policies.replace(&"east".parse().unwrap(), loaded(text)).unwrap();
+        self.policies.replace(&"east".parse().unwrap(), loaded(text), self.clock.monotonic()).unwrap();
     }
 
     pub(crate) async fn issue(&self, token: &Secret, request: &IssueRequest) -> Result<Issued, Error> {
@@ -151,7 +151,7 @@ pub(crate) fn loaded(text: &str) -> Loaded {
 }
 
 pub(crate) fn bearer(token: &Secret) -> Bearer<'_> {
-    Bearer { token, cluster: None }
+    Bearer { token, cluster: None, verified: None }
 }
 
 pub(crate) fn secret(text: &str) -> Secret {
