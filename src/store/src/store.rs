@@ -168,7 +168,7 @@ impl LeaseStore for SledStore {
     fn lease(&self, id: LeaseId) -> BoxFuture<'_, Result<Option<Arc<Lease>>, StoreError>> {
         match self.shared.recent.get(id) {
             Some(lease) => Box::pin(std::future::ready(Ok(Some(lease)))),
-            None => self.readers.read(move |_, engine| group::read_lease(engine, id)),
+            None => self.readers.look_up(move |_, engine| group::read_lease(engine, id)),
         }
     }
 
@@ -178,18 +178,18 @@ impl LeaseStore for SledStore {
         after: Option<LeaseId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<LeasePage, StoreError>> {
-        self.readers.read(move |shared, engine| list::page(shared, engine, &filter, after, limit))
+        self.readers.scan(move |shared, engine| list::page(shared, engine, &filter, after, limit))
     }
 
     fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
-        self.readers.read(move |shared, engine| {
+        self.readers.scan(move |shared, engine| {
             let durable = shared.head.load().mark.position;
             log::events_from(engine, from, limit.min(PAGE), durable)
         })
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<SealedKey>, StoreError>> {
-        self.readers.read(|_, engine| {
+        self.readers.scan(|_, engine| {
             let read = |entry: Result<(sled::IVec, sled::IVec), StoreError>| {
                 let (key, value) = entry?;
                 encoding::decode_key(&value).map_err(|error| damaged(&key, &error))

@@ -6,7 +6,11 @@ use dayfly_e2e::cluster::Kind;
 use dayfly_e2e::run::until;
 use dayfly_e2e::world::{World, asking_for, leases_of, owned_by, reason, retry_after};
 
-on_both!(a_broker_whose_clock_jumped_issues_nothing_and_revokes, a_credential_ends_by_itself);
+on_both!(
+    a_broker_whose_clock_jumped_issues_nothing_and_revokes,
+    a_credential_ends_by_itself,
+    a_broker_that_ran_ahead_goes_on_when_its_clock_is_right,
+);
 
 async fn a_broker_whose_clock_jumped_issues_nothing_and_revokes(kind: Kind) {
     let options = Options { clock_ahead: Some(0), ..Options::default() };
@@ -65,4 +69,28 @@ async fn a_credential_ends_by_itself(kind: Kind) {
     let active: Vec<_> = admin.all_leases(active).await.unwrap();
     assert_eq!(active, [long.lease.unwrap()]);
     pod.issue(&team.target).await.unwrap();
+}
+
+async fn a_broker_that_ran_ahead_goes_on_when_its_clock_is_right(kind: Kind) {
+    let options = Options { clock_ahead: Some(1800), ..Options::default() };
+    let world = World::with_own_broker(kind, options).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let ahead = pod.issue(&team.target).await.unwrap();
+    world.broker().stop().await.unwrap();
+    world.broker().set_clock(0).unwrap();
+    world.broker().launch().await.unwrap();
+
+    let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+    let right = pod.issue(&team.target).await.unwrap();
+    assert!(right.lease.clone().unwrap().id > ahead.lease.clone().unwrap().id, "ids only grow");
+    assert_eq!(verifier.state(&right.credential).await.unwrap(), v1::LeaseState::Active);
+    let admin = world.admin().await.unwrap();
+    assert_eq!(admin.all_leases(leases_of(&team.owner)).await.unwrap().len(), 2);
+    let rule = admin.revoke(owned_by(&team.owner)).await.unwrap();
+    assert!(rule.cut_off >= right.lease.unwrap().id);
+    for issued in [&ahead, &right] {
+        assert_eq!(verifier.state(&issued.credential).await.unwrap(), v1::LeaseState::Revoked);
+    }
+    assert_eq!(verifier.state(&pod.issue(&team.target).await.unwrap().credential).await.unwrap(), v1::LeaseState::Active);
 }

@@ -79,10 +79,10 @@ async fn a_changed_policy_counts_from_the_next_request_on(kind: Kind) {
     assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "GRANT_MISSING");
     world.put(&[&team.grant_object]).await.unwrap();
     assert_eq!(scope().await, ["read"]);
-    world.remove(&[&team.grant_object]).await.unwrap();
-    assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "GRANT_MISSING");
     world.remove(&[&team.target_object]).await.unwrap();
     assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "TARGET_UNKNOWN");
+    world.remove(&[&team.grant_object]).await.unwrap();
+    assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "GRANT_MISSING");
 }
 
 async fn a_target_cannot_have_an_audience_of_dayfly_or_the_api_server(kind: Kind) {
