@@ -222,6 +222,7 @@ enum IndexKey {
 pub struct RuleSet {
     index: HashMap<IndexKey, Vec<Arc<Rule>>>,
     by_position: Vec<Arc<Rule>>,
+    by_idempotency: HashMap<Digest, Arc<Rule>>,
 }
 
 impl RuleSet {
@@ -237,6 +238,9 @@ impl RuleSet {
     pub fn add(&mut self, rule: Arc<Rule>) {
         debug_assert!(self.position() < rule.position, "rules come in the order of their positions");
         self.index.entry(rule.selector.index_key()).or_default().push(Arc::clone(&rule));
+        if let Some(idempotency) = rule.idempotency {
+            self.by_idempotency.insert(idempotency.key, Arc::clone(&rule));
+        }
         self.by_position.push(rule);
     }
 
@@ -272,7 +276,7 @@ impl RuleSet {
 
     /// The rule a caller's idempotency key made.
     pub fn by_idempotency(&self, key: Digest) -> Option<&Arc<Rule>> {
-        self.by_position.iter().rev().find(|rule| rule.idempotency.is_some_and(|i| i.key == key))
+        self.by_idempotency.get(&key)
     }
 
     /// All rules, oldest first.

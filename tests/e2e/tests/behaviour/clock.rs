@@ -88,7 +88,7 @@ async fn a_broker_that_ran_ahead_goes_on_when_its_clock_is_right(kind: Kind) {
     let admin = world.admin().await.unwrap();
     assert_eq!(admin.all_leases(leases_of(&team.owner)).await.unwrap().len(), 2);
     let rule = admin.revoke(owned_by(&team.owner)).await.unwrap();
-    assert!(rule.cut_off >= right.lease.unwrap().id);
+    assert!(rule.cut_off >= right.lease.clone().unwrap().id);
     for issued in [&ahead, &right] {
         assert_eq!(verifier.state(&issued.credential).await.unwrap(), v1::LeaseState::Revoked);
     }
