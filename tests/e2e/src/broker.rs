@@ -11,7 +11,6 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -19,6 +18,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::cluster::Access;
 use crate::control_plane::keys::make_certificates;
+use crate::folder::Folder;
 use crate::policy;
 use crate::process::{Process, free_port, tail};
 
@@ -56,7 +56,7 @@ pub struct Broker {
     secrets: Mutex<Vec<String>>,
     options: Options,
     access: Access,
-    dir: TempDir,
+    dir: Folder,
 }
 
 impl Broker {
@@ -72,11 +72,13 @@ impl Broker {
 
     /// All that a broker needs, and starts nothing yet.
     pub fn prepare(access: Access, options: Options) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("dayfly-broker-").tempdir()?;
+        let dir = Folder::new("broker")?;
         let ca_pem = make_certificates(dir.path())?;
         let port = free_port()?;
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca_pem)).domain_name("localhost");
-        let channel = Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(tls)?.connect_lazy();
+        let tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca_pem)).domain_name("localhost");
+        let channel =
+            Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(tls)?.connect_lazy();
         let program = program()?;
         let mut broker = Self {
             process: tokio::sync::Mutex::default(),
@@ -131,7 +133,8 @@ impl Broker {
             }
             None => server.clone(),
         };
-        let mut text = format!("issuer = {ISSUER:?}\nlisten = \"127.0.0.1:{port}\"\nhome_cluster = {CLUSTER:?}\n");
+        let mut text =
+            format!("issuer = {ISSUER:?}\nlisten = \"127.0.0.1:{port}\"\nhome_cluster = {CLUSTER:?}\n");
         text += "[tls]\ncert_file = \"server.crt\"\nkey_file = \"server.key\"\n";
         let store = store_dir.clone().unwrap_or_else(|| "store".into());
         writeln!(text, "[store]\ndir = {:?}", store.to_string_lossy())?;
@@ -161,10 +164,19 @@ impl Broker {
 
     /// Starts the process with these arguments too, and returns when it serves.
     pub async fn launch_with(&self, arguments: &[&str]) -> Result<()> {
+        self.launch_until(arguments, async || self.serves().await).await
+    }
+
+    /// Starts the process, and returns when its health service answers, whatever it says.
+    pub async fn launch_unready(&self) -> Result<()> {
+        self.launch_until(&[], async || self.health().await.is_some()).await
+    }
+
+    async fn launch_until(&self, arguments: &[&str], condition: impl AsyncFn() -> bool) -> Result<()> {
         let mut slot = self.process.lock().await;
         ensure!(slot.is_none(), "the broker runs already");
         let mut process = self.spawn("dayfly.toml", arguments)?;
-        process.until(async || Ok(self.serves().await)).await?;
+        process.until(async || Ok(condition().await)).await?;
         *slot = Some(process);
         Ok(())
     }
@@ -178,8 +190,12 @@ impl Broker {
 
     /// Whether the health service says so.
     pub async fn serves(&self) -> bool {
+        self.health().await == Some(ServingStatus::Serving)
+    }
+
+    async fn health(&self) -> Option<ServingStatus> {
         let answer = HealthClient::new(self.channel()).check(HealthCheckRequest::default()).await;
-        answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
+        answer.ok().map(|answer| answer.into_inner().status())
     }
 
     /// Runs `dayfly serve` with these arguments too, beside this broker if it runs, and on a port of its own. Gives how it
@@ -219,7 +235,11 @@ impl Broker {
         let mut process = self.process.lock().await.take().context("the broker does not run")?;
         process.terminate()?;
         let status = process.ended().await?;
-        ensure!(status.success(), "the broker ended with {status}; the end of its log:\n{}", tail(&self.log_file()));
+        ensure!(
+            status.success(),
+            "the broker ended with {status}; the end of its log:\n{}",
+            tail(&self.log_file())
+        );
         self.check_log()
     }
 
@@ -324,7 +344,8 @@ impl Broker {
     }
 
     fn write_secret(&self, name: &str, secret: &str) -> Result<()> {
-        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(self.dir().join(name))?;
+        let mut file =
+            std::fs::File::options().write(true).create_new(true).mode(0o600).open(self.dir().join(name))?;
         Ok(std::io::Write::write_all(&mut file, secret.as_bytes())?)
     }
 }
@@ -344,7 +365,9 @@ impl Drop for Broker {
 fn program() -> Result<PathBuf> {
     let dir = match std::env::var_os("DAYFLY_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
-        None => std::env::current_exe()?.ancestors().nth(2).context("a test outside a target folder")?.to_owned(),
+        None => {
+            std::env::current_exe()?.ancestors().nth(2).context("a test outside a target folder")?.to_owned()
+        }
     };
     let program = dir.join("dayfly");
     ensure!(

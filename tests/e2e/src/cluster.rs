@@ -89,11 +89,16 @@ impl Cluster {
     pub async fn start_real(options: Options) -> Result<Arc<Self>> {
         let control_plane = ControlPlane::start(options).await?;
         let rbac = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/rbac.yaml");
-        let rbac = std::fs::read_to_string(&rbac).with_context(|| format!("cannot read {}", rbac.display()))?;
+        let rbac =
+            std::fs::read_to_string(&rbac).with_context(|| format!("cannot read {}", rbac.display()))?;
         let namespace = "{ apiVersion: v1, kind: Namespace, metadata: { name: dayfly } }";
         control_plane.apply_yaml(&format!("{namespace}\n---\n{rbac}")).await?;
         let client = control_plane.client()?;
-        Ok(Arc::new(Self { api: Running::Real(Box::new(RwLock::new(control_plane))), client, done: Mutex::default() }))
+        Ok(Arc::new(Self {
+            api: Running::Real(Box::new(RwLock::new(control_plane))),
+            client,
+            done: Mutex::default(),
+        }))
     }
 
     /// Which it is.
@@ -221,7 +226,8 @@ impl Cluster {
     pub async fn accepts(&self, token: &str, audience: &str) -> Result<bool> {
         let spec = TokenReviewSpec { token: token.to_owned(), audiences: Some(vec![audience.to_owned()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
-        let answer = Api::<TokenReview>::all(self.client.clone()).create(&PostParams::default(), &review).await?;
+        let answer =
+            Api::<TokenReview>::all(self.client.clone()).create(&PostParams::default(), &review).await?;
         Ok(answer.status.and_then(|status| status.authenticated).unwrap_or_default())
     }
 

@@ -6,7 +6,6 @@
 //! server starts its own. The servers end when their [`ControlPlane`] is dropped, and on Linux also when the test process
 //! ends without dropping it (a `static` is never dropped).
 
-mod folder;
 pub(crate) mod keys;
 mod objects;
 
@@ -25,8 +24,8 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::runtime::{Handle, Id as RuntimeId};
 
+use crate::folder::Folder;
 use crate::process::{Process, free_port};
-use folder::Folder;
 use keys::{make_certificates, make_signing_key, public_key, signing_key};
 pub use objects::pod;
 
@@ -86,7 +85,7 @@ impl ControlPlane {
         let bin = std::env::var_os("DAYFLY_CLUSTER_BIN").map(PathBuf::from).context(
             "DAYFLY_CLUSTER_BIN is not set: run tests/cluster/build and set it to the folder that it prints (./test does)",
         )?;
-        let dir = Folder::new()?;
+        let dir = Folder::new("cluster")?;
         let (port, etcd_port) = (free_port()?, free_port()?);
         let ca_pem = make_certificates(dir.path())?;
         // Random, by way of a fresh key; the loopback is open to every user of the machine.

@@ -28,7 +28,9 @@ pub fn verify(token: &str, jwks: &str) -> Result<Jwt> {
     let jwks: Value = serde_json::from_str(jwks).context("the JWK Set is not JSON")?;
     let keys = jwks["keys"].as_array().context("the JWK Set has no keys")?;
     let of_kid: Vec<_> = keys.iter().filter(|key| key["kid"] == jwt.header["kid"]).collect();
-    let [key] = of_kid.as_slice() else { anyhow::bail!("{} keys have kid {}", of_kid.len(), jwt.header["kid"]) };
+    let [key] = of_kid.as_slice() else {
+        anyhow::bail!("{} keys have kid {}", of_kid.len(), jwt.header["kid"])
+    };
     ensure!(key["kty"] == "EC" && key["crv"] == "P-256", "the key is no P-256 key: {key}");
     ensure!(key.get("d").is_none(), "the key set has a private key");
     ensure!(key.get("alg").is_none_or(|alg| alg == "ES256"), "the key is for {}", key["alg"]);

@@ -14,6 +14,7 @@
 pub mod broker;
 pub mod cluster;
 pub mod control_plane;
+mod folder;
 pub mod jwt;
 pub mod policy;
 mod process;

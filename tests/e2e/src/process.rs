@@ -60,7 +60,8 @@ impl Process {
 
     /// Asks it to end (SIGTERM).
     pub(crate) fn terminate(&self) -> Result<()> {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a child without an id")?;
+        let id =
+            i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a child without an id")?;
         Ok(kill_process(id, Signal::TERM)?)
     }
 
@@ -71,7 +72,9 @@ impl Process {
             ended = self.child.try_wait()?;
             Ok(ended.is_some())
         });
-        waited.await.with_context(|| format!("it does not end; the end of {}:\n{}", self.log.display(), tail(&self.log)))?;
+        waited.await.with_context(|| {
+            format!("it does not end; the end of {}:\n{}", self.log.display(), tail(&self.log))
+        })?;
         ended.context("waited for")
     }
 

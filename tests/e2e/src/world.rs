@@ -200,7 +200,12 @@ impl World {
     }
 
     /// A token of a service account that is bound to no pod.
-    pub async fn unbound_token(&self, namespace: &str, service_account: &str, audience: &str) -> Result<String> {
+    pub async fn unbound_token(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        audience: &str,
+    ) -> Result<String> {
         let token = self.cluster.token(namespace, service_account, &[audience], None, TOKEN_SECS).await?;
         self.broker.keep_secret(&token);
         Ok(token)
@@ -226,7 +231,11 @@ impl World {
 
     async fn operator_of(&self, namespace: &str, account: &str) -> Result<Operator> {
         let token = self.unbound_token(namespace, account, OPERATOR).await?;
-        Ok(Operator { token, client: OperatorServiceClient::new(self.broker.channel()), broker: self.broker.clone() })
+        Ok(Operator {
+            token,
+            client: OperatorServiceClient::new(self.broker.channel()),
+            broker: self.broker.clone(),
+        })
     }
 
     /// The namespace of operators, with service account `admin`.
@@ -260,7 +269,11 @@ impl World {
     }
 
     /// Asks for a credential with this token.
-    pub async fn issue_with(&self, token: &str, request: v1::IssueRequest) -> Result<v1::IssueResponse, Status> {
+    pub async fn issue_with(
+        &self,
+        token: &str,
+        request: v1::IssueRequest,
+    ) -> Result<v1::IssueResponse, Status> {
         let issued = self.workloads().issue(bearing(token, request)).await?.into_inner();
         self.broker.keep_secret(&issued.credential);
         Ok(issued)
@@ -369,7 +382,9 @@ impl Operator {
 
     fn rule(&self, answer: v1::RevokeResponse) -> Result<v1::Rule, Status> {
         let log = self.broker.dir();
-        answer.rule.ok_or_else(|| Status::unknown(format!("Revoke answered without a rule, see {}", log.display())))
+        answer
+            .rule
+            .ok_or_else(|| Status::unknown(format!("Revoke answered without a rule, see {}", log.display())))
     }
 
     /// Revokes as this request says.
@@ -447,7 +462,11 @@ impl Verifier {
     pub async fn state(&self, credential: &str) -> Result<v1::LeaseState> {
         let answer = self.introspect(credential).await?;
         let state = answer.lease.context("introspection tells no lease")?.state();
-        anyhow::ensure!(answer.active == (state == v1::LeaseState::Active), "active: {}, {state:?}", answer.active);
+        anyhow::ensure!(
+            answer.active == (state == v1::LeaseState::Active),
+            "active: {}, {state:?}",
+            answer.active
+        );
         Ok(state)
     }
 }

@@ -18,20 +18,33 @@ async fn health_answers(kind: Kind) {
     for service in ["", "dayfly.v1.WorkloadService"] {
         let request = tonic_health::pb::HealthCheckRequest { service: service.to_owned() };
         let answer = health.check(request).await.unwrap().into_inner();
-        assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving, "{service:?}");
+        assert_eq!(
+            answer.status(),
+            tonic_health::pb::health_check_response::ServingStatus::Serving,
+            "{service:?}"
+        );
     }
 }
 
 /// With everything logged that any library can log.
 async fn the_log_holds_no_secret_at_any_level(kind: Kind) {
-    let options = Options { log_filter: Some("trace,kube_client=trace,kube_client::client=trace"), ..Options::default() };
+    let options = Options {
+        log_filter: Some("trace,kube_client=trace,kube_client::client=trace"),
+        ..Options::default()
+    };
     let world = World::with_own_broker(kind, options).await.unwrap();
     let team = world.team("payments").await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     let issued = pod.issue(&team.target).await.unwrap();
     let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
     assert!(verifier.introspect(&issued.credential).await.unwrap().active);
-    world.operator(&["revoke"], Some(&team.owner)).await.unwrap().revoke(owned_by(&team.owner)).await.unwrap();
+    world
+        .operator(&["revoke"], Some(&team.owner))
+        .await
+        .unwrap()
+        .revoke(owned_by(&team.owner))
+        .await
+        .unwrap();
     let tampered = dayfly_e2e::jwt::tampered(&pod.token().await.unwrap()).unwrap();
     world.broker().keep_secret(&tampered);
     world.issue_with(&tampered, asking_for(&team.target)).await.unwrap_err();
@@ -43,14 +56,18 @@ async fn the_log_holds_no_secret_at_any_level(kind: Kind) {
 fn reflection_tells_every_service() {
     dayfly_e2e::run::run(async {
         let world = World::shared(Kind::StandIn).await.unwrap();
-        let mut client = reflection::server_reflection_client::ServerReflectionClient::new(world.broker().channel());
+        let mut client =
+            reflection::server_reflection_client::ServerReflectionClient::new(world.broker().channel());
         let list = reflection::ServerReflectionRequest {
             host: String::new(),
-            message_request: Some(reflection::server_reflection_request::MessageRequest::ListServices(String::new())),
+            message_request: Some(reflection::server_reflection_request::MessageRequest::ListServices(
+                String::new(),
+            )),
         };
         let mut answers = client.server_reflection_info(tokio_stream_of(list)).await.unwrap().into_inner();
         let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
-        let reflection::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else {
+        let reflection::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer
+        else {
             panic!("{answer:?}")
         };
         let told: BTreeSet<_> = list.service.into_iter().map(|service| service.name).collect();
@@ -90,7 +107,10 @@ fn calls_that_make_no_sense_are_refused() {
         assert!(matches!(garbled.code(), Code::Internal | Code::InvalidArgument), "{garbled:?}");
         let huge = v1::IssueRequest { audience: "a".repeat(70 * 1024), ..asking_for(&team.target) };
         let huge = pod.ask(huge).await.unwrap().unwrap_err();
-        assert!(matches!(huge.code(), Code::OutOfRange | Code::ResourceExhausted | Code::InvalidArgument), "{huge:?}");
+        assert!(
+            matches!(huge.code(), Code::OutOfRange | Code::ResourceExhausted | Code::InvalidArgument),
+            "{huge:?}"
+        );
 
         let authorized = |values: &[String]| {
             let mut request = tonic::Request::new(asking_for(&team.target));
@@ -108,7 +128,10 @@ fn calls_that_make_no_sense_are_refused() {
         for nothing in ["", "Bearer", "Bearer ", "Basic c2VzYW1l"] {
             let missing = authorized(&[nothing.to_owned()]).await.unwrap_err();
             assert_eq!(missing.code(), Code::Unauthenticated, "{nothing:?}");
-            assert!(["TOKEN_MISSING", "TOKEN_MALFORMED"].contains(&reason(&missing).as_str()), "{nothing:?}: {missing:?}");
+            assert!(
+                ["TOKEN_MISSING", "TOKEN_MALFORMED"].contains(&reason(&missing).as_str()),
+                "{nothing:?}: {missing:?}"
+            );
         }
     });
 }
@@ -130,7 +153,8 @@ fn keys_are_served_over_https_too() {
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.to_lowercase().contains("content-type: application/jwk-set+json"), "{head}");
-        let [told, served] = [told.as_str(), body].map(|jwks| serde_json::from_str::<serde_json::Value>(jwks).unwrap());
+        let [told, served] =
+            [told.as_str(), body].map(|jwks| serde_json::from_str::<serde_json::Value>(jwks).unwrap());
         assert_eq!(told, served);
         assert!(!body.contains("\"d\""), "no private key is published");
     });

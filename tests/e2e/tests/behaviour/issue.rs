@@ -61,11 +61,19 @@ async fn a_workload_gets_a_token_that_the_published_keys_verify(kind: Kind) {
         assert!(all.contains(&format!("\"{needed}\"")), "a verifier needs {needed} in {all}");
     }
     assert!(all.contains("api-ledger"), "a verifier needs the grant in {all}");
-    assert!(all.contains(kubernetes["node"]["uid"].as_str().unwrap()), "a verifier needs the node's uid in {all}");
+    assert!(
+        all.contains(kubernetes["node"]["uid"].as_str().unwrap()),
+        "a verifier needs the node's uid in {all}"
+    );
 
     let workload = lease.workload.clone().unwrap();
     assert_eq!(
-        [&*workload.cluster, &*workload.namespace, &*workload.service_account, &*workload.service_account_uid],
+        [
+            &*workload.cluster,
+            &*workload.namespace,
+            &*workload.service_account,
+            &*workload.service_account_uid
+        ],
         [CLUSTER, &team.namespace, "api", account_uid]
     );
     assert_eq!((&*workload.pod, &*workload.pod_uid), (&*pod.name, &*pod.uid));
@@ -203,7 +211,8 @@ async fn one_of_several_audiences_is_named(kind: Kind) {
     world.put(&[&team.owner_object, &team.target_object, &team.grant_object]).await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "AUDIENCE_AMBIGUOUS");
-    let naming = |audience: &str| v1::IssueRequest { audience: audience.to_owned(), ..asking_for(&team.target) };
+    let naming =
+        |audience: &str| v1::IssueRequest { audience: audience.to_owned(), ..asking_for(&team.target) };
     let issued = pod.ask(naming("https://b.example")).await.unwrap().unwrap();
     assert_eq!(jwt::read(&issued.credential).unwrap().claims["aud"], "https://b.example");
     let denied = pod.ask(naming("https://c.example")).await.unwrap().unwrap_err();
@@ -251,9 +260,11 @@ async fn requests_of_one_key_at_once_get_one_lease(kind: Kind) {
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     let admin = world.admin().await.unwrap();
     for round in 0..5 {
-        let request = v1::IssueRequest { idempotency_key: format!("round-{round}"), ..asking_for(&team.target) };
+        let request =
+            v1::IssueRequest { idempotency_key: format!("round-{round}"), ..asking_for(&team.target) };
         let answers = futures_util::future::join_all((0..8).map(|_| pod.ask(request.clone()))).await;
-        let leases: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().unwrap().lease.unwrap().id).collect();
+        let leases: Vec<_> =
+            answers.into_iter().map(|answer| answer.unwrap().unwrap().lease.unwrap().id).collect();
         assert!(leases.iter().all(|id| *id == leases[0]), "{leases:?}");
     }
     let listed = admin.all_leases(dayfly_e2e::world::leases_of(&team.owner)).await.unwrap();
@@ -274,7 +285,8 @@ async fn a_confirmation_binds_lease_and_token(kind: Kind) {
     assert_eq!(jwt::read(&jwk.credential).unwrap().claims["cnf"], json!({ "jkt": thumbprint }));
     let kind = jwk.lease.unwrap().confirmation.unwrap().kind;
     assert_eq!(kind, Some(v1::confirmation::Kind::JwkThumbprint(thumbprint.clone())));
-    let x5t = bound_to(v1::confirmation::Kind::CertificateThumbprint(thumbprint.clone())).await.unwrap().unwrap();
+    let x5t =
+        bound_to(v1::confirmation::Kind::CertificateThumbprint(thumbprint.clone())).await.unwrap().unwrap();
     assert_eq!(jwt::read(&x5t.credential).unwrap().claims["cnf"], json!({ "x5t#S256": thumbprint }));
 }
 
@@ -298,7 +310,10 @@ async fn fields_that_are_wrong_are_named(kind: Kind) {
         ("ttl", v1::IssueRequest { ttl: ttl(60, 1), ..good.clone() }),
         ("ttl", v1::IssueRequest { ttl: ttl(24 * 3600 + 1, 0), ..good.clone() }),
         ("ttl", v1::IssueRequest { ttl: ttl(i64::MAX, i32::MAX), ..good.clone() }),
-        ("confirmation", v1::IssueRequest { confirmation: Some(v1::Confirmation { kind: None }), ..good.clone() }),
+        (
+            "confirmation",
+            v1::IssueRequest { confirmation: Some(v1::Confirmation { kind: None }), ..good.clone() },
+        ),
         (
             "confirmation",
             v1::IssueRequest { confirmation: Some(v1::Confirmation { kind: Some(short) }), ..good.clone() },
@@ -309,7 +324,8 @@ async fn fields_that_are_wrong_are_named(kind: Kind) {
         let what = format!("{field} of {request:?}");
         let refused = pod.ask(request).await.unwrap().unwrap_err();
         assert_eq!(reason(&refused), "INVALID_FIELD", "{what}");
-        let named = tonic_types::StatusExt::get_details_error_info(&refused).unwrap().metadata["field"].clone();
+        let named =
+            tonic_types::StatusExt::get_details_error_info(&refused).unwrap().metadata["field"].clone();
         assert!(named.starts_with(field), "{what} is called {named}");
     }
 }

@@ -14,7 +14,8 @@ async fn leases_are_listed_by_owner_and_page(kind: Kind) {
     let world = World::shared(kind).await.unwrap();
     let team = world.team("payments").await.unwrap();
     let other = world.team("orders").await.unwrap();
-    let pods = [world.pod(&team.namespace, "api").await.unwrap(), world.pod(&team.namespace, "api").await.unwrap()];
+    let pods =
+        [world.pod(&team.namespace, "api").await.unwrap(), world.pod(&team.namespace, "api").await.unwrap()];
     let mut issued = Vec::new();
     for pod in [&pods[0], &pods[1], &pods[0], &pods[1], &pods[0]] {
         issued.push(pod.issue(&team.target).await.unwrap().lease.unwrap());
@@ -36,7 +37,8 @@ async fn leases_are_listed_by_owner_and_page(kind: Kind) {
     }
     assert_eq!(paged, issued);
 
-    let of = |selector| v1::ListLeasesRequest { selector: Some(selector), ..v1::ListLeasesRequest::default() };
+    let of =
+        |selector| v1::ListLeasesRequest { selector: Some(selector), ..v1::ListLeasesRequest::default() };
     let by_pod = v1::Selector { pod: pods[0].uid.clone(), ..v1::Selector::default() };
     let ids = |leases: &[v1::Lease]| leases.iter().map(|lease| lease.id.clone()).collect::<Vec<_>>();
     let of_pod = admin.all_leases(of(by_pod)).await.unwrap();
@@ -58,14 +60,25 @@ async fn leases_are_listed_by_owner_and_page(kind: Kind) {
 async fn an_operator_sees_its_own_owners_only(kind: Kind) {
     let world = World::shared(kind).await.unwrap();
     let (mine, theirs) = (world.team("payments").await.unwrap(), world.team("orders").await.unwrap());
-    let my_lease = world.pod(&mine.namespace, "api").await.unwrap().issue(&mine.target).await.unwrap().lease.unwrap();
-    let their_lease =
-        world.pod(&theirs.namespace, "api").await.unwrap().issue(&theirs.target).await.unwrap().lease.unwrap();
+    let my_lease =
+        world.pod(&mine.namespace, "api").await.unwrap().issue(&mine.target).await.unwrap().lease.unwrap();
+    let their_lease = world
+        .pod(&theirs.namespace, "api")
+        .await
+        .unwrap()
+        .issue(&theirs.target)
+        .await
+        .unwrap()
+        .lease
+        .unwrap();
     let operator = world.operator(&["list", "get"], Some(&mine.owner)).await.unwrap();
 
     let owners = operator.all_owners().await.unwrap();
     let [owner] = owners.as_slice() else { panic!("{owners:?}") };
-    assert_eq!((&owner.name, owner.namespaces.as_slice()), (&mine.owner, [mine.namespace.clone()].as_slice()));
+    assert_eq!(
+        (&owner.name, owner.namespaces.as_slice()),
+        (&mine.owner, [mine.namespace.clone()].as_slice())
+    );
     assert_eq!((&*owner.cluster, owner.contacts.len()), ("east", 1));
 
     let unselected = operator.all_leases(v1::ListLeasesRequest::default()).await.unwrap();

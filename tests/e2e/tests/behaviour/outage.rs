@@ -9,7 +9,8 @@ use dayfly_e2e::control_plane;
 use dayfly_e2e::run::until;
 use dayfly_e2e::wire::{Mode, Wire};
 use dayfly_e2e::world::{
-    OPERATOR, VERIFIER, WORKLOAD, World, asking_for, bearing, leases_of, owned_by, reason, retry_after, revocation,
+    OPERATOR, VERIFIER, WORKLOAD, World, asking_for, bearing, leases_of, owned_by, reason, retry_after,
+    revocation,
 };
 use tonic::{Code, Status};
 
@@ -77,7 +78,11 @@ impl Tokens {
             let answer = tokio::time::timeout(Duration::from_secs(5), call).await;
             let Ok(answer) = answer else { panic!("{what} hangs") };
             let status = answer.unwrap_err();
-            assert_eq!((reason(&status).as_str(), status.code()), ("CLUSTER_UNAVAILABLE", Code::Unavailable), "{what}");
+            assert_eq!(
+                (reason(&status).as_str(), status.code()),
+                ("CLUSTER_UNAVAILABLE", Code::Unavailable),
+                "{what}"
+            );
             assert!(retry_after(&status).is_some_and(|after| !after.is_zero()), "{what}: {status:?}");
         };
         told("Issue", &mut Box::pin(async { self.issue(world).await.map(drop) })).await;
@@ -87,7 +92,12 @@ impl Tokens {
 }
 
 /// Waits until all works again, without a restart of the broker, and what was issued before is as it was.
-async fn comes_back(world: &World, team: &dayfly_e2e::world::Team, tokens: &Tokens, issued: &v1::IssueResponse) {
+async fn comes_back(
+    world: &World,
+    team: &dayfly_e2e::world::Team,
+    tokens: &Tokens,
+    issued: &v1::IssueResponse,
+) {
     let again = async |what: Result<(), Status>| match what {
         Ok(()) => Ok(true),
         Err(status) if status.code() == Code::Unavailable => Ok(false),

@@ -24,7 +24,9 @@ async fn one_broken_object_grants_nothing_and_stops_nothing(kind: Kind) {
     unbuilt["spec"]["conditions"] = json!(["workload.namespace == 'x'"]);
     let broker = world.broker();
     broker.put_text(&format!("{}.yaml", world.named("not-yaml")), "kind: Grant\n  spec: [").unwrap();
-    broker.put_text(&format!("{}.yaml", world.named("not-policy")), "kind: ConfigMap\napiVersion: v1\n").unwrap();
+    broker
+        .put_text(&format!("{}.yaml", world.named("not-policy")), "kind: ConfigMap\napiVersion: v1\n")
+        .unwrap();
     let all = [&team.owner_object, &team.target_object, &team.grant_object, &unknown_field, &unbuilt];
     world.put(&all).await.unwrap();
 
@@ -89,7 +91,8 @@ async fn a_target_cannot_have_an_audience_of_dayfly_or_the_api_server(kind: Kind
     let world = World::shared(kind).await.unwrap();
     let mut team = world.unsettled_team("payments").await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
-    let of_api_server = dayfly_e2e::jwt::read(&pod.token_for("").await.unwrap()).unwrap().claims["aud"][0].clone();
+    let of_api_server =
+        dayfly_e2e::jwt::read(&pod.token_for("").await.unwrap()).unwrap().claims["aud"][0].clone();
     for audience in ["dayfly".into(), "dayfly-operator".into(), "dayfly-verifier".into(), of_api_server] {
         team.target_object["spec"]["jwt"]["audiences"] = json!([audience]);
         world.put(&[&team.owner_object, &team.target_object, &team.grant_object]).await.unwrap();

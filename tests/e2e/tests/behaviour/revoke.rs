@@ -68,7 +68,8 @@ async fn nothing_issued_before_a_revocation_in_a_storm_survives_it(kind: Kind) {
         pods.push(world.pod(&teams[client % teams.len()].namespace, "api").await.unwrap());
     }
     let stop = AtomicBool::new(false);
-    let storm = join_all(pods.iter().enumerate().map(|(n, pod)| issue_until(pod, &teams[n % teams.len()], &stop)));
+    let storm =
+        join_all(pods.iter().enumerate().map(|(n, pod)| issue_until(pod, &teams[n % teams.len()], &stop)));
     let operator = world.operator(&["revoke", "list", "get"], Some(&teams[0].owner)).await.unwrap();
     let revoke = async {
         let mut rules = Vec::new();
@@ -101,8 +102,16 @@ async fn nothing_issued_before_a_revocation_in_a_storm_survives_it(kind: Kind) {
     for one in issued.iter().flatten() {
         let mine = one.owner == teams[0].owner;
         for (asked, rule, answered) in &rules {
-            assert!(!mine || one.answered >= *asked || one.id <= rule.cut_off, "{} came before the cut-off", one.id);
-            assert!(!mine || one.asked <= *answered || one.id > rule.cut_off, "{} came after the cut-off", one.id);
+            assert!(
+                !mine || one.answered >= *asked || one.id <= rule.cut_off,
+                "{} came before the cut-off",
+                one.id
+            );
+            assert!(
+                !mine || one.asked <= *answered || one.id > rule.cut_off,
+                "{} came after the cut-off",
+                one.id
+            );
         }
         let expected =
             if mine && one.id <= last.cut_off { v1::LeaseState::Revoked } else { v1::LeaseState::Active };
@@ -123,7 +132,8 @@ async fn nothing_issued_before_a_revocation_in_a_storm_survives_it(kind: Kind) {
 async fn a_hold_keeps_what_it_covers_from_new_credentials(kind: Kind) {
     let world = World::shared(kind).await.unwrap();
     let (held, free) = (world.team("payments").await.unwrap(), world.team("orders").await.unwrap());
-    let pods = [world.pod(&held.namespace, "api").await.unwrap(), world.pod(&free.namespace, "api").await.unwrap()];
+    let pods =
+        [world.pod(&held.namespace, "api").await.unwrap(), world.pod(&free.namespace, "api").await.unwrap()];
     let issued = pods[0].issue(&held.target).await.unwrap();
     let operator = world.operator(&["revoke"], Some(&held.owner)).await.unwrap();
     let answer = operator.ask(revocation(owned_by(&held.owner), v1::After::Hold)).await.unwrap();
@@ -188,10 +198,7 @@ async fn a_lease_stays_with_the_owner_it_was_issued_under(kind: Kind) {
 
     let verifier = world.verifier(&old.namespace, "gate").await.unwrap();
     let states = async || {
-        [
-            verifier.state(&before.credential).await.unwrap(),
-            verifier.state(&after.credential).await.unwrap(),
-        ]
+        [verifier.state(&before.credential).await.unwrap(), verifier.state(&after.credential).await.unwrap()]
     };
     operators[1].revoke(owned_by(&new.owner)).await.unwrap();
     assert_eq!(states().await, [v1::LeaseState::Active, v1::LeaseState::Revoked]);
@@ -225,13 +232,13 @@ async fn a_revocation_ends_what_its_selector_says_and_nothing_else(kind: Kind) {
     let mut team = world.unsettled_team("payments").await.unwrap();
     team.grant_object["spec"]["serviceAccounts"] = serde_json::json!(["api", "gate"]);
     world.put(&[&team.owner_object, &team.target_object, &team.grant_object]).await.unwrap();
-    let [a, b] = [world.pod(&team.namespace, "api").await.unwrap(), world.pod(&team.namespace, "api").await.unwrap()];
+    let [a, b] =
+        [world.pod(&team.namespace, "api").await.unwrap(), world.pod(&team.namespace, "api").await.unwrap()];
     let gate = world.pod(&team.namespace, "gate").await.unwrap();
     let admin = world.admin().await.unwrap();
     let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
-    let account_uid = |issued: &v1::IssueResponse| {
-        issued.lease.clone().unwrap().workload.unwrap().service_account_uid
-    };
+    let account_uid =
+        |issued: &v1::IssueResponse| issued.lease.clone().unwrap().workload.unwrap().service_account_uid;
     let none = v1::Selector::default;
     let namespace = team.namespace.clone();
 
@@ -242,7 +249,11 @@ async fn a_revocation_ends_what_its_selector_says_and_nothing_else(kind: Kind) {
             Box::new(|i| v1::Selector { lease: i[0].lease.clone().unwrap().id, ..none() }),
             [true, false, false, false],
         ),
-        ("pod by uid", Box::new(|_| v1::Selector { pod: a.uid.clone(), ..none() }), [true, true, false, false]),
+        (
+            "pod by uid",
+            Box::new(|_| v1::Selector { pod: a.uid.clone(), ..none() }),
+            [true, true, false, false],
+        ),
         (
             "pod by name",
             Box::new(|_| v1::Selector { pod: b.name.clone(), namespace: namespace.clone(), ..none() }),
@@ -264,7 +275,11 @@ async fn a_revocation_ends_what_its_selector_says_and_nothing_else(kind: Kind) {
         ),
         (
             "grant and pod",
-            Box::new(|_| v1::Selector { grant: format!("{namespace}/api-ledger"), pod: gate.uid.clone(), ..none() }),
+            Box::new(|_| v1::Selector {
+                grant: format!("{namespace}/api-ledger"),
+                pod: gate.uid.clone(),
+                ..none()
+            }),
             [false, false, false, true],
         ),
         (
@@ -343,7 +358,10 @@ async fn a_dry_run_writes_nothing(kind: Kind) {
 async fn an_operator_ends_what_its_rights_cover(kind: Kind) {
     let world = World::shared(kind).await.unwrap();
     let (mine, theirs) = (world.team("payments").await.unwrap(), world.team("orders").await.unwrap());
-    let pods = [world.pod(&mine.namespace, "api").await.unwrap(), world.pod(&theirs.namespace, "api").await.unwrap()];
+    let pods = [
+        world.pod(&mine.namespace, "api").await.unwrap(),
+        world.pod(&theirs.namespace, "api").await.unwrap(),
+    ];
     let issued = [pods[0].issue(&mine.target).await.unwrap(), pods[1].issue(&theirs.target).await.unwrap()];
     let ids = issued.clone().map(|issued| issued.lease.unwrap().id);
     let none = v1::Selector::default;
@@ -427,7 +445,11 @@ async fn a_revocation_that_says_too_little_is_refused(kind: Kind) {
         ("INVALID_FIELD", "no reason", v1::RevokeRequest { reason: String::new(), ..good.clone() }),
         ("INVALID_FIELD", "a long reason", v1::RevokeRequest { reason: "x".repeat(513), ..good.clone() }),
         ("INVALID_FIELD", "two lines", v1::RevokeRequest { reason: "a\nb".to_owned(), ..good.clone() }),
-        ("INVALID_FIELD", "a long key", v1::RevokeRequest { idempotency_key: "k".repeat(65), ..good.clone() }),
+        (
+            "INVALID_FIELD",
+            "a long key",
+            v1::RevokeRequest { idempotency_key: "k".repeat(65), ..good.clone() },
+        ),
         ("INVALID_FIELD", "a wrong owner", selecting(owned_by("Not A Name"))),
         ("INVALID_FIELD", "a wrong lease", selecting(v1::Selector { lease: "x".to_owned(), ..none() })),
         ("INVALID_FIELD", "a name alone", selecting(v1::Selector { pod: "api-1".to_owned(), ..none() })),

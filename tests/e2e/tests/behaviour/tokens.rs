@@ -35,7 +35,9 @@ async fn each_service_takes_its_own_audience_only(kind: Kind) {
     let team = world.team("payments").await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     world.cluster().allow(&team.namespace, "api", &["list"], None).await.unwrap();
-    for (audience, accepted) in [(WORKLOAD, Some(0)), (OPERATOR, Some(1)), (VERIFIER, Some(2)), ("", None), ("other", None)] {
+    for (audience, accepted) in
+        [(WORKLOAD, Some(0)), (OPERATOR, Some(1)), (VERIFIER, Some(2)), ("", None), ("other", None)]
+    {
         let token = pod.token_for(audience).await.unwrap();
         for (service, answer) in what_all_say(&world, &team, &token).await.into_iter().enumerate() {
             let what = format!("audience {audience:?} to service {service}");
@@ -43,7 +45,11 @@ async fn each_service_takes_its_own_audience_only(kind: Kind) {
                 Ok(()) => assert_eq!(Some(service), accepted, "{what}"),
                 Err(status) => {
                     assert_ne!(Some(service), accepted, "{what}: {status:?}");
-                    assert_eq!((reason(&status).as_str(), status.code()), ("TOKEN_AUDIENCE", Code::Unauthenticated), "{what}");
+                    assert_eq!(
+                        (reason(&status).as_str(), status.code()),
+                        ("TOKEN_AUDIENCE", Code::Unauthenticated),
+                        "{what}"
+                    );
                 }
             }
         }
@@ -54,8 +60,10 @@ async fn a_token_for_several_audiences_is_refused(kind: Kind) {
     let world = World::shared(kind).await.unwrap();
     let team = world.team("payments").await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
-    let own = jwt::read(&pod.token_for("").await.unwrap()).unwrap().claims["aud"][0].as_str().unwrap().to_owned();
-    let several = [[WORKLOAD, own.as_str()], [own.as_str(), WORKLOAD], [WORKLOAD, OPERATOR], [VERIFIER, "other"]];
+    let own =
+        jwt::read(&pod.token_for("").await.unwrap()).unwrap().claims["aud"][0].as_str().unwrap().to_owned();
+    let several =
+        [[WORKLOAD, own.as_str()], [own.as_str(), WORKLOAD], [WORKLOAD, OPERATOR], [VERIFIER, "other"]];
     for audiences in several {
         let token = pod.token_for_all(&audiences, 3600).await.unwrap();
         for answer in what_all_say(&world, &team, &token).await {
@@ -71,7 +79,10 @@ async fn an_expired_token_is_refused(kind: Kind) {
     let team = world.team("payments").await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     let expired = pod.token_of_life(WORKLOAD, 600).await.unwrap();
-    assert!(world.cluster().accepts(&expired, WORKLOAD).await.unwrap(), "the API server's clock is not ahead");
+    assert!(
+        world.cluster().accepts(&expired, WORKLOAD).await.unwrap(),
+        "the API server's clock is not ahead"
+    );
     let refused = world.issue_with(&expired, asking_for(&team.target)).await.unwrap_err();
     assert_eq!((reason(&refused).as_str(), refused.code()), ("TOKEN_EXPIRED", Code::Unauthenticated));
     pod.issue(&team.target).await.unwrap();
@@ -82,7 +93,8 @@ async fn a_forged_token_is_refused(kind: Kind) {
     let team = world.team("payments").await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     let elsewhere = |claims: &mut serde_json::Value| claims["iss"] = "https://elsewhere.example".into();
-    let admin = |claims: &mut serde_json::Value| claims["sub"] = "system:serviceaccount:kube-system:admin".into();
+    let admin =
+        |claims: &mut serde_json::Value| claims["sub"] = "system:serviceaccount:kube-system:admin".into();
     for (service, audience) in [WORKLOAD, OPERATOR, VERIFIER].into_iter().enumerate() {
         let good = pod.token_for(audience).await.unwrap();
         let forged = [
@@ -139,7 +151,8 @@ fn a_legacy_token_is_refused_on_the_stand_in() {
 #[test]
 fn a_legacy_token_is_refused_on_the_real_cluster() {
     dayfly_e2e::run::run(async {
-        let options = control_plane::Options { controller_manager: true, ..control_plane::Options::default() };
+        let options =
+            control_plane::Options { controller_manager: true, ..control_plane::Options::default() };
         let cluster = Cluster::start_real(options).await.unwrap();
         a_legacy_token_is_refused(World::on(cluster, Options::default()).await.unwrap()).await;
     });

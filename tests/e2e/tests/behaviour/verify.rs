@@ -29,13 +29,17 @@ async fn a_credential_is_active_until_its_owner_revokes_it_and_may_be_asked_for_
     assert_eq!(before.lease, issued.lease);
 
     let operator = world.operator(&["revoke", "get"], Some(&team.owner)).await.unwrap();
-    let answer = operator.ask(dayfly_e2e::world::revocation(owned_by(&team.owner), v1::After::Reissue)).await.unwrap();
+    let answer =
+        operator.ask(dayfly_e2e::world::revocation(owned_by(&team.owner), v1::After::Reissue)).await.unwrap();
     assert!(answer.can_reissue && !answer.repeated, "{answer:?}");
     assert!(answer.resolved.contains(&team.owner), "{answer:?}");
     let rule = answer.rule.unwrap();
     assert_eq!(rule.selector.clone().unwrap(), owned_by(&team.owner));
     assert_eq!((rule.after(), &*rule.reason), (v1::After::Reissue, "a test says so"));
-    assert!(rule.by.starts_with("system:serviceaccount:operators:") && rule.by.ends_with("@east"), "{rule:?}");
+    assert!(
+        rule.by.starts_with("system:serviceaccount:operators:") && rule.by.ends_with("@east"),
+        "{rule:?}"
+    );
     let lease = issued.lease.clone().unwrap();
     assert!(rule.cut_off >= lease.id, "{rule:?}");
     assert!(rule.until.unwrap().seconds >= lease.expires_at.unwrap().seconds, "{rule:?}");
@@ -71,7 +75,8 @@ async fn what_was_never_issued_is_not_active(kind: Kind) {
     let (team, issued) = issued(&world).await;
     let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
     let wider = |claims: &mut serde_json::Value| claims["scope"] = "read write list".into();
-    let unknown = |claims: &mut serde_json::Value| claims["jti"] = "01890a5d-ac96-774b-bcce-b302099a8057".into();
+    let unknown =
+        |claims: &mut serde_json::Value| claims["jti"] = "01890a5d-ac96-774b-bcce-b302099a8057".into();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     let never_issued = [
         ("tampered", jwt::tampered(&issued.credential).unwrap()),
@@ -101,7 +106,14 @@ async fn what_was_never_issued_is_not_active(kind: Kind) {
 async fn a_removed_verifier_learns_nothing_more(kind: Kind) {
     let world = World::shared(kind).await.unwrap();
     let mut team = world.team("payments").await.unwrap();
-    let issued = world.pod(&team.namespace, "api").await.unwrap().ask(asking_for(&team.target)).await.unwrap().unwrap();
+    let issued = world
+        .pod(&team.namespace, "api")
+        .await
+        .unwrap()
+        .ask(asking_for(&team.target))
+        .await
+        .unwrap()
+        .unwrap();
     let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
     assert_eq!(verifier.state(&issued.credential).await.unwrap(), v1::LeaseState::Active);
     team.target_object["spec"]["verifiers"] = serde_json::json!([]);

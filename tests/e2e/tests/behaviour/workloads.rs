@@ -96,7 +96,9 @@ async fn a_recreated_service_account_is_another(kind: Kind) {
     world.cluster().create_service_account(&team.namespace, "api").await.unwrap();
     until_denied(&pod, &team.target, &["SERVICE_ACCOUNT_GONE", "TOKEN_REFUSED"]).await;
     // A pod of the new one is served.
-    until(async || Ok(world.pod(&team.namespace, "api").await?.issue(&team.target).await.is_ok())).await.unwrap();
+    until(async || Ok(world.pod(&team.namespace, "api").await?.issue(&team.target).await.is_ok()))
+        .await
+        .unwrap();
 }
 
 async fn leases_outlive_the_news_of_their_pod(kind: Kind) {

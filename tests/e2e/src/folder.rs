@@ -1,4 +1,4 @@
-//! The temporary folder of a control plane.
+//! Temporary folders.
 
 use std::fs::File;
 use std::io;
@@ -6,21 +6,22 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-const PREFIX: &str = "dayfly-cluster-";
+/// What the name of every one of them begins with.
+const PREFIX: &str = "dayfly-test-";
 const LOCK: &str = "lock";
 
 /// A temporary folder, readable by us alone. Dropping it removes it; where a process ended without that, the next folder made
 /// removes what it left (etcd's log alone takes 64 MB).
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     dir: TempDir,
     _lock: File,
 }
 
 impl Folder {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new(of: &str) -> io::Result<Self> {
         remove_abandoned();
-        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+        let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{of}-")).tempdir()?;
         let unlocked = dir.path().join("lock.new");
         let lock = File::create(&unlocked)?;
         lock.lock()?;
@@ -28,7 +29,7 @@ impl Folder {
         Ok(Self { dir, _lock: lock })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 }
