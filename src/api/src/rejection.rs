@@ -93,7 +93,10 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::TtlTooShort
         | R::Held
         | R::NotAllowed => Code::PermissionDenied,
-        R::InvalidField | R::SelectorEmpty | R::AfterMissing | R::PageToken => Code::InvalidArgument,
+        R::InvalidField | R::SelectorEmpty | R::AfterMissing | R::PageToken | R::RequestMalformed => {
+            Code::InvalidArgument
+        }
+        R::MethodUnknown => Code::Unimplemented,
         R::NotFound => Code::NotFound,
         R::IdempotencyKeyReused | R::DecisionChanged | R::LeaseEnded => Code::FailedPrecondition,
         R::DecisionOutrun => Code::Aborted,

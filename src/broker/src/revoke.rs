@@ -43,6 +43,8 @@ pub enum Revoked {
         can_reissue: bool,
         /// The same request was answered before, with this rule.
         repeated: bool,
+        /// Names in the selector that nothing has now.
+        warnings: Vec<String>,
     },
     /// Nothing was written.
     DryRun {
@@ -54,6 +56,8 @@ pub enum Revoked {
         at_least: bool,
         /// Whether what it would end could get new credentials.
         can_reissue: bool,
+        /// Names in the selector that nothing has now.
+        warnings: Vec<String>,
     },
 }
 
@@ -155,7 +159,36 @@ impl Broker {
 
     fn written(&self, rule: Arc<Rule>, repeated: bool) -> Revoked {
         let can_reissue = can_reissue(&self.store.rules(), &rule.selector, rule.after);
-        Revoked::Written { rule, can_reissue, repeated }
+        let warnings = self.unknown_names(&rule.selector);
+        Revoked::Written { rule, can_reissue, repeated, warnings }
+    }
+
+    /// Names in a selector that no policy and no configuration has: a typo, or something that is gone.
+    fn unknown_names(&self, selector: &Selector) -> Vec<String> {
+        let Selector::Where(fields) = selector else { return Vec::new() };
+        let policies: Vec<_> =
+            self.clusters.keys().filter_map(|cluster| self.policies.last(cluster)).collect();
+        let owner =
+            fields.owner.as_ref().filter(|name| !policies.iter().any(|policy| policy.owner(name).is_some()));
+        let target = fields
+            .target
+            .as_ref()
+            .filter(|name| !policies.iter().any(|policy| policy.target(name).is_some()));
+        let grant =
+            fields.grant.as_ref().filter(|name| !policies.iter().any(|policy| policy.grant(name).is_some()));
+        let cluster = fields.cluster.as_ref().filter(|name| !self.clusters.contains_key(*name));
+        let warning = |kind: &str, name: String| {
+            format!("there is no {kind} {name} now: is it the name that is meant?")
+        };
+        [
+            owner.map(|name| warning("Owner", name.to_string())),
+            target.map(|name| warning("Target", name.to_string())),
+            grant.map(|name| warning("Grant", name.to_string())),
+            cluster.map(|name| warning("cluster", name.to_string())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     async fn dry_run(&self, selector: Selector, after: After) -> Result<Revoked, Error> {
@@ -170,7 +203,8 @@ impl Broker {
             }
         };
         let can_reissue = can_reissue(&self.store.rules(), &selector, after);
-        Ok(Revoked::DryRun { selector, leases, at_least, can_reissue })
+        let warnings = self.unknown_names(&selector);
+        Ok(Revoked::DryRun { selector, leases, at_least, can_reissue, warnings })
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dayfly_core::ids::{Audience, GrantName, Scope, TargetName};
+use dayfly_core::ids::{Audience, GrantName, LeaseId, RuleId, Scope, TargetName};
+use dayfly_core::lease::{Lease, Owners, Phase};
 use dayfly_core::workload::Workload;
 use dayfly_policy::{Grant, Ownership};
 
@@ -36,6 +37,8 @@ pub struct Available {
     pub audience: Option<Audience>,
     /// The longest life it gives.
     pub max_ttl: Duration,
+    /// The revocation that holds it: until that is lifted it gives nothing.
+    pub held_by: Option<RuleId>,
 }
 
 impl Broker {
@@ -58,18 +61,47 @@ impl Broker {
         let account = &workload.service_account;
         let grants = policy.grants_in(&account.namespace);
         let grants = grants.filter(|grant| grant.spec.service_accounts.contains(&account.name));
-        let grants = grants.map(|grant| available(grant)).collect();
         let ownership = policy.owner_of(&account.namespace).clone();
+        let grants = grants.map(|grant| self.available(grant, &workload, &ownership)).collect();
         Ok(WhoAmI { workload, trouble, ownership, grants })
     }
-}
 
-fn available(grant: &Grant) -> Available {
-    Available {
-        name: grant.name.name.clone(),
-        target: grant.spec.target.clone(),
-        scope: grant.spec.scope.clone(),
-        audience: grant.spec.audience.clone(),
-        max_ttl: grant.spec.max_ttl.duration(),
+    fn available(&self, grant: &Grant, workload: &Workload, ownership: &Ownership) -> Available {
+        let held_by = match ownership {
+            Ownership::Owned(owners) => self.held_by(grant, workload, owners),
+            Ownership::Unowned | Ownership::Ambiguous => None,
+        };
+        Available {
+            name: grant.name.name.clone(),
+            target: grant.spec.target.clone(),
+            scope: grant.spec.scope.clone(),
+            audience: grant.spec.audience.clone(),
+            max_ttl: grant.spec.max_ttl.duration(),
+            held_by,
+        }
+    }
+    /// The revocation that would keep this grant from giving anything now.
+    fn held_by(&self, grant: &Grant, workload: &Workload, owners: &Owners) -> Option<RuleId> {
+        let key = self.engine.prepare().ok()?;
+        let now = self.now();
+        // A lease as it would be, as far as a rule looks at it.
+        let lease = Lease {
+            id: LeaseId::first_at(now),
+            workload: workload.clone(),
+            owners: owners.clone(),
+            target: grant.spec.target.clone(),
+            grant: grant.name.clone(),
+            audience: self.audiences.workload.clone(),
+            scope: Vec::new(),
+            issued_at: now,
+            expires_at: now,
+            key_id: key.id,
+            digests: Vec::new(),
+            confirmation: None,
+            idempotency: None,
+            renews: None,
+            phase: Phase::Active,
+        };
+        self.store.rules().holding(&lease).map(|rule| rule.id)
     }
 }

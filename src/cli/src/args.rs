@@ -62,7 +62,7 @@ enum Verb {
     /// Runs everything on this machine, with a guide through it.
     ///
     /// The cluster is a stand-in for the Kubernetes API, on loopback. The guide shows what Dayfly does, in seven steps
-    /// through the public API, each one checked, then it stays up to be tried. Exits with 1 if a step was not as it
+    /// through the public API, each one checked, then it stays up to be tried. Fails if a step was not as it
     /// should be.
     Dev(dev::Dev),
     /// Prints the version.

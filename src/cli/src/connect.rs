@@ -32,7 +32,7 @@ pub(crate) struct Connection {
     /// verifier's, dayfly-operator for an operator's.
     #[arg(long, global = true, env = "DAYFLY_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The cluster that the token is of, where several share an issuer.
+    /// The cluster that the token is of: a call with one of another is refused.
     #[arg(long, global = true, env = "DAYFLY_CLUSTER", hide_env_values = true, value_name = "NAME")]
     cluster: Option<String>,
     /// How long a call may take, all its tries together.

@@ -21,7 +21,7 @@ pub(crate) struct Revoke {
     /// What those who lose their credentials may do next.
     #[arg(long, value_enum)]
     after: After,
-    /// Why: it is recorded, and told to those it ends.
+    /// Why: it is recorded, and told to those it holds.
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Only says what would be covered.
@@ -44,12 +44,15 @@ struct Selector {
     /// Those that this owner answers for.
     #[arg(long, group = "selector", value_name = "NAME")]
     owner: Option<String>,
-    /// Those of this service account.
-    #[arg(long, group = "selector", value_name = "NAMESPACE/NAME", value_parser = pair)]
+    /// Those of this service account; by its uid where it is gone.
+    #[arg(long, group = "selector", value_name = "NAMESPACE/NAME|UID", value_parser = pair)]
     service_account: Option<(String, String)>,
-    /// Those of this pod.
-    #[arg(long, group = "selector", value_name = "NAMESPACE/NAME", value_parser = pair)]
+    /// Those of this pod; by its uid where it is gone.
+    #[arg(long, group = "selector", value_name = "NAMESPACE/NAME|UID", value_parser = pair)]
     pod: Option<(String, String)>,
+    /// Those of workloads on this node.
+    #[arg(long, group = "selector", value_name = "UID")]
+    node: Option<String>,
     /// Those of workloads in this namespace.
     #[arg(long, group = "selector", value_name = "NAME")]
     namespace: Option<String>,
@@ -73,7 +76,7 @@ struct Selector {
     lease: Option<String>,
     /// Everything.
     #[arg(long, group = "selector", conflicts_with_all = [
-        "owner", "service_account", "pod", "namespace", "in_cluster", "target", "grant", "key_id", "credential_id",
+        "owner", "service_account", "pod", "node", "namespace", "in_cluster", "target", "grant", "key_id", "credential_id",
         "lease",
     ])]
     all: bool,
@@ -113,6 +116,7 @@ impl Selector {
             namespace: namespaces.pop().unwrap_or_default(),
             service_account: name(self.service_account),
             pod: name(self.pod),
+            node_uid: self.node.unwrap_or_default(),
             grant: self.grant.map(|(namespace, name)| format!("{namespace}/{name}")).unwrap_or_default(),
             target: self.target.unwrap_or_default(),
             key_id: self.key_id.unwrap_or_default(),
@@ -134,6 +138,8 @@ struct RevokeView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     would_cover_at_least: Option<bool>,
     resolved: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    warnings: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -184,6 +190,7 @@ impl Revoke {
             would_cover: self.dry_run.then_some(answer.would_cover),
             would_cover_at_least: self.dry_run.then_some(answer.would_cover_at_least),
             resolved: &answer.resolved,
+            warnings: &answer.warnings,
         };
         self.output.answer(&view, || revoke_text(&answer, self.dry_run))
     }
@@ -203,6 +210,7 @@ fn revoke_text(answer: &v1::RevokeResponse, dry_run: bool) -> String {
     }
     let new = if answer.can_reissue { "they may ask again now" } else { "none until lifted" };
     lines.push(("new ones", new.to_owned()));
+    lines.extend(answer.warnings.iter().map(|warning| ("warning", warning.clone())));
     facts(&lines)
 }
 
@@ -259,7 +267,7 @@ fn rule_facts(rule: &v1::Rule) -> [(&'static str, String); 9] {
         ("written", time(rule.written_at.as_ref())),
         ("by", rule.by.clone()),
         ("reason", rule.reason.clone()),
-        ("until", time(rule.until.as_ref())),
+        ("offline", format!("a verifier that never asks may accept it until {}", time(rule.until.as_ref()))),
     ]
 }
 

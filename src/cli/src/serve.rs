@@ -16,7 +16,7 @@ pub(crate) struct Serve {
     /// Its configuration.
     #[arg(long, value_name = "dayfly.toml")]
     config: PathBuf,
-    /// Only reads and checks the configuration.
+    /// Only reads and checks the configuration, and the files that it names.
     #[arg(long)]
     check: bool,
     /// Accepts a store that is older than its witness says, as after a restore: everything issued before is revoked.
@@ -32,6 +32,10 @@ impl Serve {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load(&self.config)?;
         if self.check {
+            let problems = dayfly_server::check(&config).await?;
+            for problem in problems {
+                output::print(&format!("warning: {problem}\n"))?;
+            }
             return output::print(&format!("{}: good\n", self.config.display()));
         }
         logging::start(self.log_format, "info")?;

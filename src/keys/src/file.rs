@@ -32,18 +32,26 @@ const MAX_FILE_BYTES: u64 = 256;
 
 impl FileKek {
     /// Reads the key of this file; where there is no file, makes one, whole or not at all, and on disk before it is
-    /// used. Its folder must be there.
+    /// used. Its folder must be there. For a store that has no sealed keys yet.
     ///
     /// # Errors
     /// When it cannot be read or made, others may read it, or it is no key.
     pub fn open_or_create(path: &Path, rng: Arc<dyn Rng>) -> Result<Self, KekError> {
-        let key = match read(path) {
+        match Self::open(path, Arc::clone(&rng)) {
             Err(KekError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 create(path, rng.as_ref())?;
-                read(path)?
+                Self::open(path, rng)
             }
-            other => other?,
-        };
+            other => other,
+        }
+    }
+
+    /// Reads the key of this file. For a store that has sealed keys: a new one would open none of them.
+    ///
+    /// # Errors
+    /// When it cannot be read, others may read it, or it is no key.
+    pub fn open(path: &Path, rng: Arc<dyn Rng>) -> Result<Self, KekError> {
+        let key = read(path)?;
         let not_a_key = || KekError::NotAKey { path: path.to_owned() };
         Ok(Self { cipher: Cipher::new(&key).ok_or_else(not_a_key)?, rng })
     }

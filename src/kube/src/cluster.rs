@@ -25,6 +25,15 @@ pub struct RunningCluster {
     tasks: JoinSet<()>,
 }
 
+/// Whether a cluster's configuration can be used. Says nothing to the API server.
+///
+/// # Errors
+/// When it cannot.
+pub async fn check(config: &ClusterConfig) -> Result<(), ConnectError> {
+    config.check()?;
+    config.client().await.map(drop)
+}
+
 /// Begins to serve a cluster. Returns before the API server has said anything: whether it has is
 /// [`dayfly_core::ports::Directory::ready`], so that a cluster that is down keeps no other from being served.
 ///

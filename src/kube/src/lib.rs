@@ -30,5 +30,5 @@ mod sparing;
 #[cfg(test)]
 mod testing;
 
-pub use cluster::{RunningCluster, connect};
+pub use cluster::{RunningCluster, check, connect};
 pub use config::{Access, Audiences, ClusterConfig, ConnectError};

@@ -38,6 +38,11 @@ spec: {jwt: {audiences: ['https://closed.example']}, maxTtl: 1h}
 ---
 apiVersion: dayfly.dev/v1alpha1
 kind: Grant
+metadata: {namespace: payments, name: gone}
+spec: {serviceAccounts: [api], target: gone, scope: [read], defaultTtl: 5m, maxTtl: 10m}
+---
+apiVersion: dayfly.dev/v1alpha1
+kind: Grant
 metadata: {name: orders, namespace: payments}
 spec: {serviceAccounts: [api, job], target: orders, scope: [read, write, export], defaultTtl: 5m, maxTtl: 25m}
 ---
@@ -132,7 +137,8 @@ fn every_denial_has_its_reason_and_says_what_to_change() {
         (Ask::by("nowhere", "api"), "UNOWNED", "namespace nowhere has no Owner"),
         (Ask::by("contested", "api"), "OWNER_AMBIGUOUS", "several Owners name namespace contested"),
         (Ask::by("other", "api").target("ledger"), "UNOWNED", "namespace other"),
-        (api().target("nothing"), "TARGET_UNKNOWN", "no valid Target nothing"),
+        (api().target("nothing"), "GRANT_MISSING", "service account api target nothing"),
+        (api().target("gone"), "TARGET_UNKNOWN", "no valid Target gone"),
         (Ask::by("payments", "web"), "GRANT_MISSING", "service account web target orders"),
         (Ask::by("payments", "job").target("ledger"), "GRANT_MISSING", "service account job target ledger"),
         (Ask::by("payments", "job"), "GRANT_AMBIGUOUS", "orders, orders-job"),

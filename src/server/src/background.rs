@@ -12,7 +12,7 @@ use dayfly_core::change::{Change, Mark};
 use dayfly_core::ids::{Audience, ClusterName};
 use dayfly_core::ports::{Clock, LeaseStore, Witness};
 use dayfly_core::rule::Actor;
-use dayfly_policy::{Reserved, load_folder};
+use dayfly_policy::{Reserved, SourceError, load_folder};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -43,6 +43,12 @@ pub(crate) fn policy_folders(config: &Config) -> Vec<PolicyFolder> {
 }
 
 impl PolicyFolder {
+    /// What is wrong with its objects.
+    pub(crate) fn problems(&self) -> Result<Vec<String>, SourceError> {
+        let loaded = load_folder(&self.path, &self.reserved)?;
+        Ok(loaded.problems.iter().map(|problem| format!("cluster {}: {problem}", self.cluster)).collect())
+    }
+
     /// Reads the folder and puts what it says in force; says whether that changed anything.
     pub(crate) async fn read_into(&self, policies: &Policies, clock: &dyn Clock) -> bool {
         let (path, reserved) = (self.path.clone(), self.reserved.clone());
@@ -56,7 +62,7 @@ impl PolicyFolder {
             Err(error) => Err(error),
         };
         let changed = changed.unwrap_or_else(|error| {
-            tracing::error!(cluster = %self.cluster, error, "policy cannot be read: the last one stays for a while");
+            tracing::error!(cluster = %self.cluster, error, "policy cannot be read: the one that was read last, if any, stays for a while");
             false
         });
         let problems = policies.problems(&self.cluster);

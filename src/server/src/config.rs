@@ -209,6 +209,31 @@ impl Cluster {
     }
 }
 
+impl LimitsConfig {
+    /// The first limit that is nothing or more than any broker can mean, and the most that it may be.
+    fn out_of_bounds(&self) -> Option<(&'static str, u64)> {
+        const DAY: u64 = 24 * 3600;
+        let number = |number: Option<usize>| number.map(|number| u64::try_from(number).unwrap_or(u64::MAX));
+        let set = [
+            ("review_cache_secs", self.review_cache_secs, DAY),
+            ("review_timeout_secs", self.review_timeout_secs, 60),
+            ("reviews_at_once", number(self.reviews_at_once), 10_000),
+            ("informer_silence_secs", self.informer_silence_secs, DAY),
+            ("clock_jump_secs", self.clock_jump_secs, DAY),
+            ("call_timeout_secs", self.call_timeout_secs, 600),
+            ("drain_secs", self.drain_secs, 600),
+            ("policy_reload_secs", self.policy_reload_secs, 300),
+            ("calls_at_once", number(self.calls_at_once), 1_000_000),
+            ("operator_calls_at_once", number(self.operator_calls_at_once), 1_000_000),
+            ("calls_of_one_caller", number(self.calls_of_one_caller), 1_000_000),
+            ("calls_of_one_operator", number(self.calls_of_one_operator), 1_000_000),
+            ("connections", number(self.connections), 1_000_000),
+        ];
+        let bad = set.into_iter().find(|(_, set, most)| set.is_some_and(|set| set == 0 || set > *most));
+        bad.map(|(name, _, most)| (name, most))
+    }
+}
+
 fn thirty() -> u32 {
     30
 }
@@ -229,20 +254,20 @@ fn yes() -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {error}", path.display())]
     Unreadable {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// The file is not TOML of this shape.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Shape {
         /// Which file.
         path: PathBuf,
         /// Where and what.
-        source: Box<toml::de::Error>,
+        error: Box<toml::de::Error>,
     },
     /// A value cannot be used.
     #[error("{field}: {why}")]
@@ -258,9 +283,9 @@ impl Config {
     /// Reads and checks a configuration. Relative paths in it are relative to its own folder.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         let mut config: Self = toml::from_str(&text)
-            .map_err(|source| ConfigError::Shape { path: path.to_owned(), source: Box::new(source) })?;
+            .map_err(|error| ConfigError::Shape { path: path.to_owned(), error: Box::new(error) })?;
         config.relative_to(path.parent().unwrap_or(Path::new(".")));
         config.check()?;
         Ok(config)
@@ -329,6 +354,12 @@ impl Config {
             && !self.clusters.iter().any(|cluster| cluster.name == *home)
         {
             return wrong("home_cluster", "names no [[cluster]]");
+        }
+        if let Some((name, most)) = self.limits.out_of_bounds() {
+            return wrong(&format!("limits.{name}"), &format!("from 1 to {most}"));
+        }
+        if self.store.max_leases == 0 || self.store.retention_days == 0 {
+            return wrong("store", "max_leases and retention_days are at least 1");
         }
         if self.limits.review_cache_secs.is_some_and(|secs| secs > 60) {
             return wrong("limits.review_cache_secs", "at most 60: a review is kept for seconds only");
@@ -437,6 +468,8 @@ mod tests {
             (GOOD.replace("name = \"east\"", "name = \"East\""), "is not a cluster name"),
             (format!("{GOOD}\n[audiences]\nworkload = \"dayfly-operator\""), "three different audiences"),
             (format!("{GOOD}\n[limits]\nreview_cache_secs = 3600"), "at most 60"),
+            (format!("{GOOD}\n[limits]\ncalls_at_once = 0"), "limits.calls_at_once: from 1"),
+            (format!("{GOOD}\n[limits]\nclock_jump_secs = 9223372036854775807"), "from 1 to 86400"),
         ];
         for (text, expected) in cases {
             let error = load(&text).unwrap_err().to_string();

@@ -14,9 +14,10 @@ use axum::body::Body;
 use dayfly_api::rejection::Rejection;
 use dayfly_api::v1::ErrorReason;
 use dayfly_broker::Caller as Kind;
+use dayfly_core::limits;
 use dayfly_core::ports::BoxFuture;
 use http::{HeaderMap, Request, Response, StatusCode};
-use tonic::Status;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
@@ -24,6 +25,9 @@ use held::Held;
 pub(crate) use places::{Limits, Places};
 
 use crate::services::Caller;
+
+/// How long a refused request is read on.
+const DRAIN: Duration = Duration::from_millis(200);
 
 /// Verifies who calls.
 pub(crate) trait Door: Send + Sync + 'static {
@@ -128,10 +132,14 @@ where
         let work = async move {
             let held = match guard.admit(&asked, &mut request).await {
                 Ok(held) => held,
-                Err(refused) => return Ok(refusal(refused, grpc)),
+                Err(refused) => {
+                    drain(request.into_body()).await;
+                    return Ok(refusal(refused, grpc));
+                }
             };
             // The place is given back when the answer has been sent, not when it begins.
-            ready.call(request).await.map(|answer| answer.map(|body| held.until_sent(body)))
+            let answer = ready.call(request).await?;
+            Ok(with_reason(answer, grpc).map(|body| held.until_sent(body)))
         };
         let bounded = async move {
             match tokio::time::timeout(deadline, work).await {
@@ -160,6 +168,41 @@ fn refusal(status: Status, grpc: bool) -> Response<Body> {
     let mut answer = Response::new(Body::from(format!("{}\n", status.message())));
     *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     answer
+}
+
+/// Reads what the caller has already sent, so that its transport reads our answer rather than a reset.
+async fn drain(body: Body) {
+    let read = axum::body::to_bytes(body, limits::MESSAGE_BYTES);
+    // Neither its end nor its failure matters.
+    let _ = tokio::time::timeout(DRAIN, read).await;
+}
+
+/// What is refused before any code of ours (no such method, no message of its kind, too large) gets a reason too.
+fn with_reason(answer: Response<Body>, grpc: bool) -> Response<Body> {
+    let Some(status) = Status::from_header_map(answer.headers()) else { return answer };
+    if status.code() == Code::Ok || !status.details().is_empty() {
+        return answer;
+    }
+    if !grpc {
+        let mut answer = Response::new(Body::from("there is nothing here\n"));
+        *answer.status_mut() = StatusCode::NOT_FOUND;
+        return answer;
+    }
+    match status.code() {
+        Code::Unimplemented => {
+            let message = "this broker has no such method, or not the compression that the request uses";
+            Rejection::new(ErrorReason::MethodUnknown, message).into_status().into_http()
+        }
+        // Of health and reflection.
+        Code::NotFound => answer,
+        _ => {
+            let message = format!(
+                "the request is no message of this method, or is larger than {} bytes",
+                limits::MESSAGE_BYTES
+            );
+            Rejection::new(ErrorReason::RequestMalformed, message).into_status().into_http()
+        }
+    }
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

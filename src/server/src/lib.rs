@@ -12,4 +12,4 @@ mod services;
 
 pub use config::{Config, ConfigError};
 pub use dayfly_store::verify as verify_store;
-pub use run::{Running, StartOptions, start};
+pub use run::{Running, StartOptions, check, start};

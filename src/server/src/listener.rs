@@ -28,8 +28,15 @@ pub(crate) enum TlsError {
     #[error("cannot read {0}: {1}")]
     Pem(String, rustls::pki_types::pem::Error),
     /// Certificate and key do not go together.
-    #[error("the certificate and its key cannot be used: {0}")]
-    Config(#[from] rustls::Error),
+    #[error("the certificate {cert} and the key {key} cannot be used: {error}")]
+    Config {
+        /// The certificate's file.
+        cert: String,
+        /// The key's file.
+        key: String,
+        /// Why.
+        error: rustls::Error,
+    },
 }
 
 /// TLS 1.2 and 1.3 by ring, HTTP/2 for gRPC and HTTP/1.1 for those that fetch keys.
@@ -40,10 +47,14 @@ pub(crate) fn tls_acceptor(cert_file: &Path, key_file: &Path) -> Result<TlsAccep
         .map_err(|error| bad(cert_file, error))?;
     let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| bad(key_file, error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
+    let mut config = config.map_err(|error| TlsError::Config {
+        cert: cert_file.display().to_string(),
+        key: key_file.display().to_string(),
+        error,
+    })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dayfly_broker::Policies;
 use dayfly_core::clock::ClockGuard;
 use dayfly_core::ports::{Clock, Cluster, LeaseStore};
 
@@ -10,6 +11,7 @@ use dayfly_core::ports::{Clock, Cluster, LeaseStore};
 pub(crate) struct Readiness {
     store: Arc<dyn LeaseStore>,
     clusters: Vec<Cluster>,
+    policies: Arc<Policies>,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
     stopping: AtomicBool,
@@ -20,10 +22,11 @@ impl Readiness {
     pub(crate) fn new(
         store: Arc<dyn LeaseStore>,
         clusters: Vec<Cluster>,
+        policies: Arc<Policies>,
         clock: Arc<dyn Clock>,
         guard: ClockGuard,
     ) -> Self {
-        Self { store, clusters, clock, guard, stopping: AtomicBool::new(false) }
+        Self { store, clusters, policies, clock, guard, stopping: AtomicBool::new(false) }
     }
 
     /// The broker stops: it is not ready any more.
@@ -43,12 +46,18 @@ impl Readiness {
         if let Err(error) = self.store.draw() {
             troubles.push(format!("clock: {error}"));
         }
-        if !self.clusters.iter().any(|cluster| cluster.directory.ready()) {
-            let names: Vec<_> = self.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
-            troubles.push(format!(
-                "clusters: no first list of pods and service accounts yet from {}",
-                names.join(", ")
-            ));
+        let now = self.clock.monotonic();
+        let served = |cluster: &Cluster| {
+            let policy = self.policies.current(&cluster.name, now).map_err(|error| error.to_string());
+            let lists = cluster.directory.ready().then_some(());
+            let lists = lists.ok_or_else(|| {
+                format!("cluster {}: no first list of pods and service accounts yet", cluster.name)
+            });
+            policy.and(lists)
+        };
+        let unserved: Vec<_> = self.clusters.iter().filter_map(|cluster| served(cluster).err()).collect();
+        if unserved.len() == self.clusters.len() {
+            troubles.extend(unserved);
         }
         troubles
     }

@@ -107,8 +107,13 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     })?);
 
     let guard = ClockGuard::new(clock.as_ref(), limits.clock_jump);
-    let readiness =
-        Arc::new(Readiness::new(Arc::clone(&store) as Arc<dyn LeaseStore>, ports, Arc::clone(&clock), guard));
+    let readiness = Arc::new(Readiness::new(
+        Arc::clone(&store) as Arc<dyn LeaseStore>,
+        ports,
+        Arc::clone(&policies),
+        Arc::clone(&clock),
+        guard,
+    ));
     let signer = Arc::clone(&keys) as Arc<dyn Signer>;
     let (health, health_service) = tonic_health::server::health_reporter();
     let grpc = services::routes(&broker, &signer, &config.issuer, store.mark().incarnation, health_service)?;
@@ -147,6 +152,24 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         background,
         drain: limits.drain,
     })
+}
+
+/// Whether a broker could start with this configuration, as far as that can be told without opening its store, binding
+/// its address or asking a cluster. Gives what is worth knowing and stops nothing: problems of policy objects.
+///
+/// # Errors
+/// The first thing that would stop it.
+pub async fn check(config: &Config) -> anyhow::Result<Vec<String>> {
+    listener::tls_acceptor(&config.tls.cert_file, &config.tls.key_file)?;
+    let witness = &config.store.witness;
+    FileWitness::new(&witness.file, &config.store.dir, witness.danger_witness_beside_store)?.read().await?;
+    let (clock, limits): (Arc<dyn Clock>, _) = (Arc::new(SystemClock::new()), config.limits());
+    for cluster in &config.clusters {
+        dayfly_kube::check(&cluster.adapter(&config.audiences, &limits, &clock)).await?;
+    }
+    let folders = background::policy_folders(config);
+    let problems = folders.iter().map(background::PolicyFolder::problems).collect::<Result<Vec<_>, _>>()?;
+    Ok(problems.into_iter().flatten().collect())
 }
 
 impl Running {
@@ -215,8 +238,13 @@ async fn key_ring(
     clock: &Arc<dyn Clock>,
     rng: &Arc<dyn Rng>,
 ) -> anyhow::Result<KeyRing> {
-    let kek = FileKek::open_or_create(kek_file, Arc::clone(rng))?;
     let sealed = store.keys().await?;
+    let kek = if sealed.is_empty() {
+        FileKek::open_or_create(kek_file, Arc::clone(rng))?
+    } else {
+        FileKek::open(kek_file, Arc::clone(rng))
+            .context("the store's signing keys are sealed with the key-encryption key: put it back")?
+    };
     let ring = KeyRing::load(&sealed, store.status().instance, Arc::new(kek), Arc::clone(clock))?;
     if ring.current(KeyUse::AccessToken).is_err() {
         let key = ring.generate(KeyUse::AccessToken)?;

@@ -45,12 +45,14 @@ impl FileWitness {
 impl Witness for FileWitness {
     fn read(&self) -> BoxFuture<'_, Result<Option<Mark>, WitnessError>> {
         let path = self.path.clone();
-        Box::pin(blocking(move || match fs::read(&path) {
+        Box::pin(blocking(move || {
+            match fs::read(&path) {
             Ok(bytes) => mark_of(&bytes).map(Some).ok_or_else(|| {
-                WitnessError(format!("file {} does not hold a mark: correct it or remove it", path.display()))
+                WitnessError(format!("file {} does not hold a mark: put it back from where it is kept; without it an older copy of the store would not be noticed, so remove it only if you know that the store is the newest", path.display()))
             }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(WitnessError(format!("file {} cannot be read: {error}", path.display()))),
+        }
         }))
     }
 

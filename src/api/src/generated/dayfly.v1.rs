@@ -70,6 +70,10 @@ pub enum ErrorReason {
     AfterMissing = 52,
     /// INVALID_ARGUMENT. The page token is not of this store's incarnation, or not ours. List from the start.
     PageToken = 53,
+    /// INVALID_ARGUMENT. The request is no message of this method, or is larger than 64 KiB.
+    RequestMalformed = 54,
+    /// UNIMPLEMENTED. This broker has no such method, or not the compression that the request uses.
+    MethodUnknown = 55,
     /// NOT_FOUND. There is no such lease, rule or object, or the caller may not see it.
     NotFound = 60,
     /// FAILED_PRECONDITION. The idempotency key was used for a different request. Use a new key.
@@ -96,7 +100,7 @@ pub enum ErrorReason {
     NotReady = 105,
     /// DEADLINE_EXCEEDED. The call did not end in its time. Whether it took effect is not known.
     Deadline = 110,
-    /// INTERNAL. A defect of the broker; its log has more under the request id.
+    /// INTERNAL. A defect of the broker; its log says more.
     Internal = 111,
 }
 impl ErrorReason {
@@ -139,6 +143,8 @@ impl ErrorReason {
             Self::SelectorEmpty => "ERROR_REASON_SELECTOR_EMPTY",
             Self::AfterMissing => "ERROR_REASON_AFTER_MISSING",
             Self::PageToken => "ERROR_REASON_PAGE_TOKEN",
+            Self::RequestMalformed => "ERROR_REASON_REQUEST_MALFORMED",
+            Self::MethodUnknown => "ERROR_REASON_METHOD_UNKNOWN",
             Self::NotFound => "ERROR_REASON_NOT_FOUND",
             Self::IdempotencyKeyReused => "ERROR_REASON_IDEMPOTENCY_KEY_REUSED",
             Self::DecisionChanged => "ERROR_REASON_DECISION_CHANGED",
@@ -191,6 +197,8 @@ impl ErrorReason {
             "ERROR_REASON_SELECTOR_EMPTY" => Some(Self::SelectorEmpty),
             "ERROR_REASON_AFTER_MISSING" => Some(Self::AfterMissing),
             "ERROR_REASON_PAGE_TOKEN" => Some(Self::PageToken),
+            "ERROR_REASON_REQUEST_MALFORMED" => Some(Self::RequestMalformed),
+            "ERROR_REASON_METHOD_UNKNOWN" => Some(Self::MethodUnknown),
             "ERROR_REASON_NOT_FOUND" => Some(Self::NotFound),
             "ERROR_REASON_IDEMPOTENCY_KEY_REUSED" => Some(Self::IdempotencyKeyReused),
             "ERROR_REASON_DECISION_CHANGED" => Some(Self::DecisionChanged),
@@ -458,6 +466,9 @@ pub struct GrantSummary {
     /// The longest life it gives.
     #[prost(message, optional, tag = "4")]
     pub max_ttl: ::core::option::Option<::prost_types::Duration>,
+    /// The revocation that holds it: until that is lifted it gives nothing. Empty where none does.
+    #[prost(string, tag = "5")]
+    pub held_by: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod workload_service_client {
@@ -473,8 +484,8 @@ pub mod workload_service_client {
     /// For workloads and their sidecars.
     ///
     /// Every call carries `authorization: Bearer TOKEN`: the pod's projected service-account token, whose only audience is
-    /// `dayfly` (configurable). Where several clusters share an issuer, `dayfly-cluster: NAME` chooses among them. A call
-    /// without a deadline gets the server's, 10 s.
+    /// `dayfly` (configurable). The token's issuer says which cluster it is of; a call may name the one it expects,
+    /// `dayfly-cluster: NAME`, and is refused if it is another. A call without a deadline gets the server's, 10 s.
     ///
     /// | RPC | who may |
     /// |---|---|
@@ -622,8 +633,8 @@ pub mod workload_service_server {
     /// For workloads and their sidecars.
     ///
     /// Every call carries `authorization: Bearer TOKEN`: the pod's projected service-account token, whose only audience is
-    /// `dayfly` (configurable). Where several clusters share an issuer, `dayfly-cluster: NAME` chooses among them. A call
-    /// without a deadline gets the server's, 10 s.
+    /// `dayfly` (configurable). The token's issuer says which cluster it is of; a call may name the one it expects,
+    /// `dayfly-cluster: NAME`, and is refused if it is another. A call without a deadline gets the server's, 10 s.
     ///
     /// | RPC | who may |
     /// |---|---|
@@ -1347,7 +1358,7 @@ pub struct RevokeRequest {
     /// What comes after. Required.
     #[prost(enumeration = "After", tag = "2")]
     pub after: i32,
-    /// Why, in words, 1 to 512 bytes: it is recorded, and told to those it ends. Required.
+    /// Why, in words, 1 to 512 bytes: it is recorded, and told to those it holds. Required.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
     /// Only says what would be covered, and writes nothing. Counts first, so it may take seconds.
@@ -1378,6 +1389,10 @@ pub struct RevokeResponse {
     /// The selector as resolved, in words.
     #[prost(string, tag = "6")]
     pub resolved: ::prost::alloc::string::String,
+    /// What looks like a mistake: a name in the selector that nothing has now. The rule is written all the same, since what
+    /// it is about may be gone from policy and not from the world.
+    #[prost(string, repeated, tag = "7")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What a revocation wrote.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -137,7 +137,11 @@ async fn what_does_not_answer_is_unavailable_and_never_a_credential() {
 async fn policy_denies_with_its_reason() {
     let world = World::new();
     let unknown = IssueRequest { target: "nothing".parse().unwrap(), ..orders() };
-    assert_eq!(world.refusal(&unknown).await.reason(), Reason::TargetUnknown);
+    assert_eq!(
+        world.refusal(&unknown).await.reason(),
+        Reason::GrantMissing,
+        "whether it is there is not told"
+    );
     let ledger = IssueRequest { target: "ledger".parse().unwrap(), ..orders() };
     assert_eq!(world.refusal(&ledger).await.reason(), Reason::GrantMissing);
     let admin = IssueRequest { scope: vec!["admin".parse().unwrap()], ..orders() };
@@ -254,9 +258,9 @@ async fn denials_of_verified_callers_are_counted_and_written() {
     assert_eq!(world.broker.flush_denials().await, Ok(3), "what could not be written is kept");
     assert_eq!(world.broker.flush_denials().await, Ok(0));
     let mut notes = world.store.notes();
-    notes.sort_by_key(|note| note.detail.reason.clone());
+    notes.sort_by_key(|note| (note.detail.reason.clone(), note.detail.target.clone()));
     assert!(notes.iter().all(|note| note.kind == EventKind::Denied));
-    let [missing, person, unknown] = notes.as_slice() else { panic!("{notes:?}") };
+    let [unknown, missing, person] = notes.as_slice() else { panic!("{notes:?}") };
     let detail = &missing.detail;
     assert_eq!(
         (detail.reason.as_str(), detail.target.as_str(), detail.count),

@@ -6,4 +6,5 @@ mod issue;
 mod list;
 mod repeat;
 mod revoke;
+mod rights;
 mod support;

@@ -28,7 +28,7 @@ pub(crate) async fn revoke_owner(world: &World, token: &Secret, name: &str) -> R
 
 fn written(revoked: Revoked) -> (std::sync::Arc<dayfly_core::rule::Rule>, bool, bool) {
     match revoked {
-        Revoked::Written { rule, can_reissue, repeated } => (rule, can_reissue, repeated),
+        Revoked::Written { rule, can_reissue, repeated, .. } => (rule, can_reissue, repeated),
         Revoked::DryRun { .. } => panic!("nothing was written"),
     }
 }
@@ -136,7 +136,10 @@ async fn a_dry_run_counts_and_writes_nothing() {
     let dry = RevokeRequest { dry_run: true, ..request(owner("payments")) };
     let counted = revoke(&world, &operator("root"), &dry).await.unwrap();
     let selector = Selector::owner("payments".parse().unwrap());
-    assert_eq!(counted, Revoked::DryRun { selector, leases: 3, at_least: false, can_reissue: true });
+    assert_eq!(
+        counted,
+        Revoked::DryRun { selector, leases: 3, at_least: false, can_reissue: true, warnings: Vec::new() }
+    );
     assert_eq!(world.rules(), 0);
     let all = RevokeRequest { dry_run: true, ..request(Which::All) };
     let counted = revoke(&world, &operator("root"), &all).await.unwrap();

@@ -1,12 +1,15 @@
 //! The folder that dev works in.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tempfile::TempDir;
+
+/// What says that a dev works, or has worked, in a folder.
+const LOCK: &str = ".dayfly-dev";
 
 /// Only its owner gets in: tokens and keys are in it.
 const OWN_MODE: u32 = 0o700;
@@ -15,6 +18,8 @@ const OWN_MODE: u32 = 0o700;
 pub(crate) struct Folder {
     path: PathBuf,
     _temporary: Option<TempDir>,
+    /// Locked while a dev works in it.
+    _lock: Option<File>,
 }
 
 impl Folder {
@@ -25,17 +30,28 @@ impl Folder {
                 .prefix("dayfly-dev-")
                 .permissions(fs::Permissions::from_mode(OWN_MODE))
                 .tempdir()?;
-            return Ok(Self { path: temporary.path().to_owned(), _temporary: Some(temporary) });
+            return Ok(Self { path: temporary.path().to_owned(), _temporary: Some(temporary), _lock: None });
         };
         let make = || DirBuilder::new().recursive(true).mode(OWN_MODE).create(&path);
         make().with_context(|| format!("cannot make {}", path.display()))?;
         let path = fs::canonicalize(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        let folder = Self { path, _temporary: None };
-        let config = folder.path("dayfly.toml");
-        if fs::read_to_string(&config).is_ok_and(|text| !text.starts_with(super::world::MARK)) {
-            anyhow::bail!("{} is not by `dayfly dev`: choose another folder", config.display());
+        let config = path.join("dayfly.toml");
+        let by_dev = fs::read_to_string(&config).is_ok_and(|text| text.starts_with(super::world::MARK));
+        let locked = path.join(LOCK);
+        let empty =
+            fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))?.next().is_none();
+        if !by_dev && !empty && !locked.exists() {
+            anyhow::bail!("{} has files that are not by `dayfly dev`: choose another folder", path.display());
         }
-        Ok(folder)
+        let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&locked);
+        let lock = open().with_context(|| format!("cannot open {}", locked.display()))?;
+        if lock.try_lock().is_err() {
+            anyhow::bail!(
+                "another `dayfly dev` works in {}: stop it, or choose another folder",
+                path.display()
+            );
+        }
+        Ok(Self { path, _temporary: None, _lock: Some(lock) })
     }
 
     /// The folder.

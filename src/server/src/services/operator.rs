@@ -68,17 +68,19 @@ impl OperatorService for Operators {
         let asked = to_revoke(request.into_inner())?;
         let revoked = self.broker.revoke(caller.bearer(), &asked).await.map_err(reject::status)?;
         Ok(Response::new(match revoked {
-            Revoked::Written { rule, can_reissue, repeated } => v1::RevokeResponse {
+            Revoked::Written { rule, can_reissue, repeated, warnings } => v1::RevokeResponse {
                 rule: Some(dayfly_api::rule(&rule)),
                 can_reissue,
                 repeated,
+                warnings,
                 resolved: rule.selector.to_string(),
                 ..v1::RevokeResponse::default()
             },
-            Revoked::DryRun { selector, leases, at_least, can_reissue } => v1::RevokeResponse {
+            Revoked::DryRun { selector, leases, at_least, can_reissue, warnings } => v1::RevokeResponse {
                 can_reissue,
                 would_cover: leases,
                 would_cover_at_least: at_least,
+                warnings,
                 resolved: selector.to_string(),
                 ..v1::RevokeResponse::default()
             },

@@ -49,6 +49,7 @@ impl WorkloadService for Workloads {
             target: grant.target.to_string(),
             scope: grant.scope.iter().map(ToString::to_string).collect(),
             max_ttl: Some(duration(grant.max_ttl)),
+            held_by: grant.held_by.map(|rule| rule.to_string()).unwrap_or_default(),
         });
         let (owner, narrowed_owner) = match who.ownership {
             Ownership::Owned(owners) => (

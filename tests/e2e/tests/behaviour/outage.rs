@@ -37,6 +37,26 @@ fn a_killed_api_server_is_told_and_comes_back() {
     });
 }
 
+#[test]
+fn a_broker_that_lacks_its_rights_says_which() {
+    dayfly_e2e::run::run(async {
+        let cluster = Cluster::shared(Kind::Real).await.unwrap();
+        let namespace = "without-rights";
+        cluster.create_namespace(namespace).await.unwrap();
+        cluster.create_service_account(namespace, "dayfly").await.unwrap();
+        let mut access = cluster.access().await.unwrap();
+        access.token = cluster.token(namespace, "dayfly", &[], None, 3600).await.unwrap();
+        let broker = Broker::prepare(access, Options::default()).unwrap();
+        broker.launch_unready().await.unwrap();
+        let says = |what: &str| broker.log().contains(&format!("may not list {what} (403)"));
+        until(async || Ok(says("pods") && says("serviceaccounts")))
+            .await
+            .unwrap_or_else(|_| panic!("{}", broker.log()));
+        assert!(!broker.serves().await);
+        broker.stop().await.unwrap();
+    });
+}
+
 /// Tokens that the broker has not seen before, so that it has no review of them.
 struct Tokens {
     workload: String,

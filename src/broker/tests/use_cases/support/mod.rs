@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dayfly_broker::{Audiences, BadParts, Bearer, Broker, Error, IssueRequest, Issued, Parts, Policies};
 use dayfly_core::ids::{ClusterName, LeaseId};
-use dayfly_core::ports::{Cluster, LeaseStore, TestClock};
+use dayfly_core::ports::{Clock as _, Cluster, LeaseStore, TestClock};
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
 use dayfly_policy::{File, Loaded, Reserved, load};
