@@ -1,5 +1,6 @@
 //! The store: full, in use, older than it should be.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use dayfly_api::v1;
@@ -108,6 +109,7 @@ fn signing_keys_need_their_key_encryption_key() {
             assert!(!status.success() && log.contains("key"), "with {what} key: {log}");
         }
         std::fs::write(&kek, right).unwrap();
+        std::fs::set_permissions(&kek, std::fs::Permissions::from_mode(0o600)).unwrap();
         broker.launch().await.unwrap();
         let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
         assert_eq!(verifier.state(&issued.credential).await.unwrap(), v1::LeaseState::Active);
