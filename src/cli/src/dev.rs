@@ -46,7 +46,7 @@ impl Dev {
         if !self.listen.ip().is_loopback() {
             return Err(Usage("--listen takes a loopback address: dev is for this machine only").into());
         }
-        logging::start(LogFormat::Text, "error,dayfly_server::background=warn")?;
+        logging::start(LogFormat::Text, "error,dayfly_policy=warn")?;
         let mut signals = Signals::listen()?;
         let (dir, listen) = (self.dir.clone(), self.listen);
         let world = tokio::select! {

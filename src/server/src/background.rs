@@ -67,7 +67,7 @@ impl PolicyFolder {
         });
         let problems = policies.problems(&self.cluster);
         for problem in problems.iter().filter(|problem| !known.contains(problem)) {
-            tracing::warn!(cluster = %self.cluster, "policy: {problem}");
+            tracing::warn!(target: "dayfly_policy", cluster = %self.cluster, "{problem}");
         }
         changed
     }
