@@ -158,6 +158,15 @@ impl<'a> Group<'a> {
                     found = used.filter(|(used, _)| used.key == key).or(found);
                 }
             }
+            // And what this commit adds, which is not on disk yet.
+            let added = self.changed.values().filter(|added| added.id >= LeaseId::first_at(from));
+            for added in added.filter(|added| layout::workload_prefix(&added.workload) == caller) {
+                let Some(used) = added.idempotency else { continue };
+                fingerprints.push(layout::fingerprint(&used.key));
+                if used.key == key {
+                    found = found.filter(|(_, newest)| *newest > added.id).or(Some((used, added.id)));
+                }
+            }
             self.keys.learn(caller, &fingerprints, self.now);
             return Ok(found.map(|(used, lease)| Use { request: used.request, lease }));
         }

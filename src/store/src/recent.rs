@@ -71,7 +71,8 @@ pub(crate) struct RecentKeys {
     bound: usize,
     window: Duration,
     newest: HashMap<Digest, Use>,
-    order: VecDeque<Digest>,
+    /// Each use; a key that was used again has a later entry too.
+    order: VecDeque<(Digest, LeaseId)>,
     /// By the time they were added, a tenth of the window each, oldest first.
     seen: VecDeque<Generation>,
     /// Every use by a lease committed after this is seen,
@@ -150,11 +151,13 @@ impl RecentKeys {
 
     pub(crate) fn add(&mut self, used: Idempotency, lease: LeaseId, now: Timestamp) {
         self.see(fingerprint(&used.key), now);
-        if self.newest.insert(used.key, Use { request: used.request, lease }).is_none() {
-            self.order.push_back(used.key);
-        }
-        if self.order.len() > NEWEST.min(self.bound) {
-            self.order.pop_front().map(|key| self.newest.remove(&key));
+        self.newest.insert(used.key, Use { request: used.request, lease });
+        self.order.push_back((used.key, lease));
+        if self.order.len() > NEWEST.min(self.bound)
+            && let Some((key, lease)) = self.order.pop_front()
+            && self.newest.get(&key).is_some_and(|newest| newest.lease == lease)
+        {
+            self.newest.remove(&key);
         }
     }
 

@@ -324,8 +324,12 @@ impl Run {
     }
 }
 
+fn cases() -> u32 {
+    if std::env::var_os("DAYFLY_LONG").is_some() { 3000 } else { 48 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_the_model(steps in prop::collection::vec(step(), 1..120)) {
