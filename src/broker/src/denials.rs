@@ -176,7 +176,7 @@ fn draft(key: &Key, tally: Tally) -> Draft {
         last_millis: tally.last.as_millis(),
         ..Detail::default()
     };
-    Draft { kind: EventKind::Denied, subject: None, detail: detail.into() }
+    Draft { kind: EventKind::Denied, subject: None, detail }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 use prost::Message;
 
 use crate::digest::Digest;
-use crate::encoding::decode_lease;
 use crate::ids::{LeaseId, Position, RuleId};
 use crate::lease::Lease;
 use crate::merkle;
@@ -157,23 +156,7 @@ pub struct Draft {
     /// The lease or rule it is about.
     pub subject: Option<[u8; 16]>,
     /// Who, what and why.
-    pub detail: Told,
-}
-
-/// What an event's detail is.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Told {
-    /// Words.
-    Words(Box<Detail>),
-    /// A lease's record, as issued ([`crate::encoding::encode_lease`]). The store has that record already: it keeps it
-    /// once, and the leaf binds it.
-    Lease(Vec<u8>),
-}
-
-impl From<Detail> for Told {
-    fn from(detail: Detail) -> Self {
-        Self::Words(Box::new(detail))
-    }
+    pub detail: Detail,
 }
 
 /// An event as the store keeps it: the leaf verbatim, the salt and the detail until they are forgotten.
@@ -185,12 +168,9 @@ pub struct EventRecord {
     /// The salt; empty when forgotten.
     #[prost(bytes = "vec", tag = "2")]
     pub salt: Vec<u8>,
-    /// The encoded [`Detail`], or the lease's record; empty when forgotten.
+    /// The encoded [`Detail`]; empty when forgotten.
     #[prost(bytes = "vec", tag = "3")]
     pub detail: Vec<u8>,
-    /// Whether the detail is the record of the lease that the leaf is about, as issued.
-    #[prost(bool, tag = "4")]
-    pub of_lease: bool,
 }
 
 /// An event read back.
@@ -222,20 +202,20 @@ pub enum BadEvent {
 }
 
 impl Draft {
-    /// A lease was issued; `record` is the lease's, as issued.
-    pub fn issued(id: LeaseId, record: Vec<u8>) -> Self {
-        Self { kind: EventKind::Issued, subject: Some(id.to_bytes()), detail: Told::Lease(record) }
+    /// A lease was issued.
+    pub fn issued(lease: &Lease) -> Self {
+        Self { kind: EventKind::Issued, subject: Some(lease.id.to_bytes()), detail: of_lease(lease) }
     }
 
     /// A lease's credential was signed again for a repeated request.
     pub fn reissued(lease: &Lease, digest: &Digest) -> Self {
         let detail = Detail { credential_digest: digest.as_bytes().to_vec(), ..of_lease(lease) };
-        Self { kind: EventKind::Reissued, subject: Some(lease.id.to_bytes()), detail: detail.into() }
+        Self { kind: EventKind::Reissued, subject: Some(lease.id.to_bytes()), detail }
     }
 
     /// A workload gave a lease back.
     pub fn released(lease: &Lease) -> Self {
-        Self { kind: EventKind::Released, subject: Some(lease.id.to_bytes()), detail: of_lease(lease).into() }
+        Self { kind: EventKind::Released, subject: Some(lease.id.to_bytes()), detail: of_lease(lease) }
     }
 
     /// A rule was written.
@@ -252,13 +232,12 @@ impl Draft {
             reason: rule.reason.clone(),
             ..Detail::default()
         };
-        Self { kind: EventKind::Revoked, subject: Some(rule.id.to_bytes()), detail: detail.into() }
+        Self { kind: EventKind::Revoked, subject: Some(rule.id.to_bytes()), detail }
     }
 
     /// Something that changes neither lease nor rule.
     pub fn note(kind: EventKind, actor: &Actor, note: String) -> Self {
-        let detail = Detail { actor: actor.to_string(), note, ..Detail::default() };
-        Self { kind, subject: None, detail: detail.into() }
+        Self { kind, subject: None, detail: Detail { actor: actor.to_string(), note, ..Detail::default() } }
     }
 
     /// The event at its place: what the store keeps, and the hash that joins the tree.
@@ -268,10 +247,7 @@ impl Draft {
         at: Timestamp,
         salt: [u8; SALT_BYTES],
     ) -> (EventRecord, merkle::Hash) {
-        let (detail, of_lease) = match &self.detail {
-            Told::Words(detail) => (detail.encode_to_vec(), false),
-            Told::Lease(record) => (record.clone(), true),
-        };
+        let detail = self.detail.encode_to_vec();
         let leaf = Leaf {
             kind: self.kind.into(),
             position: position.number(),
@@ -281,7 +257,7 @@ impl Draft {
         }
         .encode_to_vec();
         let hash = merkle::leaf_hash(&leaf);
-        (EventRecord { leaf, salt: salt.to_vec(), detail, of_lease }, hash)
+        (EventRecord { leaf, salt: salt.to_vec(), detail }, hash)
     }
 }
 
@@ -304,20 +280,6 @@ fn of_lease(lease: &Lease) -> Detail {
 }
 
 impl EventRecord {
-    fn words(&self) -> Option<Detail> {
-        if self.of_lease {
-            return decode_lease(&self.detail).ok().map(|lease| of_lease(&lease));
-        }
-        Detail::decode(self.detail.as_slice()).ok()
-    }
-
-    /// The lease whose record is its detail, where it has been left out because the store has that record.
-    pub fn left_to_lease(&self) -> Option<LeaseId> {
-        let left_out = self.of_lease && self.detail.is_empty() && !self.salt.is_empty();
-        let leaf = left_out.then(|| Leaf::decode(self.leaf.as_slice()).ok()).flatten()?;
-        leaf.subject.as_slice().try_into().ok().map(LeaseId::from_bytes)
-    }
-
     /// Reads it back, and checks the detail against the leaf.
     ///
     /// # Errors
@@ -333,7 +295,7 @@ impl EventRecord {
         let detail = if forgotten {
             None
         } else if Digest::of_parts(&[&self.salt, &self.detail]).as_bytes().as_slice() == leaf.detail_digest {
-            Some(self.words().ok_or(BadEvent::Detail)?)
+            Some(Detail::decode(self.detail.as_slice()).map_err(|_| BadEvent::Detail)?)
         } else {
             return Err(BadEvent::Detail);
         };
@@ -365,12 +327,9 @@ impl Event {
 mod tests {
     use super::*;
 
-    use crate::encoding::encode_lease;
-
     fn placed() -> EventRecord {
         let at = Timestamp::from_secs(1_795_435_200);
-        let lease = Lease::test(7);
-        Draft::issued(lease.id, encode_lease(&lease)).place(Position::new(3), at, [9; SALT_BYTES]).0
+        Draft::issued(&Lease::test(7)).place(Position::new(3), at, [9; SALT_BYTES]).0
     }
 
     #[test]

@@ -161,16 +161,6 @@ impl fmt::Display for LeaseState {
 }
 
 impl Lease {
-    /// As it was when it was issued: its first digest, and nothing of what came after. It is what its audit event is
-    /// about.
-    #[must_use]
-    pub fn as_issued(&self) -> Self {
-        let mut issued = self.clone();
-        issued.digests.truncate(1);
-        issued.phase = Phase::Active;
-        issued
-    }
-
     /// Its state at `now` under `rules`. What ended it first is what is told.
     pub fn state(&self, rules: &RuleSet, now: Timestamp) -> LeaseState {
         let released = match self.phase {

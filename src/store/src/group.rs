@@ -9,7 +9,7 @@ use dayfly_core::digest::Digest;
 use dayfly_core::encoding;
 use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{LeaseId, Position, RuleId};
-use dayfly_core::lease::{Idempotency, Lease, LeaseState, Phase};
+use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::limits::{RECORD_BYTES, STORED_VALUE_BYTES};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Rule;
@@ -114,12 +114,8 @@ impl<'a> Group<'a> {
         if let Some(rule) = self.covering(&issue) {
             return Ok(Outcome::Covered(rule));
         }
-        // Its event is about the lease as issued, and is made from its record ever after.
-        if lease.digests.len() > 1 || lease.phase != Phase::Active {
-            return Ok(Outcome::Conflict(Conflict::Phase));
-        }
         let record = sized(encoding::encode_lease(lease))?;
-        let position = self.append(&Draft::issued(lease.id, record.clone()))?;
+        let position = self.append(&Draft::issued(lease))?;
         self.insert(layout::lease(lease.id), record);
         layout::indexes(lease).for_each(|(key, value)| self.insert(key, value));
         if let Some(used) = lease.idempotency {
@@ -278,8 +274,7 @@ impl<'a> Group<'a> {
                 key_id: key.id.to_string(),
                 note: format!("a signing key for {}", key.purpose),
                 ..Default::default()
-            }
-            .into(),
+            },
         };
         let position = self.append(&draft)?;
         self.insert(place, record);
@@ -291,16 +286,12 @@ impl<'a> Group<'a> {
         let mut salt = [0; SALT_BYTES];
         self.shared.options.rng.fill(&mut salt)?;
         let position = self.tip.position.next();
-        let (mut event, leaf) = draft.place(position, self.now, salt);
+        let (event, leaf) = draft.place(position, self.now, salt);
         if event.encoded_len() > RECORD_BYTES {
             return Err(StoreError::TooLarge(event.encoded_len()));
         }
         self.tip.log.push(leaf, &mut self.tiles);
         self.tip.position = position;
-        if event.of_lease {
-            // The lease's record is there already: see `log::whole`.
-            event.detail = Vec::new();
-        }
         self.events.push(event);
         Ok(position)
     }

@@ -10,7 +10,7 @@
 //! | `w` cluster 0 namespace 0 service-account-uid pod-uid id | the idempotency key's [`fingerprint`], or empty; a pod uid of zeros where there is no pod |
 //! | `r` position | the rule |
 //! | `k` purpose 0 key-id | the sealed key |
-//! | `e` position | [`EventGroup`]: the events from this position on; an issued lease's without its detail, which is `l` |
+//! | `e` position | [`EventGroup`]: the events from this position on |
 //! | `t` level index | a full tile: 256 hashes (C2SP tlog-tiles) |
 //!
 //! Ids, positions and indexes are big-endian, so that their order is the keys' order.

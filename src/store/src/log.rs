@@ -2,13 +2,11 @@
 //! yet in memory, rebuilt at opening from the newest events and tiles.
 
 use dayfly_core::audit::EventRecord;
-use dayfly_core::encoding::encode_lease;
 use dayfly_core::ids::Position;
 use dayfly_core::merkle::{Frontier, Hash, leaf_hash, root_of};
 use dayfly_core::ports::StoreError;
 
 use crate::engine::Engine;
-use crate::group::read_lease;
 use crate::layout::{self, EventGroup};
 
 /// Hashes in a tile: a tile of level 0 has leaves, one of level `n` the roots of 256 tiles of level `n - 1`.
@@ -115,17 +113,6 @@ pub(crate) fn read_tile(engine: &Engine, level: u8, index: u64) -> Result<Vec<Ha
     Ok(hashes.to_vec())
 }
 
-/// An event with its detail. That of an issued lease is the lease's record, which is kept once; once that is pruned, the
-/// detail is forgotten with it, and the leaf stays.
-pub(crate) fn whole(engine: &Engine, mut event: EventRecord) -> Result<EventRecord, StoreError> {
-    let Some(id) = event.left_to_lease() else { return Ok(event) };
-    match read_lease(engine, id)? {
-        Some(lease) => event.detail = encode_lease(&lease.as_issued()),
-        None => event.salt = Vec::new(),
-    }
-    Ok(event)
-}
-
 /// Events from a position on, in order: at most `limit` of them, none after `to`.
 pub(crate) fn events_from(
     engine: &Engine,
@@ -148,7 +135,7 @@ pub(crate) fn events_from(
                 return Ok(found);
             }
             if position >= from.number() {
-                found.push(whole(engine, event)?);
+                found.push(event);
             }
         }
     }

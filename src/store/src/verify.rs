@@ -12,7 +12,7 @@ use crate::engine::{Engine, damaged};
 use crate::error::OpenError;
 use crate::files::Found;
 use crate::layout::{self, EventGroup};
-use crate::log::{Log, whole};
+use crate::log::Log;
 use crate::store;
 use crate::tip::Tip;
 
@@ -109,7 +109,7 @@ impl<'a> Check<'a> {
                 prost::Message::decode(value.as_ref()).map_err(|error| damaged(&key, &error))?;
             for record in group.events {
                 let position = log.frontier().size() + 1;
-                match whole(self.engine, record)?.read() {
+                match record.read() {
                     Ok(event) if event.position == Position::new(position) => {
                         revoked += u64::from(event.rule().is_some());
                         self.event(&event, &mut log)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
+use dayfly_core::audit::{Draft, SALT_BYTES};
 use dayfly_core::change::{Change, Draw, Outcome};
 use dayfly_core::encoding::encode_lease;
 use dayfly_core::ids::{LeaseId, Position};
@@ -161,13 +161,8 @@ impl Payload {
     pub(crate) fn of(maker: &LeaseMaker) -> anyhow::Result<Self> {
         let draw = Draw { id: LeaseId::first_at(START), position: Position::ZERO, now: START };
         let Change::Issue(issue) = maker.issue(1, draw)? else { anyhow::bail!("the change is no issue") };
-        let record = encode_lease(&issue.lease);
-        let record_bytes = record.len();
-        let (event, _) =
-            Draft::issued(issue.lease.id, record).place(Position::new(1), START, [0; SALT_BYTES]);
-        // The store keeps the record once, and not in the event.
-        let event = EventRecord { detail: Vec::new(), ..event };
-        Ok(Self { record_bytes, event_bytes: event.encoded_len() })
+        let (event, _) = Draft::issued(&issue.lease).place(Position::new(1), START, [0; SALT_BYTES]);
+        Ok(Self { record_bytes: encode_lease(&issue.lease).len(), event_bytes: event.encoded_len() })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use dayfly_core::audit::{Detail, Draft, EventKind, EventRecord, Told};
+use dayfly_core::audit::{Draft, EventRecord};
 use dayfly_core::change::{
     Change, Conflict, Draw, Earlier, LeaseFilter, LeasePage, LogHead, Mark, Outcome, Receipt, SealedKey,
     StoreStatus,
@@ -13,12 +13,6 @@ use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, Start
 use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::ports::{BoxFuture, Clock, LeaseStore, StoreError, TestClock, TestRng};
 use dayfly_core::rule::{Rule, RuleSet};
-
-#[derive(Debug)]
-pub(crate) struct Note {
-    pub(crate) kind: EventKind,
-    pub(crate) detail: Detail,
-}
 
 pub(crate) struct FakeStore {
     clock: Arc<TestClock>,
@@ -56,13 +50,8 @@ impl FakeStore {
         self.state.lock().unwrap().leases.values().cloned().collect()
     }
 
-    pub(crate) fn notes(&self) -> Vec<Note> {
-        let notes = self.state.lock().unwrap().notes.clone();
-        let note = |draft: Draft| match draft.detail {
-            Told::Words(detail) => Note { kind: draft.kind, detail: *detail },
-            Told::Lease(_) => panic!("a note is in words"),
-        };
-        notes.into_iter().map(note).collect()
+    pub(crate) fn notes(&self) -> Vec<Draft> {
+        self.state.lock().unwrap().notes.clone()
     }
 
     /// Commits at once.
