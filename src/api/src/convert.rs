@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dayfly_core::digest::Digest;
 use dayfly_core::lease::{Confirmation, Lease, LeaseState};
-use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
+use dayfly_core::rule::{After, Fields, Rule, Selector};
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Workload;
 
@@ -120,7 +120,7 @@ pub fn rule(rule: &Rule) -> v1::Rule {
         cut_off: rule.cut_off.to_string(),
         after: after.into(),
         written_at: Some(timestamp(rule.written_at)),
-        by: actor_text(&rule.by),
+        by: rule.by.to_string(),
         reason: rule.reason.clone(),
         until: Some(timestamp(rule.until)),
     }
@@ -160,11 +160,6 @@ pub fn selector(selector: &Selector) -> v1::Selector {
         lease: text(lease.as_ref()),
         image_digest: String::new(),
     }
-}
-
-/// Who wrote something: `username@cluster`.
-pub fn actor_text(actor: &Actor) -> String {
-    actor.to_string()
 }
 
 fn text<T: std::fmt::Display>(value: Option<&T>) -> String {

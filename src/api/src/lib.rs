@@ -7,7 +7,7 @@ mod convert;
 pub mod rejection;
 mod secret_messages;
 
-pub use convert::{BadField, actor_text, confirmation, lease, lease_state, rule, selector, workload};
+pub use convert::{BadField, confirmation, lease, lease_state, rule, selector, workload};
 
 /// The generated code.
 #[expect(

@@ -5,14 +5,11 @@ use std::sync::Arc;
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::ClusterName;
 use dayfly_core::limits;
-use dayfly_core::ports::{Cluster, InvalidToken};
+use dayfly_core::ports::{Cluster, InvalidToken, LEGACY_ISSUER, ReviewError};
 use dayfly_core::secret::Secret;
 use dayfly_core::workload::Identity;
 
 use crate::{Broker, Error};
-
-/// The issuer of every cluster's legacy tokens: it says nothing of which cluster.
-const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 
 /// What a caller presented with its call.
 #[derive(Clone, Copy)]
@@ -92,13 +89,7 @@ impl Broker {
                 .to_owned(),
         })?;
         if issuer == LEGACY_ISSUER {
-            return Err(Error::Unauthenticated {
-                kind: InvalidToken::Legacy,
-                message: format!(
-                    "legacy service-account tokens from Secrets are refused: use a projected volume instead \
-                     (projected.sources.serviceAccountToken with audience: {audience})"
-                ),
-            });
+            return Err(ReviewError::legacy(audience).into());
         }
         let cluster = self.by_issuer.get(&issuer).and_then(|name| self.clusters.get(name));
         let cluster = cluster.filter(|cluster| bearer.cluster.is_none_or(|named| *named == cluster.name));

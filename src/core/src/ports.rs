@@ -258,6 +258,20 @@ pub enum ReviewError {
     },
 }
 
+/// The `iss` of every cluster's legacy tokens: it says nothing of which cluster.
+pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+
+impl ReviewError {
+    /// A legacy token from a Secret, and what to use instead.
+    pub fn legacy(audience: &Audience) -> Self {
+        let message = format!(
+            "legacy service-account tokens from Secrets are refused: use a projected volume instead \
+             (projected.sources.serviceAccountToken with audience: {audience})"
+        );
+        Self::Invalid { kind: InvalidToken::Legacy, message }
+    }
+}
+
 /// What is wrong with a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InvalidToken {

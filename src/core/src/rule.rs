@@ -58,6 +58,13 @@ pub struct Actor {
     pub uid: String,
 }
 
+impl Actor {
+    /// Dayfly itself.
+    pub fn dayfly() -> Self {
+        Self { cluster: None, username: "dayfly".to_owned(), uid: String::new() }
+    }
+}
+
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cluster {

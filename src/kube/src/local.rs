@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_core::ids::Audience;
-use dayfly_core::ports::{Clock, InvalidToken, ReviewError};
+use dayfly_core::ports::{Clock, InvalidToken, LEGACY_ISSUER, ReviewError};
 use dayfly_core::time::Timestamp;
 use dayfly_jose::{BadTime, Claims, Policy, Times, VerifyError, peek, verify};
 
@@ -36,16 +36,16 @@ impl LocalCheck {
             let set = keys.set_for(peek.header.kid.as_deref()).await?;
             verify(token, &set, Policy::kubernetes()).map_err(bad_signature)?;
         }
-        peek.claims.expires_at.ok_or_else(|| legacy(audience))
+        peek.claims.expires_at.ok_or_else(|| ReviewError::legacy(audience))
     }
 
     fn origin(&self, claims: &Claims, audience: &Audience) -> Result<(), ReviewError> {
         let of_secret = claims.all.contains_key("kubernetes.io/serviceaccount/secret.name");
         match claims.issuer.as_deref() {
-            Some("kubernetes/serviceaccount") => Err(legacy(audience)),
+            Some(LEGACY_ISSUER) => Err(ReviewError::legacy(audience)),
             Some(issuer) if issuer == self.issuer => {
                 let endless = claims.expires_at.is_none() || claims.audiences.is_empty();
-                if of_secret || endless { Err(legacy(audience)) } else { Ok(()) }
+                if of_secret || endless { Err(ReviewError::legacy(audience)) } else { Ok(()) }
             }
             _ => Err(invalid(
                 InvalidToken::UnknownIssuer,
@@ -77,18 +77,9 @@ impl LocalCheck {
     }
 }
 
-/// A token of a Secret: it never ends, and outlives its pod.
-fn legacy(audience: &Audience) -> ReviewError {
-    let message = format!(
-        "legacy service-account tokens from Secrets are refused: use a projected volume instead \
-         (projected.sources.serviceAccountToken with audience: {audience})"
-    );
-    invalid(InvalidToken::Legacy, message)
-}
-
 fn bad_time(error: BadTime, audience: &Audience) -> ReviewError {
     match error {
-        BadTime::NoExpiry => legacy(audience),
+        BadTime::NoExpiry => ReviewError::legacy(audience),
         BadTime::Expired { .. } => invalid(InvalidToken::Expired, error.to_string()),
         BadTime::NotYetValid { .. } => invalid(InvalidToken::NotYetValid, error.to_string()),
     }

@@ -90,8 +90,7 @@ pub(crate) async fn reload_policy(
         let generation = policies.last(&folder.cluster).map(|set| set.generation().to_string());
         let generation = generation.unwrap_or_default();
         let note = format!("policy of cluster {}: sha256 {generation}", folder.cluster);
-        let by = Actor { cluster: None, username: "dayfly".to_owned(), uid: String::new() };
-        let event = Draft::note(EventKind::PolicyChanged, &by, note);
+        let event = Draft::note(EventKind::PolicyChanged, &Actor::dayfly(), note);
         if let Err(error) = store.commit(Change::Note(Box::new(event))).await {
             tracing::warn!(%error, "a change of policy was not recorded");
         }

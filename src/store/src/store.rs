@@ -14,7 +14,7 @@ use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, StartNumber};
 use dayfly_core::lease::Lease;
 use dayfly_core::limits::{PAGE, TTL_MAX};
 use dayfly_core::ports::{BoxFuture, LeaseStore, Rng, StoreError};
-use dayfly_core::rule::{After, RuleSet, Selector};
+use dayfly_core::rule::{Actor, After, RuleSet, Selector};
 use prost::Message;
 use tokio::sync::oneshot;
 
@@ -26,7 +26,7 @@ use crate::queue::{Request, Stop};
 use crate::reader::Readers;
 use crate::shared::Shared;
 use crate::tip::{NoTip, Tip};
-use crate::writer::{NO_RESERVE, Writer, dayfly};
+use crate::writer::{NO_RESERVE, Writer};
 use crate::{durable_sync, group, layout, list, log};
 
 /// The embedded lease store. Dropping it stops it as a crash would, but for what is queued, which is still committed;
@@ -82,7 +82,7 @@ impl SledStore {
         tip.clean = false;
         let shared = Arc::new(Shared::new(options, engine, &tip, highest));
         let mut writer = Writer::new(Arc::clone(&shared), tip);
-        let started = Draft::note(EventKind::Started, &dayfly(), stopped.to_owned());
+        let started = Draft::note(EventKind::Started, &Actor::dayfly(), stopped.to_owned());
         let mut changes = Vec::new();
         if let Some(witness) = behind {
             changes = adoption(&shared, &mut writer, &witness);
@@ -298,12 +298,12 @@ fn adoption(shared: &Shared, writer: &mut Writer, witness: &Mark) -> Vec<Change>
     let revocation = Revocation {
         selector: Selector::All,
         after: After::Reissue,
-        by: dayfly(),
+        by: Actor::dayfly(),
         reason: "a store behind its witness was accepted: everything issued before is revoked".to_owned(),
         idempotency: None,
     };
     vec![
         Change::Revoke(Box::new(revocation)),
-        Change::Note(Box::new(Draft::note(EventKind::RollbackAccepted, &dayfly(), note))),
+        Change::Note(Box::new(Draft::note(EventKind::RollbackAccepted, &Actor::dayfly(), note))),
     ]
 }

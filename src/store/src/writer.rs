@@ -271,7 +271,7 @@ impl Writer {
     fn stop(mut self, stop: Stop) {
         if stop == Stop::Clean && self.engine.is_some() {
             self.tip.clean = true;
-            let draft = Draft::note(EventKind::Stopped, &dayfly(), String::new());
+            let draft = Draft::note(EventKind::Stopped, &Actor::dayfly(), String::new());
             let stopped = self.commit(vec![Change::Note(Box::new(draft))], NO_RESERVE, |_| ());
             if let Err(error) = stopped {
                 tracing::error!(%error, "the store could not record that it stopped");
@@ -289,11 +289,6 @@ impl std::fmt::Display for NoTip {
             Self::Failed(error) => error.fmt(f),
         }
     }
-}
-
-/// Dayfly itself, as an actor.
-pub(crate) fn dayfly() -> Actor {
-    Actor { cluster: None, username: "dayfly".to_owned(), uid: String::new() }
 }
 
 fn keys_from_now(shared: &Shared) -> RecentKeys {
