@@ -12,7 +12,7 @@ use dayfly_core::digest::Digest;
 use dayfly_core::ids::{LeaseId, Position, Uid};
 use dayfly_core::lease::{Lease, LeaseState, Phase};
 use dayfly_core::merkle;
-use dayfly_core::ports::{BoxFuture, LeaseStore, StoreError, TestClock};
+use dayfly_core::ports::{BoxFuture, Clock as _, LeaseStore, StoreError, TestClock};
 use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
 
 /// One store and its clock.
@@ -51,6 +51,7 @@ cases![
     a_jumped_clock_stops_issuing_and_not_revoking,
     a_record_has_a_limit,
     changes_at_once_keep_their_order,
+    ids_come_in_any_order,
 ];
 
 /// A lease with a fresh id, to be changed and issued.
@@ -461,6 +462,40 @@ async fn a_record_has_a_limit(harness: &dyn Harness) {
     assert!(matches!(refused, Err(StoreError::TooLarge(_))), "{refused:?}");
     position(&issue(&*store, drawn(&*store)).await);
     log_adds_up(&*store).await;
+}
+
+async fn ids_come_in_any_order(harness: &dyn Harness) {
+    let store = harness.store();
+    let mut issues: Vec<Issue> = (0..90).map(|_| drawn(&*store)).collect();
+    let mut expected: Vec<Lease> = issues.iter().map(|issue| issue.lease.clone()).collect();
+    // Every seventh, then what is left of every seventh, ...: groups of many sizes, each among what is there already.
+    while !issues.is_empty() {
+        let mut n = 0;
+        let (now, later) = issues.into_iter().partition(|_| {
+            n += 1;
+            n % 7 == 1
+        });
+        issues = later;
+        let now: Vec<Issue> = now;
+        let changes = now.into_iter().rev().map(|issue| Change::Issue(Box::new(issue)));
+        let answers: Vec<_> = changes.map(|change| store.commit(change)).collect();
+        for answer in answers {
+            position(&answer.await.unwrap());
+        }
+    }
+    let at = harness.clock().now();
+    for lease in expected.iter_mut().step_by(3) {
+        position(&store.commit(Change::Release { lease: lease.id }).await.unwrap());
+        lease.phase = Phase::Released { at };
+    }
+    drop(store);
+    let store = harness.reopen();
+    let page = store.leases(LeaseFilter::default(), None, 1000).await.unwrap();
+    let found: Vec<Lease> = page.leases.iter().map(|lease| lease.as_ref().clone()).collect();
+    assert_eq!((found, page.next), (expected.clone(), None));
+    for lease in &expected {
+        assert_eq!(store.lease(lease.id).await.unwrap().as_deref(), Some(lease));
+    }
 }
 
 async fn changes_at_once_keep_their_order(harness: &dyn Harness) {

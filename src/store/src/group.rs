@@ -17,9 +17,10 @@ use dayfly_core::time::Timestamp;
 use prost::Message;
 use sled::Batch;
 
-use crate::engine::{Engine, damaged};
-use crate::layout::{self, EventGroup};
-use crate::recent::{Known, RecentKeys, Use};
+use crate::engine::Engine;
+use crate::layout::{self, Entry, EventGroup};
+use crate::recent::{RecentKeys, SeenNamespaces};
+use crate::runs::{self, Records};
 use crate::shared::Shared;
 use crate::tip::Tip;
 
@@ -32,6 +33,7 @@ pub(crate) struct Group<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) tip: &'a mut Tip,
     pub(crate) keys: &'a mut RecentKeys,
+    pub(crate) namespaces: &'a mut SeenNamespaces,
     /// Free bytes on the disk.
     pub(crate) room: u64,
     now: Timestamp,
@@ -40,7 +42,11 @@ pub(crate) struct Group<'a> {
     events: Vec<EventRecord>,
     first_event: Position,
     tiles: Vec<crate::log::Tile>,
-    /// Leases as this commit leaves them.
+    /// The highest id before this commit.
+    highest: LeaseId,
+    /// Records of leases as this commit leaves them.
+    pub(crate) records: Records,
+    /// And the leases.
     changed: HashMap<LeaseId, Arc<Lease>>,
     pub(crate) pruned: Vec<LeaseId>,
 }
@@ -59,20 +65,24 @@ impl<'a> Group<'a> {
         engine: &'a Engine,
         tip: &'a mut Tip,
         keys: &'a mut RecentKeys,
+        namespaces: &'a mut SeenNamespaces,
         room: u64,
     ) -> Self {
         Self {
             now: shared.cautious_now(),
             first_event: tip.position.next(),
+            highest: tip.highest,
             shared,
             engine,
             tip,
             keys,
+            namespaces,
             room,
             batch: Batch::default(),
             operations: 0,
             events: Vec::new(),
             tiles: Vec::new(),
+            records: Records::new(),
             changed: HashMap::new(),
             pruned: Vec::new(),
         }
@@ -108,18 +118,28 @@ impl<'a> Group<'a> {
         if pruned || (lease.id <= self.tip.highest && self.lease(lease.id)?.is_some()) {
             return Ok(Outcome::Conflict(Conflict::IdTaken));
         }
-        if let Some(used) = self.earlier_use(lease)? {
-            return self.replay(lease, used);
+        if let Some(earlier) = self.earlier_use(lease)? {
+            return Ok(replay(lease, earlier));
         }
         if let Some(rule) = self.covering(&issue) {
             return Ok(Outcome::Covered(rule));
         }
         let record = sized(encoding::encode_lease(lease))?;
+        if lease.idempotency.is_some() && self.keys.is_full(self.now) {
+            return Err(StoreError::Busy);
+        }
+        let namespace = layout::namespace_owner(lease);
+        let is_new = self.namespaces.is_new(self.engine, &namespace)?;
         let position = self.append(&Draft::issued(lease))?;
-        self.insert(layout::lease(lease.id), record);
-        layout::indexes(lease).for_each(|(key, value)| self.insert(key, value));
+        self.records.insert(lease.id, record);
+        let entry = Entry::of(lease).encode();
+        layout::indexes(lease).for_each(|key| self.insert(key, entry.clone()));
+        if is_new {
+            self.namespaces.add(namespace.clone());
+            self.insert(namespace, Vec::new());
+        }
         if let Some(used) = lease.idempotency {
-            self.keys.add(used, lease.id, self.now);
+            self.keys.add(&used.key, lease.id, self.now);
         }
         self.tip.leases += 1;
         self.tip.latest_expiry = self.tip.latest_expiry.max(lease.expires_at);
@@ -137,49 +157,40 @@ impl<'a> Group<'a> {
             .map(Arc::clone)
     }
 
-    /// What the caller used this lease's idempotency key for before.
-    fn earlier_use(&mut self, lease: &Lease) -> Result<Option<Use>, StoreError> {
+    /// What the caller got before for this lease's idempotency key.
+    fn earlier_use(&mut self, lease: &Lease) -> Result<Option<Arc<Lease>>, StoreError> {
         let Some(Idempotency { key, .. }) = lease.idempotency else { return Ok(None) };
-        let caller = layout::workload_prefix(&lease.workload);
-        if let Known::Ask(from) = self.keys.look(&key, &caller, self.now) {
-            let (mut fingerprints, mut found) = (Vec::new(), None);
-            for entry in self.engine.scan(&caller, &layout::with_id(caller.clone(), LeaseId::first_at(from)))
-            {
-                let (place, value) = entry?;
-                let Some(fingerprint) = layout::number_at_end(&value) else { continue };
-                fingerprints.push(fingerprint);
-                if fingerprint == layout::fingerprint(&key) {
-                    let earlier = layout::id_at_end(&place).map(|id| self.lease(id)).transpose()?.flatten();
-                    let used = earlier.and_then(|earlier| Some((earlier.idempotency?, earlier.id)));
-                    found = used.filter(|(used, _)| used.key == key).or(found);
-                }
-            }
-            // And what this commit adds, which is not on disk yet.
-            let added = self.changed.values().filter(|added| added.id >= LeaseId::first_at(from));
-            for added in added.filter(|added| layout::workload_prefix(&added.workload) == caller) {
-                let Some(used) = added.idempotency else { continue };
-                fingerprints.push(layout::fingerprint(&used.key));
-                if used.key == key {
-                    found = found.filter(|(_, newest)| *newest > added.id).or(Some((used, added.id)));
-                }
-            }
-            self.keys.learn(caller, &fingerprints, self.now);
-            return Ok(found.map(|(used, lease)| Use { request: used.request, lease }));
+        if self.keys.may_lack(self.now).is_some() {
+            self.learn_keys(lease)?;
         }
-        match self.keys.look(&key, &caller, self.now) {
-            Known::Used(used) => Ok(Some(used)),
-            Known::Unused | Known::Ask(_) => Ok(None),
-        }
+        let Some(earlier) = self.keys.find(&key, self.now) else { return Ok(None) };
+        let earlier = self.lease(earlier)?;
+        Ok(earlier.filter(|earlier| earlier.idempotency.is_some_and(|used| used.key == key)))
     }
 
-    fn replay(&self, lease: &Lease, used: Use) -> Result<Outcome, StoreError> {
-        if lease.idempotency.is_none_or(|asked| asked.request != used.request) {
-            return Ok(Outcome::Conflict(Conflict::IdempotencyKeyReused));
+    /// Learns from the disk which keys were used in the caller's namespace, by way of the owners it had: once for each.
+    fn learn_keys(&mut self, lease: &Lease) -> Result<(), StoreError> {
+        let Some(from) = self.keys.may_lack(self.now) else { return Ok(()) };
+        let workload = &lease.workload;
+        let namespace = layout::namespace_prefix(&workload.cluster, &workload.service_account.namespace);
+        for entry in self.engine.scan(&namespace, &namespace) {
+            let (key, _) = entry?;
+            let owner = layout::owner_at_end(&key, &namespace)?;
+            if self.keys.knows(&owner) {
+                continue;
+            }
+            let prefix = layout::owner_prefix(&owner);
+            let first = layout::with_id(prefix.clone(), LeaseId::first_at(from));
+            for entry in self.engine.scan(&prefix, &first) {
+                let (key, value) = entry?;
+                let used = Entry::decode(&key, &value)?.used;
+                if let (Some(used), Some(id)) = (used, layout::id_at_end(&key)) {
+                    self.keys.see(used, id, self.now);
+                }
+            }
+            self.keys.learnt(owner);
         }
-        Ok(match self.lease(used.lease)? {
-            Some(earlier) => Outcome::Replayed(Earlier::Lease(earlier)),
-            None => Outcome::Conflict(Conflict::IdempotencyKeyReused),
-        })
+        Ok(())
     }
 
     fn reissue(&mut self, id: LeaseId, digest: &Digest) -> Result<Outcome, StoreError> {
@@ -211,7 +222,7 @@ impl<'a> Group<'a> {
     fn rewrite(&mut self, lease: Lease, draft: &Draft) -> Result<Outcome, StoreError> {
         let record = sized(encoding::encode_lease(&lease))?;
         let position = self.append(draft)?;
-        self.insert(layout::lease(lease.id), record);
+        self.records.insert(lease.id, record);
         self.changed.insert(lease.id, Arc::new(lease));
         Ok(committed(position))
     }
@@ -304,7 +315,7 @@ impl<'a> Group<'a> {
         if let Some(lease) = self.shared.recent.get(id) {
             return Ok(Some(lease));
         }
-        read_lease(self.engine, id)
+        runs::read(self.engine, id)
     }
 
     pub(crate) fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
@@ -317,9 +328,9 @@ impl<'a> Group<'a> {
         self.batch.remove(key);
     }
 
-    /// How many keys the batch has so far.
+    /// How many keys the batch has so far, at most: leases that it records may share theirs.
     pub(crate) fn operations(&self) -> usize {
-        self.operations
+        self.operations + self.records.len()
     }
 
     /// When it is.
@@ -327,8 +338,14 @@ impl<'a> Group<'a> {
         self.now
     }
 
-    /// Adds what every commit has: its events, the tiles that became full, the progress record.
-    pub(crate) fn ready(mut self) -> Ready {
+    /// Adds the leases, and what every commit has: its events, the tiles that became full, the progress record.
+    ///
+    /// # Errors
+    /// When a run that a lease belongs to does not read back: there is no commit then.
+    pub(crate) fn ready(mut self) -> Result<Ready, StoreError> {
+        for (key, run) in runs::place(self.engine, std::mem::take(&mut self.records), self.highest)? {
+            self.insert(key, run);
+        }
         let mut first = self.first_event;
         for run in runs(std::mem::take(&mut self.events)) {
             let next = Position::new(first.number() + run.events.len() as u64);
@@ -340,15 +357,23 @@ impl<'a> Group<'a> {
         }
         let progress = self.tip.progress().encode_to_vec();
         self.insert(layout::PROGRESS.to_vec(), progress);
-        Ready { batch: self.batch, operations: self.operations, changed: self.changed, pruned: self.pruned }
+        Ok(Ready {
+            batch: self.batch,
+            operations: self.operations,
+            changed: self.changed,
+            pruned: self.pruned,
+        })
     }
 }
 
-/// A lease's record.
-pub(crate) fn read_lease(engine: &Engine, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
-    let key = layout::lease(id);
-    let Some(value) = engine.get(&key)? else { return Ok(None) };
-    encoding::decode_lease(&value).map(|lease| Some(Arc::new(lease))).map_err(|error| damaged(&key, &error))
+/// A request that was answered before.
+fn replay(asked: &Lease, earlier: Arc<Lease>) -> Outcome {
+    let request = |lease: &Lease| lease.idempotency.map(|used| used.request);
+    if request(asked) == request(&earlier) {
+        Outcome::Replayed(Earlier::Lease(earlier))
+    } else {
+        Outcome::Conflict(Conflict::IdempotencyKeyReused)
+    }
 }
 
 fn committed(position: Position) -> Outcome {

@@ -1,13 +1,13 @@
 //! Where what is: one sled tree, with a prefix for each kind of key. The number of keys is what limits the rate of
-//! issue, so a lease has four at most: its record, one or two owners, its workload.
+//! issue, so leases of one commit share keys: a lease has one key of its own for each owner, and a part of others.
 //!
 //! | key | value |
 //! |---|---|
 //! | `H` | [`Header`]: which store this is |
 //! | `P` | [`Progress`]: where it is; rewritten with each group |
-//! | `l` id | the lease's record |
-//! | `o` owner 0 id | empty |
-//! | `w` cluster 0 namespace 0 service-account-uid pod-uid id | the idempotency key's [`fingerprint`], or empty; a pod uid of zeros where there is no pod |
+//! | `l` id | a [run](crate::runs) of leases from this id on |
+//! | `o` owner 0 id | an [`Entry`]: enough of a lease to pass it by unread |
+//! | `n` cluster 0 namespace 0 owner | empty: the owner of the namespace for some lease, once; stays |
 //! | `r` position | the rule |
 //! | `k` purpose 0 key-id | the sealed key |
 //! | `e` position | [`EventGroup`]: the events from this position on |
@@ -17,9 +17,13 @@
 
 use dayfly_core::audit::EventRecord;
 use dayfly_core::digest::Digest;
-use dayfly_core::ids::{LeaseId, Position};
+use dayfly_core::ids::{ClusterName, LeaseId, Namespace, OwnerName, Position, Uid};
 use dayfly_core::lease::Lease;
+use dayfly_core::ports::StoreError;
+use dayfly_core::rule::Fields;
 use dayfly_core::workload::Workload;
+
+use crate::engine::damaged;
 
 /// The newest format this code writes and the newest it reads.
 pub(crate) const FORMAT: u32 = 1;
@@ -78,34 +82,28 @@ pub(crate) struct EventGroup {
 
 pub(crate) const LEASES: u8 = b'l';
 pub(crate) const OWNERS: u8 = b'o';
-pub(crate) const WORKLOADS: u8 = b'w';
+pub(crate) const NAMESPACES: u8 = b'n';
 pub(crate) const RULES: u8 = b'r';
 pub(crate) const KEYS: u8 = b'k';
 pub(crate) const EVENTS: u8 = b'e';
 pub(crate) const TILES: u8 = b't';
 
-pub(crate) fn lease(id: LeaseId) -> Vec<u8> {
-    with_id(vec![LEASES], id)
+/// A run that begins with this id.
+pub(crate) fn run(first: LeaseId) -> Vec<u8> {
+    with_id(vec![LEASES], first)
 }
 
-/// A lease's index keys, its owners' and its workload's, with their values.
-pub(crate) fn indexes(lease: &Lease) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+/// A lease's index keys: each of its owners, one or two. All have the same value, its [`Entry`].
+pub(crate) fn indexes(lease: &Lease) -> impl Iterator<Item = Vec<u8>> {
     let narrowed = lease.owners.narrowed.as_ref().filter(|narrowed| **narrowed != lease.owners.namespace);
-    let used =
-        lease.idempotency.map(|used| fingerprint(&used.key).to_be_bytes().to_vec()).unwrap_or_default();
     std::iter::once(&lease.owners.namespace)
         .chain(narrowed)
-        .map(|owner| (with_id(owner_prefix(owner.as_str()), lease.id), Vec::new()))
-        .chain(std::iter::once((with_id(workload_prefix(&lease.workload), lease.id), used)))
-}
-
-/// Eight bytes of an idempotency key, which is a digest already: enough to see that it is another one.
-pub(crate) fn fingerprint(key: &Digest) -> u64 {
-    key.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+        .map(|owner| with_id(owner_prefix(owner), lease.id))
 }
 
 /// All of an owner's leases, by id.
-pub(crate) fn owner_prefix(owner: &str) -> Vec<u8> {
+pub(crate) fn owner_prefix(owner: &OwnerName) -> Vec<u8> {
+    let owner = owner.as_str();
     let mut key = Vec::with_capacity(owner.len() + 18);
     key.push(OWNERS);
     key.extend_from_slice(owner.as_bytes());
@@ -113,24 +111,108 @@ pub(crate) fn owner_prefix(owner: &str) -> Vec<u8> {
     key
 }
 
-/// All of one workload's leases, by id.
-pub(crate) fn workload_prefix(workload: &Workload) -> Vec<u8> {
-    let account = &workload.service_account;
-    let mut key = namespace_prefix(workload.cluster.as_str(), account.namespace.as_str());
-    key.extend_from_slice(&account.uid.to_bytes());
-    key.extend_from_slice(&workload.pod.as_ref().map_or([0; 16], |pod| pod.uid.to_bytes()));
+/// All the owners that a namespace had when something was issued in it.
+pub(crate) fn namespace_prefix(cluster: &ClusterName, namespace: &Namespace) -> Vec<u8> {
+    [&[NAMESPACES], cluster.as_str().as_bytes(), &[0], namespace.as_str().as_bytes(), &[0]].concat()
+}
+
+/// That this owner is one of them.
+pub(crate) fn namespace_owner(lease: &Lease) -> Vec<u8> {
+    let mut key = namespace_prefix(&lease.workload.cluster, &lease.workload.service_account.namespace);
+    key.extend_from_slice(lease.owners.namespace.as_str().as_bytes());
     key
 }
 
-/// All of a namespace's leases, by service account, pod and id.
-pub(crate) fn namespace_prefix(cluster: &str, namespace: &str) -> Vec<u8> {
-    let mut key = Vec::with_capacity(cluster.len() + namespace.len() + 51);
-    key.push(WORKLOADS);
-    key.extend_from_slice(cluster.as_bytes());
-    key.push(0);
-    key.extend_from_slice(namespace.as_bytes());
-    key.push(0);
-    key
+/// The owner in a key under a namespace's prefix.
+pub(crate) fn owner_at_end(key: &[u8], prefix: &[u8]) -> Result<OwnerName, StoreError> {
+    let name = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default());
+    name.parse().map_err(|error| damaged(key, &error))
+}
+
+/// What an owner's index says of a lease: parts of digests and uids, so that a lease of another workload, or for
+/// another idempotency key, is passed by without reading it. What may be the one that is looked for has to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    namespace: [u8; 4],
+    account: [u8; 4],
+    pod: [u8; 4],
+    /// Of the idempotency key.
+    pub(crate) used: Option<u64>,
+}
+
+impl Entry {
+    pub(crate) fn of(lease: &Lease) -> Self {
+        let Workload { cluster, service_account, pod, .. } = &lease.workload;
+        Self {
+            namespace: namespace_part(cluster, &service_account.namespace),
+            account: uid_part(service_account.uid),
+            pod: pod.as_ref().map_or([0; 4], |pod| uid_part(pod.uid)),
+            used: lease.idempotency.map(|used| fingerprint(&used.key)),
+        }
+    }
+
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let mut value = [self.namespace, self.account, self.pod].concat();
+        value.extend(self.used.into_iter().flat_map(u64::to_be_bytes));
+        value
+    }
+
+    /// The entry under this key.
+    pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Self, StoreError> {
+        Self::parts(value).ok_or_else(|| damaged(key, &"it is no index entry"))
+    }
+
+    fn parts(value: &[u8]) -> Option<Self> {
+        let (namespace, rest) = value.split_first_chunk()?;
+        let (account, rest) = rest.split_first_chunk()?;
+        let (pod, rest) = rest.split_first_chunk()?;
+        let used = match rest {
+            [] => None,
+            used => Some(u64::from_be_bytes(used.try_into().ok()?)),
+        };
+        Some(Self { namespace: *namespace, account: *account, pod: *pod, used })
+    }
+}
+
+/// The part of an [`Entry`] that a filter's fields ask for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    namespace: Option<[u8; 4]>,
+    account: Option<[u8; 4]>,
+    pod: Option<[u8; 4]>,
+}
+
+impl Wanted {
+    pub(crate) fn by(fields: &Fields) -> Self {
+        let namespace = fields.cluster.as_ref().zip(fields.namespace.as_ref());
+        Self {
+            namespace: namespace.map(|(cluster, namespace)| namespace_part(cluster, namespace)),
+            account: fields.service_account.map(uid_part),
+            pod: fields.pod.map(uid_part),
+        }
+    }
+
+    /// Whether a lease with this entry may be one of those wanted.
+    pub(crate) fn may_be(&self, entry: &Entry) -> bool {
+        let fits = |wanted: Option<[u8; 4]>, part| wanted.is_none_or(|wanted| wanted == part);
+        fits(self.namespace, entry.namespace)
+            && fits(self.account, entry.account)
+            && fits(self.pod, entry.pod)
+    }
+}
+
+fn namespace_part(cluster: &ClusterName, namespace: &Namespace) -> [u8; 4] {
+    let digest = Digest::of_parts(&[cluster.as_str().as_bytes(), namespace.as_str().as_bytes()]);
+    digest.as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+fn uid_part(uid: Uid) -> [u8; 4] {
+    uid.to_bytes().last_chunk().copied().unwrap_or_default()
+}
+
+/// Eight bytes of an idempotency key, which is a digest already: enough to find what it was used for.
+pub(crate) fn fingerprint(key: &Digest) -> u64 {
+    key.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 pub(crate) fn rule(position: Position) -> Vec<u8> {

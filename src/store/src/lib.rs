@@ -25,6 +25,7 @@ mod prune;
 mod queue;
 mod reader;
 mod recent;
+mod runs;
 mod shared;
 mod store;
 mod time;

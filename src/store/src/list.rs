@@ -1,24 +1,26 @@
 //! Pages of leases: by the narrowest index that the filter allows, else over the range of ids.
 
-use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::sync::Arc;
 
 use dayfly_core::change::{LeaseFilter, LeasePage};
-use dayfly_core::ids::{LeaseId, OwnerName, Uid};
+use dayfly_core::ids::{LeaseId, OwnerName};
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::limits::{PAGE, TTL_MAX};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::{Fields, RuleSet, Selector};
 use dayfly_core::time::Timestamp;
+use sled::IVec;
 
-use crate::engine::{Engine, Scan};
-use crate::group::read_lease;
-use crate::layout;
+use crate::engine::{Engine, Scan, damaged};
+use crate::layout::{self, Entry, Wanted};
+use crate::runs::{self, Records};
 use crate::shared::Shared;
 
-/// Records looked at for one page: a page may be short, and say where the next begins.
-const LOOKED_AT: usize = 20_000;
+/// What may be looked at for one page, which may be short then, and says where the next begins: a record read counts
+/// [`READ`], one that its index entry passes by counts one.
+const LOOKED_AT: usize = 200_000;
+const READ: usize = 10;
 /// Owners whose ranges are merged; with more, all leases are looked at.
 const MERGED_OWNERS: usize = 64;
 
@@ -41,17 +43,16 @@ pub(crate) fn page(
     }
     let mut page = LeasePage::default();
     let mut last = None;
-    for (looked_at, id) in candidates(engine, filter, LeaseId::from_u128(from))?.enumerate() {
-        if page.leases.len() == limit || looked_at == LOOKED_AT {
+    let mut looked_at = 0;
+    for candidate in candidates(engine, filter, LeaseId::from_u128(from))? {
+        if page.leases.len() == limit || looked_at >= LOOKED_AT {
             page.next = last;
             break;
         }
-        let id = id?;
-        last = Some(id);
-        let lease = match shared.recent.get(id) {
-            Some(lease) => Some(lease),
-            None => read_lease(engine, id)?,
-        };
+        let candidate = candidate?;
+        last = Some(candidate.id);
+        looked_at += if candidate.passed_by { 1 } else { READ };
+        let lease = candidate.lease(shared, engine)?;
         page.leases.extend(lease.filter(|lease| passes(filter, lease, &rules, now)));
     }
     Ok(page)
@@ -63,87 +64,113 @@ fn passes(filter: &LeaseFilter, lease: &Arc<Lease>, rules: &RuleSet, now: Timest
         && filter.owners.as_ref().is_none_or(|owners| lease.owners.iter().any(|owner| owners.contains(owner)))
 }
 
-type Ids<'a> = Box<dyn Iterator<Item = Result<LeaseId, StoreError>> + 'a>;
+/// A lease that may pass.
+struct Candidate {
+    id: LeaseId,
+    /// Its index entry says that it does not.
+    passed_by: bool,
+    /// Where it was read already.
+    record: Option<Vec<u8>>,
+}
 
-/// Every id from `from` on that may pass the filter, ascending.
-fn candidates<'a>(engine: &'a Engine, filter: &LeaseFilter, from: LeaseId) -> Result<Ids<'a>, StoreError> {
+impl Candidate {
+    fn lease(self, shared: &Shared, engine: &Engine) -> Result<Option<Arc<Lease>>, StoreError> {
+        if self.passed_by {
+            return Ok(None);
+        }
+        match (shared.recent.get(self.id), self.record) {
+            (Some(lease), _) => Ok(Some(lease)),
+            (None, Some(record)) => runs::decode_lease(self.id, &record).map(|lease| Some(Arc::new(lease))),
+            (None, None) => runs::read(engine, self.id),
+        }
+    }
+}
+
+type Candidates<'a> = Box<dyn Iterator<Item = Result<Candidate, StoreError>> + 'a>;
+
+/// Every lease from an id on that may pass the filter, ascending.
+fn candidates<'a>(
+    engine: &'a Engine,
+    filter: &LeaseFilter,
+    from: LeaseId,
+) -> Result<Candidates<'a>, StoreError> {
     let none = Fields::default();
     let fields = match &filter.selector {
         Some(Selector::Where(fields)) => fields.as_ref(),
         Some(Selector::All) | None => &none,
     };
-    if let Some(lease) = fields.lease {
-        return Ok(Box::new((lease >= from).then_some(Ok(lease)).into_iter()));
+    if let Some(id) = fields.lease {
+        let candidate = Candidate { id, passed_by: false, record: None };
+        return Ok(Box::new((id >= from).then_some(Ok(candidate)).into_iter()));
     }
-    if let Some(owner) = &fields.owner {
-        return Ok(Box::new(Range::new(engine, layout::owner_prefix(owner.as_str()), from)));
-    }
-    if let Some(ids) = of_namespace(engine, fields, from)? {
-        return Ok(Box::new(ids.into_iter().map(Ok)));
-    }
-    if let Some(owners) = filter.owners.as_ref().filter(|owners| owners.len() <= MERGED_OWNERS) {
-        let range =
-            |owner: &OwnerName| Range::new(engine, layout::owner_prefix(owner.as_str()), from).peekable();
+    let owners = match &fields.owner {
+        Some(owner) => Some(vec![owner.clone()]),
+        None => match owners_of_namespace(engine, fields)? {
+            Some(owners) => Some(owners),
+            None => filter.owners.as_ref().map(|owners| owners.iter().cloned().collect()),
+        },
+    };
+    if let Some(owners) = owners.filter(|owners| owners.len() <= MERGED_OWNERS) {
+        let wanted = Wanted::by(fields);
+        let range = |owner| Range::new(engine, layout::owner_prefix(owner), from, wanted).peekable();
         return Ok(Box::new(Merged(owners.iter().map(range).collect())));
     }
-    Ok(Box::new(Range::new(engine, vec![layout::LEASES], from)))
+    let all = runs::from(engine, from)?.flat_map(move |run| {
+        let (run, error) = match run {
+            Ok((_, run)) => (run, None),
+            Err(error) => (Records::new(), Some(Err(error))),
+        };
+        let candidate = |(id, record)| Ok(Candidate { id, passed_by: false, record: Some(record) });
+        run.into_iter().filter(move |(id, _)| *id >= from).map(candidate).chain(error)
+    });
+    Ok(Box::new(all))
 }
 
-/// The ids of one namespace, or of a service account or pod in it; none where the filter names no namespace, or it has
-/// too many for one page.
-fn of_namespace(
-    engine: &Engine,
-    fields: &Fields,
-    from: LeaseId,
-) -> Result<Option<BTreeSet<LeaseId>>, StoreError> {
+/// All the owners that the namespace had which the filter names; none where it names none.
+fn owners_of_namespace(engine: &Engine, fields: &Fields) -> Result<Option<Vec<OwnerName>>, StoreError> {
     let (Some(cluster), Some(namespace)) = (&fields.cluster, &fields.namespace) else { return Ok(None) };
-    let mut prefix = layout::namespace_prefix(cluster.as_str(), namespace.as_str());
-    if let Some(account) = fields.service_account {
-        prefix.extend_from_slice(&account.to_bytes());
-        prefix.extend(fields.pod.map(Uid::to_bytes).into_iter().flatten());
-    }
-    let mut ids = BTreeSet::new();
-    for (looked_at, entry) in engine.scan(&prefix, &prefix).enumerate() {
-        if looked_at == LOOKED_AT {
-            return Ok(None);
-        }
-        ids.extend(layout::id_at_end(&entry?.0).filter(|id| *id >= from));
-    }
-    Ok(Some(ids))
+    let prefix = layout::namespace_prefix(cluster, namespace);
+    let owner = |entry: Result<(IVec, IVec), StoreError>| layout::owner_at_end(&entry?.0, &prefix);
+    engine.scan(&prefix, &prefix).map(owner).collect::<Result<_, _>>().map(Some)
 }
 
-/// The ids at the end of the keys under a prefix.
+/// An owner's leases.
 struct Range<'a> {
     engine: &'a Engine,
     prefix: Vec<u8>,
+    wanted: Wanted,
     next: Option<LeaseId>,
-    read: std::vec::IntoIter<LeaseId>,
+    read: std::vec::IntoIter<Candidate>,
 }
 
 impl<'a> Range<'a> {
     const READ_AT_ONCE: usize = 256;
 
-    fn new(engine: &'a Engine, prefix: Vec<u8>, from: LeaseId) -> Self {
-        Self { engine, prefix, next: Some(from), read: Vec::new().into_iter() }
+    fn new(engine: &'a Engine, prefix: Vec<u8>, from: LeaseId, wanted: Wanted) -> Self {
+        Self { engine, prefix, wanted, next: Some(from), read: Vec::new().into_iter() }
     }
 
     fn read_more(&mut self) -> Result<(), StoreError> {
         let Some(from) = self.next.take() else { return Ok(()) };
         let scan: Scan<'_> = self.engine.scan(&self.prefix, &layout::with_id(self.prefix.clone(), from));
-        let ids: Vec<LeaseId> = scan
-            .take(Self::READ_AT_ONCE)
-            .filter_map(|entry| entry.map(|(key, _)| layout::id_at_end(&key)).transpose())
-            .collect::<Result<_, _>>()?;
-        if ids.len() == Self::READ_AT_ONCE {
-            self.next = ids.last().and_then(|id| id.as_u128().checked_add(1)).map(LeaseId::from_u128);
+        let mut read = Vec::new();
+        for entry in scan.take(Self::READ_AT_ONCE) {
+            let (key, value) = entry?;
+            let entry = Entry::decode(&key, &value)?;
+            let id = layout::id_at_end(&key).ok_or_else(|| damaged(&key, &"it has no id"))?;
+            read.push(Candidate { id, passed_by: !self.wanted.may_be(&entry), record: None });
         }
-        self.read = ids.into_iter();
+        if read.len() == Self::READ_AT_ONCE {
+            let last = read.last().and_then(|last| last.id.as_u128().checked_add(1));
+            self.next = last.map(LeaseId::from_u128);
+        }
+        self.read = read.into_iter();
         Ok(())
     }
 }
 
 impl Iterator for Range<'_> {
-    type Item = Result<LeaseId, StoreError>;
+    type Item = Result<Candidate, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.read.len() == 0
@@ -155,24 +182,25 @@ impl Iterator for Range<'_> {
     }
 }
 
-/// Several ascending ranges as one, each id once.
+/// Several owners' leases as one range, each lease once.
 struct Merged<'a>(Vec<Peekable<Range<'a>>>);
 
 impl Iterator for Merged<'_> {
-    type Item = Result<LeaseId, StoreError>;
+    type Item = Result<Candidate, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut least: Option<LeaseId> = None;
         for range in &mut self.0 {
             match range.peek() {
-                Some(Ok(id)) => least = Some(least.map_or(*id, |least| least.min(*id))),
+                Some(Ok(next)) => least = Some(least.map_or(next.id, |least| least.min(next.id))),
                 Some(Err(_)) => return range.next(),
                 None => {}
             }
         }
+        let mut found = None;
         for range in &mut self.0 {
-            range.next_if(|id| id.as_ref().is_ok_and(|id| Some(*id) == least));
+            found = range.next_if(|next| next.as_ref().is_ok_and(|next| Some(next.id) == least)).or(found);
         }
-        least.map(Ok)
+        found
     }
 }

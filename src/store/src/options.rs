@@ -38,8 +38,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// How many of the newest leases are kept in memory for reading: 65 536.
     pub recent_leases: usize,
-    /// How many idempotency keys of the last minutes are known in memory, at some 16 bytes each: 4 million. Beyond it,
-    /// a caller's are looked for on disk.
+    /// How many idempotency keys of the last minutes are known in memory, at some 40 bytes each: 4 million. Beyond it,
+    /// nothing is issued for a new one.
     pub recent_keys: usize,
     /// How many changes may wait for the writer: 4 096. Rules have room of their own beyond it.
     pub queue: usize,

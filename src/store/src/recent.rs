@@ -5,10 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dayfly_core::digest::Digest;
-use dayfly_core::ids::LeaseId;
-use dayfly_core::lease::{Idempotency, Lease};
+use dayfly_core::ids::{LeaseId, OwnerName};
+use dayfly_core::lease::Lease;
+use dayfly_core::ports::StoreError;
 use dayfly_core::time::Timestamp;
 
+use crate::engine::Engine;
 use crate::layout::fingerprint;
 
 /// The newest leases. Only the writer changes it; anyone reads it without touching the disk.
@@ -64,122 +66,112 @@ impl RecentLeases {
     }
 }
 
-/// The idempotency keys of the last minutes: the newest with what they were used for, all others by a fingerprint. A
-/// key that is not among the fingerprints was not used; one that is, is looked for on disk, among its caller's leases.
-/// After a start the disk is asked once for each caller.
+/// The idempotency keys of the last minutes, each with the lease it was used for. A key that is not among them was not
+/// used. After a start the disk is asked once for each owner.
 pub(crate) struct RecentKeys {
     bound: usize,
     window: Duration,
-    newest: HashMap<Digest, Use>,
-    /// Each use; a key that was used again has a later entry too.
-    order: VecDeque<(Digest, LeaseId)>,
     /// By the time they were added, a tenth of the window each, oldest first.
     seen: VecDeque<Generation>,
     /// Every use by a lease committed after this is seen,
     complete_since: Timestamp,
-    /// and every use by these callers (their key range in the store).
-    asked: HashSet<Vec<u8>>,
+    /// and every use by a lease of these owners.
+    known: HashSet<OwnerName>,
 }
-
-/// Keys that are kept with what they were used for.
-const NEWEST: usize = 16_384;
 
 struct Generation {
     until: Timestamp,
-    fingerprints: HashSet<u64>,
-}
-
-/// What a key was used for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Use {
-    pub(crate) request: Digest,
-    pub(crate) lease: LeaseId,
-}
-
-/// What is known of a key.
-#[derive(Debug)]
-pub(crate) enum Known {
-    /// It was used, within the window.
-    Used(Use),
-    /// It was not.
-    Unused,
-    /// The disk knows what this caller used, in leases with an id from this time on: tell [`RecentKeys::learn`].
-    Ask(Timestamp),
+    /// By fingerprint.
+    uses: HashMap<u64, LeaseId>,
 }
 
 impl RecentKeys {
     /// Knows every use by a lease committed from `since` on.
     pub(crate) fn since(since: Timestamp, bound: usize, window: Duration) -> Self {
-        Self {
-            bound,
-            window,
-            newest: HashMap::new(),
-            order: VecDeque::new(),
-            seen: VecDeque::new(),
-            complete_since: since,
-            asked: HashSet::new(),
-        }
+        Self { bound, window, seen: VecDeque::new(), complete_since: since, known: HashSet::new() }
     }
 
-    pub(crate) fn look(&self, key: &Digest, caller: &[u8], now: Timestamp) -> Known {
-        let oldest = now.minus(self.window);
-        match self.newest.get(key) {
-            Some(used) if used.lease.time() >= oldest => return Known::Used(*used),
-            Some(_) => return Known::Unused,
-            None => {}
-        }
+    /// The lease that a key with this one's fingerprint was used for last, within the window.
+    pub(crate) fn find(&self, key: &Digest, now: Timestamp) -> Option<LeaseId> {
         let fingerprint = fingerprint(key);
-        let seen = self.seen.iter().any(|generation| generation.fingerprints.contains(&fingerprint));
-        let complete = self.complete_since <= oldest || self.asked.contains(caller);
-        if complete && !seen { Known::Unused } else { Known::Ask(oldest) }
+        let found = self.seen.iter().filter_map(|generation| generation.uses.get(&fingerprint)).max();
+        found.copied().filter(|lease| lease.time() >= now.minus(self.window))
     }
 
-    /// What the disk said of a caller.
-    pub(crate) fn learn(&mut self, caller: Vec<u8>, fingerprints: &[u64], now: Timestamp) {
-        if self.complete_since <= now.minus(self.window) {
-            self.asked = HashSet::new();
-            return;
+    /// Since when there may be leases on disk whose keys are not known here; none where all are.
+    pub(crate) fn may_lack(&self, now: Timestamp) -> Option<Timestamp> {
+        let oldest = now.minus(self.window);
+        (self.complete_since > oldest).then_some(oldest)
+    }
+
+    /// Whether all that this owner's leases used are known.
+    pub(crate) fn knows(&self, owner: &OwnerName) -> bool {
+        self.known.contains(owner)
+    }
+
+    /// All that this owner's leases used has been seen.
+    pub(crate) fn learnt(&mut self, owner: OwnerName) {
+        self.known.insert(owner);
+    }
+
+    /// Whether no more keys can be kept until older ones are out of the window.
+    pub(crate) fn is_full(&mut self, now: Timestamp) -> bool {
+        self.forget(now);
+        self.seen.iter().map(|generation| generation.uses.len()).sum::<usize>() >= self.bound
+    }
+
+    pub(crate) fn add(&mut self, key: &Digest, lease: LeaseId, now: Timestamp) {
+        self.see(fingerprint(key), lease, now);
+    }
+
+    pub(crate) fn see(&mut self, fingerprint: u64, lease: LeaseId, now: Timestamp) {
+        if self.seen.back().is_none_or(|generation| generation.until < now) {
+            self.forget(now);
+            let until = now.plus(self.window / 10);
+            self.seen.push_back(Generation { until, uses: HashMap::new() });
         }
-        if self.asked.len() >= self.bound {
-            self.asked.clear();
-        }
-        self.asked.insert(caller);
-        for fingerprint in fingerprints {
-            self.see(*fingerprint, now);
+        if let Some(newest) = self.seen.back_mut() {
+            let last = newest.uses.entry(fingerprint).or_insert(lease);
+            *last = lease.max(*last);
         }
     }
 
-    pub(crate) fn add(&mut self, used: Idempotency, lease: LeaseId, now: Timestamp) {
-        self.see(fingerprint(&used.key), now);
-        self.newest.insert(used.key, Use { request: used.request, lease });
-        self.order.push_back((used.key, lease));
-        if self.order.len() > NEWEST.min(self.bound)
-            && let Some((key, lease)) = self.order.pop_front()
-            && self.newest.get(&key).is_some_and(|newest| newest.lease == lease)
-        {
-            self.newest.remove(&key);
-        }
-    }
-
-    fn see(&mut self, fingerprint: u64, now: Timestamp) {
+    fn forget(&mut self, now: Timestamp) {
         let oldest = now.minus(self.window);
         while self.seen.front().is_some_and(|generation| generation.until < oldest) {
             self.seen.pop_front();
         }
-        if self.seen.back().is_none_or(|generation| generation.until < now) {
-            let until = now.plus(self.window / 10);
-            self.seen.push_back(Generation { until, fingerprints: HashSet::new() });
+        if self.may_lack(now).is_none() {
+            self.known = HashSet::new();
         }
-        if let Some(newest) = self.seen.back_mut() {
-            newest.fingerprints.insert(fingerprint);
+    }
+}
+
+/// Which namespaces' owners are known to be in the store's list of them.
+#[derive(Default)]
+pub(crate) struct SeenNamespaces(HashSet<Vec<u8>>);
+
+impl SeenNamespaces {
+    const BOUND: usize = 65_536;
+
+    /// Whether this key has to be written.
+    pub(crate) fn is_new(&mut self, engine: &Engine, key: &[u8]) -> Result<bool, StoreError> {
+        if self.0.contains(key) {
+            return Ok(false);
         }
-        let kept: usize = self.seen.iter().map(|generation| generation.fingerprints.len()).sum();
-        if kept > self.bound {
-            // More than memory is to hold: what goes has to be asked for again.
-            let gone = self.seen.pop_front().map_or(now, |generation| generation.until);
-            self.complete_since = self.complete_since.max(gone);
-            self.asked.clear();
+        let is_new = engine.get(key)?.is_none();
+        if !is_new {
+            self.add(key.to_vec());
         }
+        Ok(is_new)
+    }
+
+    /// This key is being written.
+    pub(crate) fn add(&mut self, key: Vec<u8>) {
+        if self.0.len() >= Self::BOUND {
+            self.0.clear();
+        }
+        self.0.insert(key);
     }
 }
 
@@ -187,32 +179,31 @@ impl RecentKeys {
 mod tests {
     use super::*;
 
-    fn used(n: u8) -> Idempotency {
-        Idempotency { key: Digest::of(&[n]), request: Digest::of(b"request") }
-    }
-
     #[test]
-    fn what_is_not_in_memory_is_asked_for_and_only_once_a_caller() {
+    fn a_key_is_found_within_the_window_and_what_is_missing_is_learnt_once_an_owner() {
+        let key = |n: u8| Digest::of(&[n]);
         let at = |secs: u64| Timestamp::from_secs(1_000_000 + secs);
         let lease = |secs| LeaseId::first_at(at(secs));
         let mut keys = RecentKeys::since(at(0), 3, Duration::from_secs(600));
-        let look = |keys: &RecentKeys, n, caller: &[u8], secs| match keys.look(&used(n).key, caller, at(secs))
-        {
-            Known::Used(_) => "used",
-            Known::Unused => "unused",
-            Known::Ask(_) => "ask",
-        };
-        assert_eq!(look(&keys, 1, b"a", 1), "ask");
-        keys.learn(b"a".to_vec(), &[fingerprint(&used(1).key)], at(1));
-        assert_eq!(look(&keys, 1, b"a", 1), "ask", "it was seen: the disk knows what for");
-        assert_eq!((look(&keys, 2, b"a", 1), look(&keys, 2, b"b", 1)), ("unused", "ask"));
-        keys.add(used(2), lease(2), at(2));
-        assert_eq!(look(&keys, 2, b"b", 2), "used");
-        keys.add(used(3), lease(100), at(100));
-        keys.add(used(4), lease(101), at(101));
-        assert_eq!(look(&keys, 9, b"a", 101), "ask", "there were too many to keep");
-        assert_eq!(look(&keys, 4, b"a", 101), "used");
-        assert_eq!(look(&keys, 9, b"a", 700), "unused", "the window is over");
-        assert_eq!(look(&keys, 4, b"a", 702), "unused");
+        let payments: OwnerName = "payments".parse().unwrap();
+
+        assert_eq!(keys.may_lack(at(1)), Some(at(1).minus(Duration::from_secs(600))));
+        assert!(!keys.knows(&payments));
+        keys.see(fingerprint(&key(1)), lease(0), at(1));
+        keys.learnt(payments.clone());
+        assert!(keys.knows(&payments));
+        assert_eq!((keys.find(&key(1), at(1)), keys.find(&key(2), at(1))), (Some(lease(0)), None));
+        assert_eq!(keys.find(&key(1), at(601)), None, "the window is over");
+
+        keys.add(&key(2), lease(100), at(100));
+        assert!(!keys.is_full(at(100)));
+        keys.add(&key(3), lease(101), at(101));
+        assert!(keys.is_full(at(101)));
+        assert_eq!(keys.find(&key(2), at(700)), Some(lease(100)));
+        assert_eq!(keys.may_lack(at(601)), None);
+        assert!(!keys.is_full(at(662)), "what is out of the window goes");
+        assert!(!keys.knows(&payments), "and nobody needs to be asked any more");
+        keys.add(&key(2), lease(702), at(702));
+        assert_eq!(keys.find(&key(2), at(702)), Some(lease(702)), "used again");
     }
 }

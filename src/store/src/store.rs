@@ -27,7 +27,7 @@ use crate::reader::Readers;
 use crate::shared::Shared;
 use crate::tip::{NoTip, Tip};
 use crate::writer::{NO_RESERVE, Writer};
-use crate::{durable_sync, group, layout, list, log};
+use crate::{durable_sync, layout, list, log, runs};
 
 /// The embedded lease store. Dropping it stops it as a crash would, but for what is queued, which is still committed;
 /// [`SledStore::close`] stops it cleanly.
@@ -168,7 +168,7 @@ impl LeaseStore for SledStore {
     fn lease(&self, id: LeaseId) -> BoxFuture<'_, Result<Option<Arc<Lease>>, StoreError>> {
         match self.shared.recent.get(id) {
             Some(lease) => Box::pin(std::future::ready(Ok(Some(lease)))),
-            None => self.readers.look_up(move |_, engine| group::read_lease(engine, id)),
+            None => self.readers.look_up(move |_, engine| runs::read(engine, id)),
         }
     }
 

@@ -5,14 +5,16 @@ use std::path::Path;
 use dayfly_core::audit::{Event, EventKind};
 use dayfly_core::encoding;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position};
+use dayfly_core::lease::Lease;
 use dayfly_core::merkle::Hash;
 use dayfly_core::ports::StoreError;
 
 use crate::engine::{Engine, damaged};
 use crate::error::OpenError;
 use crate::files::Found;
-use crate::layout::{self, EventGroup};
+use crate::layout::{self, Entry, EventGroup};
 use crate::log::Log;
+use crate::runs;
 use crate::store;
 use crate::tip::Tip;
 
@@ -156,7 +158,7 @@ impl<'a> Check<'a> {
         let issued =
             event.lease().filter(|id| event.kind == EventKind::Issued && Some(*id) > self.tip.pruned);
         if let Some(id) = issued
-            && self.engine.get(&layout::lease(id))?.is_none()
+            && runs::read(self.engine, id)?.is_none()
         {
             self.problem(format!("lease {id} was issued at {} and is not there", event.position));
         }
@@ -169,38 +171,24 @@ impl<'a> Check<'a> {
 
     fn leases(&mut self) -> Result<(), StoreError> {
         let mut indexed = 0u64;
-        for entry in self.engine.scan(&[layout::LEASES], &[layout::LEASES]) {
-            let (key, value) = entry?;
-            self.report.leases += 1;
-            let lease = match encoding::decode_lease(&value) {
-                Ok(lease) => lease,
-                Err(error) => {
-                    self.problem(format!("{}: {error}", key.escape_ascii()));
-                    continue;
+        let mut last = LeaseId::from_u128(0);
+        for run in runs::from(self.engine, last)? {
+            let (_, run) = run?;
+            for (id, record) in run {
+                self.report.leases += 1;
+                match runs::decode_lease(id, &record) {
+                    Ok(lease) => indexed += self.lease(id, &lease)?,
+                    Err(error) => self.problem(error.to_string()),
                 }
-            };
-            if key.as_ref() != layout::lease(lease.id) {
-                self.problem(format!("lease {} stands at {}", lease.id, key.escape_ascii()));
-            }
-            if lease.id > self.tip.highest {
-                self.problem(format!("lease {} is above the highest id, {}", lease.id, self.tip.highest));
-            }
-            for (index, value) in layout::indexes(&lease) {
-                indexed += 1;
-                if self.engine.get(&index)?.as_deref() != Some(value.as_slice()) {
-                    self.problem(format!(
-                        "lease {} is not in the index {}, or not as it is",
-                        lease.id,
-                        index.escape_ascii()
-                    ));
+                if id <= last {
+                    self.problem(format!("lease {id} stands after {last}"));
                 }
+                last = id;
             }
         }
         let mut entries = 0u64;
-        for prefix in [layout::OWNERS, layout::WORKLOADS] {
-            for entry in self.engine.scan(&[prefix], &[prefix]) {
-                entries += u64::from(layout::id_at_end(&entry?.0) > Some(LeaseId::from_u128(0)));
-            }
+        for entry in self.engine.scan(&[layout::OWNERS], &[layout::OWNERS]) {
+            entries += u64::from(layout::id_at_end(&entry?.0) > Some(LeaseId::from_u128(0)));
         }
         if entries != indexed {
             self.problem(format!("the indexes have {entries} entries, the leases {indexed}"));
@@ -212,6 +200,29 @@ impl<'a> Check<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// One lease, as its place says and as it is; gives how many index entries it has.
+    fn lease(&mut self, id: LeaseId, lease: &Lease) -> Result<u64, StoreError> {
+        if id != lease.id {
+            self.problem(format!("lease {} stands where {id} is", lease.id));
+        }
+        if lease.id > self.tip.highest {
+            self.problem(format!("lease {} is above the highest id, {}", lease.id, self.tip.highest));
+        }
+        let expected = Entry::of(lease).encode();
+        let mut indexed = 0;
+        for index in layout::indexes(lease) {
+            indexed += 1;
+            if self.engine.get(&index)?.as_deref() != Some(expected.as_slice()) {
+                let index = index.escape_ascii();
+                self.problem(format!("lease {id} is not in the index {index}, or not as it is"));
+            }
+        }
+        if self.engine.get(&layout::namespace_owner(lease))?.is_none() {
+            self.problem(format!("the namespace of lease {id} is not among its owner's"));
+        }
+        Ok(indexed)
     }
 
     fn keys(&mut self) -> Result<(), StoreError> {

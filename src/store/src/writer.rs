@@ -19,7 +19,7 @@ use crate::group::{Group, Ready};
 use crate::layout;
 use crate::prune::Schedule;
 use crate::queue::{Request, Stop, Work};
-use crate::recent::RecentKeys;
+use crate::recent::{RecentKeys, SeenNamespaces};
 use crate::shared::Shared;
 use crate::tip::{NoTip, Tip};
 
@@ -42,6 +42,7 @@ pub(crate) struct Writer {
     engine: Option<Arc<Engine>>,
     tip: Tip,
     keys: RecentKeys,
+    namespaces: SeenNamespaces,
     schedule: Schedule,
 }
 
@@ -59,7 +60,14 @@ impl Writer {
             );
         }
         let engine = shared.engine().ok();
-        Self { shared, engine, tip, keys, schedule: Schedule::default() }
+        Self {
+            shared,
+            engine,
+            tip,
+            keys,
+            namespaces: SeenNamespaces::default(),
+            schedule: Schedule::default(),
+        }
     }
 
     /// Works until the queue stops.
@@ -146,7 +154,8 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let engine = self.engine.as_ref().map(Arc::clone).ok_or_else(|| shared.refusal())?;
         let before = self.tip.position;
-        let mut group = Group::new(&shared, &engine, &mut self.tip, &mut self.keys, room);
+        let mut group =
+            Group::new(&shared, &engine, &mut self.tip, &mut self.keys, &mut self.namespaces, room);
         let mut outcomes = Vec::with_capacity(changes.len());
         for change in changes {
             match group.add(change) {
@@ -161,7 +170,7 @@ impl Writer {
             self.schedule.prune(&mut group, most)?;
         }
         if changed || group.operations() > 0 {
-            let Ready { batch, operations, changed, pruned } = group.ready();
+            let Ready { batch, operations, changed, pruned } = group.ready()?;
             engine.commit(batch, operations)?;
             shared.recent.forget(&pruned);
             shared.recent.keep(changed.into_values());
@@ -243,6 +252,7 @@ impl Writer {
         // The changes under way may be there or not; memory must agree with the disk.
         self.shared.recent.clear();
         self.keys = keys_from_now(&self.shared);
+        self.namespaces = SeenNamespaces::default();
         self.shared.publish(&self.tip);
         let engine = Arc::new(engine);
         self.engine = Some(Arc::clone(&engine));

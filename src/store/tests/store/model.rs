@@ -171,11 +171,8 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        // Little is kept in memory, so that reads and idempotency keys come from disk too.
-        let fixture = Fixture::new().with(|options| {
-            options.recent_leases = 3;
-            options.recent_keys = 2;
-        });
+        // Little is kept in memory, so that reads come from disk too.
+        let fixture = Fixture::new().with(|options| options.recent_leases = 3);
         let store = Some(fixture.store());
         let model = Model { position: 1, now: fixture.clock.now(), ..Model::default() };
         Self { fixture, store, model, draws: Vec::new(), waiting: Vec::new() }

@@ -1,0 +1,131 @@
+//! Leases, several to a key: a run is the leases from its key's id up to below the next run's, ascending. What one
+//! commit issues is new runs at the end; a lease that changes, or whose id was drawn before another that is already
+//! there, has its run written anew. So a lease is in one place, and a key costs what it costs once for many.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dayfly_core::encoding;
+use dayfly_core::ids::LeaseId;
+use dayfly_core::lease::Lease;
+use dayfly_core::ports::StoreError;
+use prost::Message as _;
+use sled::IVec;
+
+use crate::engine::{Engine, damaged};
+use crate::layout;
+
+/// A run of more than one lease has at most this many bytes of records: one lease that changes has all of them written.
+const RUN_BYTES: usize = 4096;
+
+/// The records of leases, by id.
+pub(crate) type Records = BTreeMap<LeaseId, Vec<u8>>;
+
+/// A run as it is stored.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredRun {
+    /// The ids, 16 bytes each, ascending.
+    #[prost(bytes = "vec", tag = "1")]
+    ids: Vec<u8>,
+    /// The record of each.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    records: Vec<Vec<u8>>,
+}
+
+fn encode(run: Vec<(LeaseId, Vec<u8>)>) -> Vec<u8> {
+    let ids = run.iter().flat_map(|(id, _)| id.to_bytes()).collect();
+    StoredRun { ids, records: run.into_iter().map(|(_, record)| record).collect() }.encode_to_vec()
+}
+
+/// The leases of a run.
+pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Records, StoreError> {
+    let run = StoredRun::decode(value).map_err(|error| damaged(key, &error))?;
+    let (ids, rest) = run.ids.as_chunks::<16>();
+    let records: Records = ids.iter().map(|id| LeaseId::from_bytes(*id)).zip(run.records).collect();
+    let first = records.first_key_value().map(|(id, _)| *id);
+    if !rest.is_empty() || records.len() != ids.len() || first != layout::id_at_end(key) {
+        return Err(damaged(key, &"its ids are not those of a run"));
+    }
+    Ok(records)
+}
+
+/// A lease as it is on disk.
+pub(crate) fn read(engine: &Engine, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
+    let Some((key, value)) = last_up_to(engine, id)? else { return Ok(None) };
+    let record = decode(&key, &value)?.remove(&id);
+    record.map(|record| decode_lease(id, &record).map(Arc::new)).transpose()
+}
+
+/// A lease's record, decoded.
+pub(crate) fn decode_lease(id: LeaseId, record: &[u8]) -> Result<Lease, StoreError> {
+    let decoded = encoding::decode_lease(record);
+    decoded
+        .map_err(|error| StoreError::Damaged(format!("the record of lease {id} does not read back: {error}")))
+}
+
+/// The run in which this id is, or would be.
+fn last_up_to(engine: &Engine, id: LeaseId) -> Result<Option<(IVec, IVec)>, StoreError> {
+    engine.last_up_to(&[layout::LEASES], &layout::run(id))
+}
+
+/// Runs with the leases from an id on, ascending; the first may begin below it.
+pub(crate) fn from<'a>(
+    engine: &'a Engine,
+    id: LeaseId,
+) -> Result<impl Iterator<Item = Result<(IVec, Records), StoreError>> + 'a, StoreError> {
+    let start = last_up_to(engine, id)?.map_or_else(|| layout::run(id), |(key, _)| key.to_vec());
+    Ok(engine.scan(&[layout::LEASES], &start).map(|entry| {
+        let (key, value) = entry?;
+        let run = decode(&key, &value)?;
+        Ok((key, run))
+    }))
+}
+
+/// The keys and values that put these records where they belong. No lease on disk has an id above `highest`.
+pub(crate) fn place(
+    engine: &Engine,
+    mut records: Records,
+    highest: LeaseId,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    let mut placed = Vec::new();
+    while let Some((id, _)) = records.first_key_value() {
+        let id = *id;
+        if id > highest {
+            pack(std::mem::take(&mut records), &mut placed);
+            break;
+        }
+        let mut run = match last_up_to(engine, id)? {
+            Some((key, value)) => decode(&key, &value)?,
+            None => Records::new(),
+        };
+        let after = LeaseId::from_u128(id.as_u128().saturating_add(1));
+        let next = engine.scan(&[layout::LEASES], &layout::run(after)).next().transpose()?;
+        let later = match next.and_then(|(key, _)| layout::id_at_end(&key)) {
+            Some(next) => records.split_off(&next),
+            None => records.split_off(&LeaseId::from_u128(highest.as_u128().saturating_add(1))),
+        };
+        run.append(&mut records);
+        pack(run, &mut placed);
+        records = later;
+    }
+    Ok(placed)
+}
+
+/// Cuts records into runs.
+fn pack(records: Records, placed: &mut Vec<(Vec<u8>, Vec<u8>)>) {
+    let mut run: Vec<(LeaseId, Vec<u8>)> = Vec::new();
+    let mut bytes = 0;
+    for (id, record) in records {
+        if let Some((first, _)) = run.first()
+            && bytes + record.len() > RUN_BYTES
+        {
+            placed.push((layout::run(*first), encode(std::mem::take(&mut run))));
+            bytes = 0;
+        }
+        bytes += record.len();
+        run.push((id, record));
+    }
+    if let Some((first, _)) = run.first() {
+        placed.push((layout::run(*first), encode(run)));
+    }
+}
