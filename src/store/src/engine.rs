@@ -17,7 +17,7 @@ use crate::files::{self, Lock};
 /// One value of sled's `segment_size`: with the default, more than a segment of log between two syncs can lose data.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 /// How many reads follow each batch: sled's garbage collection runs with reads, and one batch is one turn of it.
-const READS_PER_OPERATION: usize = 2;
+const READS_PER_OPERATION: usize = 1;
 
 /// An open sled database.
 pub(crate) struct Engine {
@@ -79,8 +79,8 @@ impl Engine {
         Ok(found.filter(|(key, _)| key.starts_with(prefix)))
     }
 
-    /// Applies a batch of `operations` keys and makes it durable. After an error nothing is known of what is on disk.
-    pub(crate) fn commit(&self, batch: Batch, operations: usize) -> Result<(), StoreError> {
+    /// Applies a batch and makes it durable. After an error nothing is known of what is on disk.
+    pub(crate) fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         guarded(|| self.db.apply_batch(batch))?;
         self.flushes.fetch_add(1, Ordering::SeqCst);
         let flushed = guarded(|| self.db.flush());
@@ -89,10 +89,12 @@ impl Engine {
         if durable_sync::failures() != self.failures {
             return Err(StoreError::Poisoned("a sync of its log failed".to_owned()));
         }
-        for _ in 0..operations * READS_PER_OPERATION {
-            let _ = guarded(|| self.db.get(crate::layout::HEADER))?;
-        }
         Ok(())
+    }
+
+    /// Reads enough after a batch of `operations` keys that sled's garbage does not pile up.
+    pub(crate) fn collect_garbage(&self, operations: usize) -> Result<(), StoreError> {
+        (0..operations * READS_PER_OPERATION).try_for_each(|_| self.get(crate::layout::HEADER).map(drop))
     }
 
     /// The number of the flush that is under way.

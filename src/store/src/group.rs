@@ -1,6 +1,5 @@
 //! One commit: changes checked in order, each against everything before it, and put into one batch.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
@@ -46,8 +45,6 @@ pub(crate) struct Group<'a> {
     highest: LeaseId,
     /// Records of leases as this commit leaves them.
     pub(crate) records: Records,
-    /// And the leases.
-    changed: HashMap<LeaseId, Arc<Lease>>,
     pub(crate) pruned: Vec<LeaseId>,
 }
 
@@ -55,7 +52,7 @@ pub(crate) struct Group<'a> {
 pub(crate) struct Ready {
     pub(crate) batch: Batch,
     pub(crate) operations: usize,
-    pub(crate) changed: HashMap<LeaseId, Arc<Lease>>,
+    pub(crate) records: Records,
     pub(crate) pruned: Vec<LeaseId>,
 }
 
@@ -83,7 +80,6 @@ impl<'a> Group<'a> {
             events: Vec::new(),
             tiles: Vec::new(),
             records: Records::new(),
-            changed: HashMap::new(),
             pruned: Vec::new(),
         }
     }
@@ -101,7 +97,7 @@ impl<'a> Group<'a> {
             return Err(StoreError::Full);
         }
         match change {
-            Change::Issue(issue) => self.issue(*issue),
+            Change::Issue(issue) => self.issue(&issue),
             Change::Reissue { lease, digest } => self.reissue(lease, &digest),
             Change::Release { lease } => self.release(lease),
             Change::Revoke(revocation) => self.revoke(*revocation),
@@ -110,7 +106,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn issue(&mut self, issue: Issue) -> Result<Outcome, StoreError> {
+    fn issue(&mut self, issue: &Issue) -> Result<Outcome, StoreError> {
         self.shared.time.trusted(self.shared.options.clock.as_ref())?;
         let lease = &issue.lease;
         let pruned = self.tip.pruned.is_some_and(|pruned| lease.id <= pruned);
@@ -121,7 +117,7 @@ impl<'a> Group<'a> {
         if let Some(earlier) = self.earlier_use(lease)? {
             return Ok(replay(lease, earlier));
         }
-        if let Some(rule) = self.covering(&issue) {
+        if let Some(rule) = self.covering(issue) {
             return Ok(Outcome::Covered(rule));
         }
         let record = sized(encoding::encode_lease(lease))?;
@@ -131,7 +127,7 @@ impl<'a> Group<'a> {
         let namespace = layout::namespace_owner(lease);
         let is_new = self.namespaces.is_new(self.engine, &namespace)?;
         let position = self.append(&Draft::issued(lease))?;
-        self.records.insert(lease.id, record);
+        self.records.insert(lease.id, record.into());
         let entry = Entry::of(lease).encode();
         layout::indexes(lease).for_each(|key| self.insert(key, entry.clone()));
         if is_new {
@@ -144,7 +140,6 @@ impl<'a> Group<'a> {
         self.tip.leases += 1;
         self.tip.latest_expiry = self.tip.latest_expiry.max(lease.expires_at);
         self.tip.highest = self.tip.highest.max(lease.id);
-        self.changed.insert(lease.id, Arc::new(issue.lease));
         Ok(committed(position))
     }
 
@@ -205,7 +200,7 @@ impl<'a> Group<'a> {
         if lease.state(&self.tip.rules, self.now) != LeaseState::Active || changed.digests.len() > DIGESTS {
             return Ok(Outcome::Conflict(Conflict::Phase));
         }
-        self.rewrite(changed, &Draft::reissued(&lease, digest))
+        self.rewrite(&changed, &Draft::reissued(&lease, digest))
     }
 
     fn release(&mut self, id: LeaseId) -> Result<Outcome, StoreError> {
@@ -213,17 +208,16 @@ impl<'a> Group<'a> {
         match lease.phase.release(self.now) {
             Ok(phase) => {
                 let changed = Lease { phase, ..lease.as_ref().clone() };
-                self.rewrite(changed, &Draft::released(&lease))
+                self.rewrite(&changed, &Draft::released(&lease))
             }
             Err(_) => Ok(Outcome::Conflict(Conflict::Phase)),
         }
     }
 
-    fn rewrite(&mut self, lease: Lease, draft: &Draft) -> Result<Outcome, StoreError> {
-        let record = sized(encoding::encode_lease(&lease))?;
+    fn rewrite(&mut self, lease: &Lease, draft: &Draft) -> Result<Outcome, StoreError> {
+        let record = sized(encoding::encode_lease(lease))?;
         let position = self.append(draft)?;
-        self.records.insert(lease.id, record);
-        self.changed.insert(lease.id, Arc::new(lease));
+        self.records.insert(lease.id, record.into());
         Ok(committed(position))
     }
 
@@ -309,13 +303,12 @@ impl<'a> Group<'a> {
 
     /// A lease as it is after what was added so far.
     pub(crate) fn lease(&self, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
-        if let Some(lease) = self.changed.get(&id) {
-            return Ok(Some(Arc::clone(lease)));
+        match self.records.get(&id) {
+            Some(record) => runs::decode_lease(id, record).map(Some),
+            None => {
+                self.shared.recent.lease(id).or_else(|| runs::read(self.engine, id).transpose()).transpose()
+            }
         }
-        if let Some(lease) = self.shared.recent.get(id) {
-            return Ok(Some(lease));
-        }
-        runs::read(self.engine, id)
     }
 
     pub(crate) fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
@@ -343,7 +336,7 @@ impl<'a> Group<'a> {
     /// # Errors
     /// When a run that a lease belongs to does not read back: there is no commit then.
     pub(crate) fn ready(mut self) -> Result<Ready, StoreError> {
-        for (key, run) in runs::place(self.engine, std::mem::take(&mut self.records), self.highest)? {
+        for (key, run) in runs::place(self.engine, self.records.clone(), self.highest)? {
             self.insert(key, run);
         }
         let mut first = self.first_event;
@@ -360,7 +353,7 @@ impl<'a> Group<'a> {
         Ok(Ready {
             batch: self.batch,
             operations: self.operations,
-            changed: self.changed,
+            records: self.records,
             pruned: self.pruned,
         })
     }

@@ -14,7 +14,7 @@ use sled::IVec;
 
 use crate::engine::{Engine, Scan, damaged};
 use crate::layout::{self, Entry, Wanted};
-use crate::runs::{self, Records};
+use crate::runs::{self, Record, Records};
 use crate::shared::Shared;
 
 /// What may be looked at for one page, which may be short then, and says where the next begins: a record read counts
@@ -70,7 +70,7 @@ struct Candidate {
     /// Its index entry says that it does not.
     passed_by: bool,
     /// Where it was read already.
-    record: Option<Vec<u8>>,
+    record: Option<Record>,
 }
 
 impl Candidate {
@@ -78,9 +78,9 @@ impl Candidate {
         if self.passed_by {
             return Ok(None);
         }
-        match (shared.recent.get(self.id), self.record) {
-            (Some(lease), _) => Ok(Some(lease)),
-            (None, Some(record)) => runs::decode_lease(self.id, &record).map(|lease| Some(Arc::new(lease))),
+        match (shared.recent.lease(self.id), self.record) {
+            (Some(lease), _) => lease.map(Some),
+            (None, Some(record)) => runs::decode_lease(self.id, &record).map(Some),
             (None, None) => runs::read(engine, self.id),
         }
     }
@@ -107,7 +107,7 @@ fn candidates<'a>(
         Some(owner) => Some(vec![owner.clone()]),
         None => match owners_of_namespace(engine, fields)? {
             Some(owners) => Some(owners),
-            None => filter.owners.as_ref().map(|owners| owners.iter().cloned().collect()),
+            None => filter.owners.clone(),
         },
     };
     if let Some(owners) = owners.filter(|owners| owners.len() <= MERGED_OWNERS) {

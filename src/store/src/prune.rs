@@ -1,5 +1,6 @@
 //! Leases that are old or too many are removed from the low end of ids, whole runs, a few with each commit. Their events stay.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_core::ids::LeaseId;
@@ -58,7 +59,7 @@ impl Schedule {
                     break;
                 }
             };
-            let indexes: Vec<Vec<u8>> = leases.iter().flat_map(layout::indexes).collect();
+            let indexes: Vec<Vec<u8>> = leases.iter().flat_map(|lease| layout::indexes(lease)).collect();
             let Some(last) = leases.last().map(|lease| lease.id) else { break };
             let touched = group.records.range(..=last).next().is_some();
             if touched || group.operations() + 1 + indexes.len() > operations {
@@ -77,7 +78,9 @@ impl Schedule {
                 break;
             }
             group.remove(key.to_vec());
-            indexes.into_iter().for_each(|key| group.remove(key));
+            for index in indexes {
+                group.remove(index);
+            }
             group.tip.leases = group.tip.leases.saturating_sub(leases.len() as u64);
             group.tip.pruned = Some(last);
             group.pruned.extend(leases.iter().map(|lease| lease.id));
@@ -87,6 +90,6 @@ impl Schedule {
 }
 
 /// The leases of a run, ascending.
-fn leases(key: &[u8], value: &[u8]) -> Result<Vec<Lease>, StoreError> {
+fn leases(key: &[u8], value: &[u8]) -> Result<Vec<Arc<Lease>>, StoreError> {
     runs::decode(key, value)?.iter().map(|(id, record)| runs::decode_lease(*id, record)).collect()
 }

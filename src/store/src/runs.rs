@@ -16,10 +16,15 @@ use crate::engine::{Engine, damaged};
 use crate::layout;
 
 /// A run of more than one lease has at most this many bytes of records: one lease that changes has all of them written.
-const RUN_BYTES: usize = 4096;
+const RUN_BYTES: usize = 8192;
 
+/// A lease's record, encoded.
+pub(crate) type Record = Arc<[u8]>;
 /// The records of leases, by id.
-pub(crate) type Records = BTreeMap<LeaseId, Vec<u8>>;
+pub(crate) type Records = BTreeMap<LeaseId, Record>;
+
+/// What one key has.
+type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// A run as it is stored.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -32,16 +37,17 @@ struct StoredRun {
     records: Vec<Vec<u8>>,
 }
 
-fn encode(run: Vec<(LeaseId, Vec<u8>)>) -> Vec<u8> {
+fn encode(run: &[(LeaseId, Record)]) -> Vec<u8> {
     let ids = run.iter().flat_map(|(id, _)| id.to_bytes()).collect();
-    StoredRun { ids, records: run.into_iter().map(|(_, record)| record).collect() }.encode_to_vec()
+    StoredRun { ids, records: run.iter().map(|(_, record)| record.to_vec()).collect() }.encode_to_vec()
 }
 
 /// The leases of a run.
 pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Records, StoreError> {
     let run = StoredRun::decode(value).map_err(|error| damaged(key, &error))?;
     let (ids, rest) = run.ids.as_chunks::<16>();
-    let records: Records = ids.iter().map(|id| LeaseId::from_bytes(*id)).zip(run.records).collect();
+    let ids_of_run = ids.iter().map(|id| LeaseId::from_bytes(*id));
+    let records: Records = ids_of_run.zip(run.records.into_iter().map(Record::from)).collect();
     let first = records.first_key_value().map(|(id, _)| *id);
     if !rest.is_empty() || records.len() != ids.len() || first != layout::id_at_end(key) {
         return Err(damaged(key, &"its ids are not those of a run"));
@@ -53,12 +59,12 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Records, StoreError> {
 pub(crate) fn read(engine: &Engine, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
     let Some((key, value)) = last_up_to(engine, id)? else { return Ok(None) };
     let record = decode(&key, &value)?.remove(&id);
-    record.map(|record| decode_lease(id, &record).map(Arc::new)).transpose()
+    record.map(|record| decode_lease(id, &record)).transpose()
 }
 
 /// A lease's record, decoded.
-pub(crate) fn decode_lease(id: LeaseId, record: &[u8]) -> Result<Lease, StoreError> {
-    let decoded = encoding::decode_lease(record);
+pub(crate) fn decode_lease(id: LeaseId, record: &[u8]) -> Result<Arc<Lease>, StoreError> {
+    let decoded = encoding::decode_lease(record).map(Arc::new);
     decoded
         .map_err(|error| StoreError::Damaged(format!("the record of lease {id} does not read back: {error}")))
 }
@@ -69,10 +75,10 @@ fn last_up_to(engine: &Engine, id: LeaseId) -> Result<Option<(IVec, IVec)>, Stor
 }
 
 /// Runs with the leases from an id on, ascending; the first may begin below it.
-pub(crate) fn from<'a>(
-    engine: &'a Engine,
+pub(crate) fn from(
+    engine: &Engine,
     id: LeaseId,
-) -> Result<impl Iterator<Item = Result<(IVec, Records), StoreError>> + 'a, StoreError> {
+) -> Result<impl Iterator<Item = Result<(IVec, Records), StoreError>>, StoreError> {
     let start = last_up_to(engine, id)?.map_or_else(|| layout::run(id), |(key, _)| key.to_vec());
     Ok(engine.scan(&[layout::LEASES], &start).map(|entry| {
         let (key, value) = entry?;
@@ -86,7 +92,7 @@ pub(crate) fn place(
     engine: &Engine,
     mut records: Records,
     highest: LeaseId,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+) -> Result<Vec<KeyValue>, StoreError> {
     let mut placed = Vec::new();
     while let Some((id, _)) = records.first_key_value() {
         let id = *id;
@@ -112,20 +118,21 @@ pub(crate) fn place(
 }
 
 /// Cuts records into runs.
-fn pack(records: Records, placed: &mut Vec<(Vec<u8>, Vec<u8>)>) {
-    let mut run: Vec<(LeaseId, Vec<u8>)> = Vec::new();
+fn pack(records: Records, placed: &mut Vec<KeyValue>) {
+    let mut run: Vec<(LeaseId, Record)> = Vec::new();
     let mut bytes = 0;
     for (id, record) in records {
         if let Some((first, _)) = run.first()
             && bytes + record.len() > RUN_BYTES
         {
-            placed.push((layout::run(*first), encode(std::mem::take(&mut run))));
+            placed.push((layout::run(*first), encode(&run)));
+            run.clear();
             bytes = 0;
         }
         bytes += record.len();
         run.push((id, record));
     }
     if let Some((first, _)) = run.first() {
-        placed.push((layout::run(*first), encode(run)));
+        placed.push((layout::run(*first), encode(&run)));
     }
 }

@@ -166,8 +166,8 @@ impl LeaseStore for SledStore {
     }
 
     fn lease(&self, id: LeaseId) -> BoxFuture<'_, Result<Option<Arc<Lease>>, StoreError>> {
-        match self.shared.recent.get(id) {
-            Some(lease) => Box::pin(std::future::ready(Ok(Some(lease)))),
+        match self.shared.recent.lease(id) {
+            Some(lease) => Box::pin(std::future::ready(lease.map(Some))),
             None => self.readers.look_up(move |_, engine| runs::read(engine, id)),
         }
     }
@@ -260,7 +260,7 @@ fn create(options: &Options) -> Result<(), OpenError> {
         let mut batch = sled::Batch::default();
         batch.insert(layout::HEADER, tip.header().encode_to_vec());
         batch.insert(layout::PROGRESS, tip.progress().encode_to_vec());
-        engine.commit(batch, 2)
+        engine.commit(batch)
     })
 }
 

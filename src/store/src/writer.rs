@@ -44,6 +44,8 @@ pub(crate) struct Writer {
     keys: RecentKeys,
     namespaces: SeenNamespaces,
     schedule: Schedule,
+    /// Keys written since sled's garbage was collected.
+    operations: usize,
 }
 
 type Answer = oneshot::Sender<Result<Outcome, StoreError>>;
@@ -67,6 +69,7 @@ impl Writer {
             keys,
             namespaces: SeenNamespaces::default(),
             schedule: Schedule::default(),
+            operations: 0,
         }
     }
 
@@ -121,17 +124,26 @@ impl Writer {
                     // Whoever asked may have gone; what is committed is committed.
                     let _ = answer.send(outcome);
                 }
-            }
-            Err(error) => {
-                let why = error.to_string();
-                tracing::error!(%why, "the store cannot commit; nothing is issued until it is reopened and verified");
-                self.shared.set_trouble(Some(why.clone()));
-                for answer in answers {
-                    let _ = answer.send(Err(StoreError::Poisoned(why.clone())));
+                let operations = std::mem::take(&mut self.operations);
+                if let Some(Err(error)) =
+                    self.engine.as_ref().map(|engine| engine.collect_garbage(operations))
+                {
+                    self.give_up(&error, Vec::new());
                 }
-                self.reopen(why);
             }
+            Err(error) => self.give_up(&error, answers),
         }
+    }
+
+    /// Nothing is known of what is on disk: answers that, and opens the database anew.
+    fn give_up(&mut self, error: &StoreError, answers: Vec<Answer>) {
+        let why = error.to_string();
+        tracing::error!(%why, "the store cannot commit; nothing is issued until it is reopened and verified");
+        self.shared.set_trouble(Some(why.clone()));
+        for answer in answers {
+            let _ = answer.send(Err(StoreError::Poisoned(why.clone())));
+        }
+        self.reopen(why);
     }
 
     /// Free bytes on the store's disk.
@@ -170,10 +182,11 @@ impl Writer {
             self.schedule.prune(&mut group, most)?;
         }
         if changed || group.operations() > 0 {
-            let Ready { batch, operations, changed, pruned } = group.ready()?;
-            engine.commit(batch, operations)?;
+            let Ready { batch, operations, records, pruned } = group.ready()?;
+            engine.commit(batch)?;
+            self.operations += operations;
             shared.recent.forget(&pruned);
-            shared.recent.keep(changed.into_values());
+            shared.recent.keep(records);
             shared.publish(&self.tip);
         }
         Ok(outcomes)
@@ -274,7 +287,7 @@ impl Writer {
         tip.reopened += 1;
         let mut batch = Batch::default();
         batch.insert(layout::PROGRESS, tip.progress().encode_to_vec());
-        engine.commit(batch, 1).map_err(|error| error.to_string())?;
+        engine.commit(batch).map_err(|error| error.to_string())?;
         Ok(tip)
     }
 

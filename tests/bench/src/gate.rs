@@ -34,9 +34,9 @@ const RETENTION: Duration = Duration::from_secs(3600);
 const START: Timestamp = Timestamp::from_secs(1_795_392_000);
 /// Commits outstanding at once, and their share of a phase's leases in hundredths. The size that is gated comes last,
 /// on the largest store.
-const GROUPS: [(u64, u64); 4] = [(1, 5), (8, 10), (64, 15), (32, 70)];
+const GROUPS: [(u64, u64); 4] = [(1, 5), (16, 10), (128, 15), (64, 70)];
 /// The size that the aim is for.
-const GATED_GROUP: u64 = 32;
+const GATED_GROUP: u64 = 64;
 const AIM_CPU_MICROS: f64 = 45.0;
 const AIM_RESIDENT_MIB: f64 = 400.0;
 const AIM_OPEN_SECS: f64 = 2.0;
