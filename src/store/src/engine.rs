@@ -16,8 +16,6 @@ use crate::files::{self, Lock};
 
 /// One value of sled's `segment_size`: with the default, more than a segment of log between two syncs can lose data.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
-/// How many reads follow each batch: sled's garbage collection runs with reads, and one batch is one turn of it.
-const READS_PER_OPERATION: usize = 1;
 
 /// An open sled database.
 pub(crate) struct Engine {
@@ -90,11 +88,6 @@ impl Engine {
             return Err(StoreError::Poisoned("a sync of its log failed".to_owned()));
         }
         Ok(())
-    }
-
-    /// Reads enough after a batch of `operations` keys that sled's garbage does not pile up.
-    pub(crate) fn collect_garbage(&self, operations: usize) -> Result<(), StoreError> {
-        (0..operations * READS_PER_OPERATION).try_for_each(|_| self.get(crate::layout::HEADER).map(drop))
     }
 
     /// The number of the flush that is under way.

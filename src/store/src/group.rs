@@ -51,7 +51,6 @@ pub(crate) struct Group<'a> {
 /// A commit ready to be written.
 pub(crate) struct Ready {
     pub(crate) batch: Batch,
-    pub(crate) operations: usize,
     pub(crate) records: Records,
     pub(crate) pruned: Vec<LeaseId>,
 }
@@ -350,12 +349,7 @@ impl<'a> Group<'a> {
         }
         let progress = self.tip.progress().encode_to_vec();
         self.insert(layout::PROGRESS.to_vec(), progress);
-        Ok(Ready {
-            batch: self.batch,
-            operations: self.operations,
-            records: self.records,
-            pruned: self.pruned,
-        })
+        Ok(Ready { batch: self.batch, records: self.records, pruned: self.pruned })
     }
 }
 

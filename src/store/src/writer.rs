@@ -44,8 +44,6 @@ pub(crate) struct Writer {
     keys: RecentKeys,
     namespaces: SeenNamespaces,
     schedule: Schedule,
-    /// Keys written since sled's garbage was collected.
-    operations: usize,
 }
 
 type Answer = oneshot::Sender<Result<Outcome, StoreError>>;
@@ -69,7 +67,6 @@ impl Writer {
             keys,
             namespaces: SeenNamespaces::default(),
             schedule: Schedule::default(),
-            operations: 0,
         }
     }
 
@@ -124,12 +121,6 @@ impl Writer {
                     // Whoever asked may have gone; what is committed is committed.
                     let _ = answer.send(outcome);
                 }
-                let operations = std::mem::take(&mut self.operations);
-                if let Some(Err(error)) =
-                    self.engine.as_ref().map(|engine| engine.collect_garbage(operations))
-                {
-                    self.give_up(&error, Vec::new());
-                }
             }
             Err(error) => self.give_up(&error, answers),
         }
@@ -182,9 +173,8 @@ impl Writer {
             self.schedule.prune(&mut group, most)?;
         }
         if changed || group.operations() > 0 {
-            let Ready { batch, operations, records, pruned } = group.ready()?;
+            let Ready { batch, records, pruned } = group.ready()?;
             engine.commit(batch)?;
-            self.operations += operations;
             shared.recent.forget(&pruned);
             shared.recent.keep(records);
             shared.publish(&self.tip);

@@ -9,6 +9,8 @@ mod disk;
 mod fixture;
 #[path = "store/full.rs"]
 mod full;
+#[path = "store/memory.rs"]
+mod memory;
 #[path = "store/model.rs"]
 mod model;
 #[path = "store/opening.rs"]

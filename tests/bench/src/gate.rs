@@ -32,11 +32,12 @@ use phase::{Bench, Payload, Phase};
 const RETENTION: Duration = Duration::from_secs(3600);
 /// The store's clock when it is made.
 const START: Timestamp = Timestamp::from_secs(1_795_392_000);
-/// Commits outstanding at once, and their share of a phase's leases in hundredths. The size that is gated comes last,
-/// on the largest store.
+/// Commits outstanding at once, and their share of a phase's leases in hundredths: one alone, and twice the groups of 8,
+/// 64 and 32, since half of what is outstanding is being answered. The size that is gated comes last, on the largest
+/// store.
 const GROUPS: [(u64, u64); 4] = [(1, 5), (16, 10), (128, 15), (64, 70)];
-/// The size that the aim is for.
-const GATED_GROUP: u64 = 64;
+/// What is outstanding where groups are of 32, which is what the aim is for.
+const GATED: u64 = 64;
 const AIM_CPU_MICROS: f64 = 45.0;
 const AIM_RESIDENT_MIB: f64 = 400.0;
 const AIM_OPEN_SECS: f64 = 2.0;
@@ -173,8 +174,9 @@ pub(crate) async fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn aims(issue: &[Phase], issue_and_prune: &[Phase], open: &Opened) -> Vec<Aim> {
-    let gated =
-        |phases: &[Phase]| phases.iter().find(|phase| phase.group == GATED_GROUP).map_or(0.0, |p| p.cpu_us);
+    let gated = |phases: &[Phase]| {
+        phases.iter().find(|phase| phase.outstanding == GATED).map_or(f64::INFINITY, |phase| phase.cpu_us)
+    };
     let phases = issue.iter().chain(issue_and_prune);
     let resident = phases.map(|phase| phase.resident_mib).fold(open.resident_mib, f64::max);
     vec![
@@ -230,7 +232,7 @@ fn bytes(dir: &Path) -> anyhow::Result<u64> {
 
 fn progress(what: &str, phase: Option<&Phase>) {
     if let Some(phase) = phase {
-        eprintln!("{what} in groups of {}: {} leases, {:.0}/s", phase.group, phase.leases, phase.rate);
+        eprintln!("{what}, {} outstanding: {} leases, {:.0}/s", phase.outstanding, phase.leases, phase.rate);
     }
 }
 
@@ -260,7 +262,7 @@ fn print(report: &GateReport, warnings: &[String]) {
     for (name, phase) in issue.chain(issue_and_prune) {
         table.row([
             name.to_owned(),
-            phase.group.to_string(),
+            phase.outstanding.to_string(),
             shown(phase.actual_group),
             phase.leases.to_string(),
             shown(phase.rate),

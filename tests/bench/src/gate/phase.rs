@@ -33,7 +33,7 @@ pub(crate) struct Bench<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct Phase {
     /// Commits outstanding at once.
-    pub(crate) group: u64,
+    pub(crate) outstanding: u64,
     /// Leases in a commit group, on average.
     pub(crate) actual_group: f64,
     /// Leases committed.
@@ -57,14 +57,14 @@ pub(crate) struct Phase {
 }
 
 impl Bench<'_> {
-    /// Commits `leases` leases, numbered from `first`, with `group` commits outstanding.
-    pub(crate) async fn phase(&self, group: u64, first: u64, leases: u64) -> anyhow::Result<Phase> {
+    /// Commits `leases` leases, numbered from `first`, with `outstanding` commits outstanding.
+    pub(crate) async fn phase(&self, outstanding: u64, first: u64, leases: u64) -> anyhow::Result<Phase> {
         let next = Arc::new(AtomicU64::new(first));
         let seen = Arc::new(Groups::default());
         let watch = stopwatch();
         let before = CpuTimes::own()?;
         let mut tasks = JoinSet::new();
-        for _ in 0..group {
+        for _ in 0..outstanding {
             tasks.spawn(issue(Issuing {
                 store: Arc::clone(self.store),
                 maker: Arc::clone(self.maker),
@@ -85,7 +85,7 @@ impl Bench<'_> {
         let (writer, sled) = (used.of_threads("store-writer"), used.of_threads("sled"));
         let millis = |quantile| rounded(float(latencies.value_at_quantile(quantile)) / 1e4) / 100.0;
         Ok(Phase {
-            group,
+            outstanding,
             actual_group: rounded(float(leases) / float(seen.count.load(Ordering::Relaxed).max(1))),
             leases,
             rate: rounded(per_second(leases, took)),
