@@ -79,6 +79,12 @@ pub fn lease(lease: &Lease, state: LeaseState) -> v1::Lease {
         renews: text(lease.renews.as_ref()),
         revoked_by,
         ended_at: ended_at.map(timestamp),
+        // What no lease has yet: the API says from when on.
+        pending: None,
+        ending: None,
+        lost_ground: v1::LostGround::Unspecified.into(),
+        provenance: None,
+        narrowed_by: None,
     }
 }
 
@@ -123,6 +129,10 @@ pub fn rule(rule: &Rule) -> v1::Rule {
         by: rule.by.to_string(),
         reason: rule.reason.clone(),
         until: Some(timestamp(rule.until)),
+        // What no rule has yet: the API says from when on.
+        lifted: None,
+        authority: v1::Authority::Unspecified.into(),
+        in_memory_only: false,
     }
 }
 

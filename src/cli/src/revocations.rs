@@ -328,6 +328,7 @@ mod tests {
                 by: "system:serviceaccount:ops:oncall@east".to_owned(),
                 reason: "token\u{1b} leaked".to_owned(),
                 until: at(1_795_435_500),
+                ..Default::default()
             }),
             can_reissue: true,
             resolved: "owner=payments target=orders".to_owned(),

@@ -5,6 +5,8 @@
 mod contract;
 #[path = "store/disk.rs"]
 mod disk;
+#[path = "store/elf.rs"]
+mod elf;
 #[path = "store/fixture.rs"]
 mod fixture;
 #[path = "store/full.rs"]

@@ -268,8 +268,74 @@ pub mod confirmation {
         CertificateThumbprint(::prost::alloc::string::String),
     }
 }
-/// The record of one issued credential. It never holds the credential.
+/// A Kubernetes object, of the cluster of the workload that it is told of.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ObjectRef {
+    /// Its API version: `apps/v1`.
+    #[prost(string, tag = "1")]
+    pub api_version: ::prost::alloc::string::String,
+    /// Its kind: `Deployment`.
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    /// Its namespace; empty where the kind has none.
+    #[prost(string, tag = "3")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Its name.
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    /// Its uid; empty where whoever names it did not say, as the labels of GitOps tools do not.
+    #[prost(string, tag = "5")]
+    pub uid: ::prost::alloc::string::String,
+}
+/// Where a workload came from, as its cluster's API server told it when the lease was decided.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Provenance {
+    /// The chain of `ownerReferences` with `controller: true`, from the pod's own up to the top controller; at most 8.
+    #[prost(message, repeated, tag = "1")]
+    pub controllers: ::prost::alloc::vec::Vec<ObjectRef>,
+    /// What its pod's containers run, from the pod's status: one for each container, at most 64.
+    #[prost(message, repeated, tag = "2")]
+    pub images: ::prost::alloc::vec::Vec<Image>,
+    /// The GitOps object that applied the top controller, by that one's labels and annotations; unset where none says so.
+    #[prost(message, optional, tag = "3")]
+    pub applied_by: ::core::option::Option<ObjectRef>,
+}
+/// What one container of a pod runs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Image {
+    /// The container's name.
+    #[prost(string, tag = "1")]
+    pub container: ::prost::alloc::string::String,
+    /// The image's digest, `sha256:...`: what `Selector.image_digest` selects by. Never a tag.
+    #[prost(string, tag = "2")]
+    pub digest: ::prost::alloc::string::String,
+}
+/// What a narrower owner was chosen by. It is asserted, not attested: whoever can create a pod can write it. That is
+/// why it counts only within a namespace whose Owner delegates that.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Asserted {
+    /// Exactly one.
+    #[prost(oneof = "asserted::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<asserted::Kind>,
+}
+/// Nested message and enum types in `Asserted`.
+pub mod asserted {
+    /// Exactly one.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// A label of the pod: `key=value`.
+        #[prost(string, tag = "1")]
+        Label(::prost::alloc::string::String),
+        /// The service account's name.
+        #[prost(string, tag = "2")]
+        ServiceAccount(::prost::alloc::string::String),
+        /// The top controller.
+        #[prost(message, tag = "3")]
+        Controller(super::ObjectRef),
+    }
+}
+/// The record of one issued credential. It never holds the credential.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Lease {
     /// Its id, a UUIDv7, which is the token's `jti`.
     #[prost(string, tag = "1")]
@@ -316,9 +382,127 @@ pub struct Lease {
     /// The rule that revoked it, where it is revoked.
     #[prost(string, tag = "15")]
     pub revoked_by: ::prost::alloc::string::String,
-    /// When it ended, where it has: the rule's time, the release, or the expiry.
+    /// When it ended, where it has: the rule's time, the release, or the expiry. What comes after that downstream is told
+    /// in `ending`.
     #[prost(message, optional, tag = "16")]
     pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What is intended, while it is pending or was undone. Told to operators only. Unset until targets with outside
+    /// effects exist: a signed token has none.
+    #[prost(message, optional, tag = "17")]
+    pub pending: ::core::option::Option<Pending>,
+    /// How far its end downstream, or its undoing, has come. Told to operators only. Unset until targets with outside
+    /// effects exist, and for a lease of a target without.
+    #[prost(message, optional, tag = "18")]
+    pub ending: ::core::option::Option<Ending>,
+    /// The ground it lost, where the reconciler ended it for that; the rule is in `revoked_by`. Unspecified until there is
+    /// a reconciler (issue 5), and where something else ended it.
+    #[prost(enumeration = "LostGround", tag = "19")]
+    pub lost_ground: i32,
+    /// Where its workload came from. Told to operators only. Unset until provenance is recorded, and then for an unbound
+    /// token.
+    #[prost(message, optional, tag = "20")]
+    pub provenance: ::core::option::Option<Provenance>,
+    /// What the narrower owner was chosen by. Unset where there is none, which is everywhere until Owners can delegate.
+    #[prost(message, optional, tag = "21")]
+    pub narrowed_by: ::core::option::Option<Asserted>,
+}
+/// An intent, on disk before its credential is made, so that a crash leaves something that can be undone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pending {
+    /// The number of the broker's start that wrote it, from 1 for the store's first.
+    #[prost(uint64, tag = "1")]
+    pub start: u64,
+    /// When its engine must have begun, UTC, to the millisecond: no effect begins later. The sweeper acts only past this
+    /// and a margin.
+    #[prost(message, optional, tag = "2")]
+    pub mint_deadline: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// How far a credential's end downstream, or the undoing of an intended one, has come: never more than was done.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ending {
+    /// The lease's state before: RELEASED, REVOKED or EXPIRED; PENDING where it is being undone.
+    #[prost(enumeration = "LeaseState", tag = "1")]
+    pub state_before: i32,
+    /// How often it has been tried, the try under way included; 0 while it waits for its first.
+    #[prost(uint32, tag = "2")]
+    pub tries: u32,
+    /// Why the last finished try failed, in words, at most 512 bytes and nothing secret, by the target's engine. Empty
+    /// where that one succeeded, or none has finished.
+    #[prost(string, tag = "3")]
+    pub last_error: ::prost::alloc::string::String,
+    /// When the last try began, UTC, to the millisecond; unset before the first.
+    #[prost(message, optional, tag = "4")]
+    pub last_try_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the next try is due, UTC, to the millisecond, by the backoff; it may be later where the broker is down or
+    /// busy. Unset where none is: a try is under way, or it has ended.
+    #[prost(message, optional, tag = "5")]
+    pub next_try_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who saw that it has ended there: `dayfly` where the broker itself looked, twice, else `username@cluster`. Set in
+    /// the states ENDED and UNDONE alone.
+    #[prost(string, tag = "6")]
+    pub seen_by: ::prost::alloc::string::String,
+    /// When that was seen, UTC, to the millisecond, by the broker's clock.
+    #[prost(message, optional, tag = "7")]
+    pub seen_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Set in the state UNCONFIRMED alone: the latest moment at which what it gave may still work there, UTC, to the
+    /// second, by the target's engine. After it the credential has ended by itself, seen or not.
+    #[prost(message, optional, tag = "8")]
+    pub unconfirmed_until: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// The ground that a lease lost, for which the reconciler ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LostGround {
+    /// None, or none that is recorded.
+    Unspecified = 0,
+    /// Its pod was deleted.
+    PodDeleted = 1,
+    /// Its service account was deleted.
+    ServiceAccountDeleted = 2,
+    /// Its service account was recreated: the name is the same, the uid is another.
+    ServiceAccountRecreated = 3,
+    /// Its Grant was removed.
+    GrantRemoved = 4,
+    /// Its Grant was narrowed, and would not give all of it any more.
+    GrantNarrowed = 5,
+    /// Another Owner answers for its workload now, or none.
+    OwnerChanged = 6,
+    /// The exception that it stood on expired.
+    ExceptionExpired = 7,
+}
+impl LostGround {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LOST_GROUND_UNSPECIFIED",
+            Self::PodDeleted => "LOST_GROUND_POD_DELETED",
+            Self::ServiceAccountDeleted => "LOST_GROUND_SERVICE_ACCOUNT_DELETED",
+            Self::ServiceAccountRecreated => "LOST_GROUND_SERVICE_ACCOUNT_RECREATED",
+            Self::GrantRemoved => "LOST_GROUND_GRANT_REMOVED",
+            Self::GrantNarrowed => "LOST_GROUND_GRANT_NARROWED",
+            Self::OwnerChanged => "LOST_GROUND_OWNER_CHANGED",
+            Self::ExceptionExpired => "LOST_GROUND_EXCEPTION_EXPIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LOST_GROUND_UNSPECIFIED" => Some(Self::Unspecified),
+            "LOST_GROUND_POD_DELETED" => Some(Self::PodDeleted),
+            "LOST_GROUND_SERVICE_ACCOUNT_DELETED" => Some(Self::ServiceAccountDeleted),
+            "LOST_GROUND_SERVICE_ACCOUNT_RECREATED" => {
+                Some(Self::ServiceAccountRecreated)
+            }
+            "LOST_GROUND_GRANT_REMOVED" => Some(Self::GrantRemoved),
+            "LOST_GROUND_GRANT_NARROWED" => Some(Self::GrantNarrowed),
+            "LOST_GROUND_OWNER_CHANGED" => Some(Self::OwnerChanged),
+            "LOST_GROUND_EXCEPTION_EXPIRED" => Some(Self::ExceptionExpired),
+            _ => None,
+        }
+    }
 }
 /// A lease's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -326,11 +510,11 @@ pub struct Lease {
 pub enum LeaseState {
     /// Never sent.
     Unspecified = 0,
-    /// Intended, not minted: only for targets with outside effects.
+    /// Intended, not minted: only for targets with outside effects. `Lease.pending` says more.
     Pending = 1,
     /// Its credential is good.
     Active = 2,
-    /// Intended, and being undone.
+    /// Intended, and being undone. `Lease.ending` says more, here and where it is undone.
     Undoing = 3,
     /// Intended, and undone.
     Undone = 4,
@@ -340,11 +524,11 @@ pub enum LeaseState {
     Revoked = 6,
     /// Ended by itself.
     Expired = 7,
-    /// Being ended downstream.
+    /// Being ended downstream. `Lease.ending` says more, here and in the two that follow.
     Ending = 8,
     /// Seen to have ended downstream.
     Ended = 9,
-    /// Ended here, not yet seen to have ended downstream.
+    /// Ended here, not seen to have ended downstream: what it gave may work there until `Lease.ending.unconfirmed_until`.
     Unconfirmed = 10,
 }
 impl LeaseState {
@@ -413,7 +597,7 @@ pub struct IssueRequest {
     pub idempotency_key: ::prost::alloc::string::String,
 }
 /// An issued credential.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct IssueResponse {
     /// The credential: for kind `jwt`, an RFC 9068 access token in compact form. Secret: keep it out of logs.
@@ -854,7 +1038,7 @@ pub struct IntrospectRequest {
     pub credential: ::prost::alloc::string::String,
 }
 /// What Dayfly says of it (RFC 7662 in spirit).
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct IntrospectResponse {
     /// Whether it is good now.
     #[prost(bool, tag = "1")]
@@ -1343,7 +1527,7 @@ pub struct GetLeaseRequest {
     pub id: ::prost::alloc::string::String,
 }
 /// The lease.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetLeaseResponse {
     /// The lease.
     #[prost(message, optional, tag = "1")]
@@ -1424,6 +1608,35 @@ pub struct Rule {
     /// The latest moment at which a verifier that never calls Dayfly may still accept any of it, UTC.
     #[prost(message, optional, tag = "9")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Its hold was lifted. What it covers stays revoked. Unset where it was not, which is everywhere until holds can be
+    /// lifted (issue 5), and for AFTER_REISSUE.
+    #[prost(message, optional, tag = "10")]
+    pub lifted: ::core::option::Option<Lifted>,
+    /// The right by which it was written, which says what right lifts it. Unspecified until holds can be lifted (issue 5),
+    /// and for rules from before: those count as cluster-wide.
+    #[prost(enumeration = "Authority", tag = "11")]
+    pub authority: i32,
+    /// It could not be made durable: it is in effect in the memory of the broker that answered, which issues nothing
+    /// meanwhile, and is gone when that stops. `position` is 0 then. Never set until rules are applied like that (issue
+    /// 5): until then such a revocation is refused, STORE_UNAVAILABLE or STORE_FULL.
+    #[prost(bool, tag = "12")]
+    pub in_memory_only: bool,
+}
+/// The end of a hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Lifted {
+    /// When, UTC, to the millisecond, by the broker's clock.
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who lifted it: `username@cluster`.
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// Why, in their words, 1 to 512 bytes.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// Its place in the order of all changes: what is decided after it is not held any more.
+    #[prost(uint64, tag = "4")]
+    pub position: u64,
 }
 /// Which revocation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1433,11 +1646,85 @@ pub struct GetRevocationRequest {
     pub id: ::prost::alloc::string::String,
 }
 /// The revocation.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetRevocationResponse {
     /// Its rule.
     #[prost(message, optional, tag = "1")]
     pub rule: ::core::option::Option<Rule>,
+    /// How many live leases it ended, counted in the background: no scan stands between a revocation and its effect.
+    /// Unset until rules are counted (issue 5).
+    #[prost(message, optional, tag = "2")]
+    pub counts: ::core::option::Option<LiveCounts>,
+    /// How far the teardown of what it covers has come. Unset until targets with outside effects exist, and where it
+    /// covers nothing that has any.
+    #[prost(message, optional, tag = "3")]
+    pub progress: ::core::option::Option<Teardown>,
+    /// How far what no token's claim carries is spelled out for verifiers that never call. Unset until verifiers can watch
+    /// revocations, and for a rule whose every field is in the claims.
+    #[prost(message, optional, tag = "4")]
+    pub spelled_out: ::core::option::Option<SpelledOut>,
+}
+/// The leases that were live when a rule was written, and that it ended.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LiveCounts {
+    /// How far the count is.
+    #[prost(enumeration = "CountState", tag = "1")]
+    pub state: i32,
+    /// How many leases.
+    #[prost(uint64, tag = "2")]
+    pub leases: u64,
+    /// The same by owner and target: the largest first, at most 1000. What is beyond is in `leases` alone.
+    #[prost(message, repeated, tag = "3")]
+    pub by_owner_and_target: ::prost::alloc::vec::Vec<LiveCount>,
+}
+/// How many leases of one owner for one target.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiveCount {
+    /// The owner of their workloads' namespaces.
+    #[prost(string, tag = "1")]
+    pub owner: ::prost::alloc::string::String,
+    /// The narrower owner within it; empty where there is none. A lease is counted once, under both.
+    #[prost(string, tag = "2")]
+    pub narrowed_owner: ::prost::alloc::string::String,
+    /// The Target.
+    #[prost(string, tag = "3")]
+    pub target: ::prost::alloc::string::String,
+    /// How many leases, 1 or more.
+    #[prost(uint64, tag = "4")]
+    pub leases: u64,
+}
+/// The teardown of the leases that a rule covers and whose credentials have effects outside Dayfly: how many have come
+/// how far, by the state that each of them shows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Teardown {
+    /// How many there are. It grows while the counting is under way, and is the sum of the other three.
+    #[prost(uint64, tag = "1")]
+    pub total: u64,
+    /// In the state ENDING, those that wait for their first try included; and UNDOING.
+    #[prost(uint64, tag = "2")]
+    pub ending: u64,
+    /// In the state ENDED; and UNDONE.
+    #[prost(uint64, tag = "3")]
+    pub ended: u64,
+    /// In the state UNCONFIRMED.
+    #[prost(uint64, tag = "4")]
+    pub unconfirmed: u64,
+    /// The latest `unconfirmed_until` of those, UTC, to the second; unset where there are none.
+    #[prost(message, optional, tag = "5")]
+    pub unconfirmed_until: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// The leases that a rule covers, told one by one to verifiers that match a token's claims by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpelledOut {
+    /// How many have been told.
+    #[prost(uint64, tag = "1")]
+    pub told: u64,
+    /// How many there are. It grows while they are being looked for.
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
+    /// All have been found and told: from here on such verifiers know all of it.
+    #[prost(bool, tag = "3")]
+    pub complete: bool,
 }
 /// Which Owners.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1507,6 +1794,80 @@ impl After {
             "AFTER_UNSPECIFIED" => Some(Self::Unspecified),
             "AFTER_REISSUE" => Some(Self::Reissue),
             "AFTER_HOLD" => Some(Self::Hold),
+            _ => None,
+        }
+    }
+}
+/// The right by which a rule was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Authority {
+    /// Not recorded.
+    Unspecified = 0,
+    /// `revoke` on each owner it can cover. Whoever may `lift` on each owner it covers lifts it.
+    Owners = 1,
+    /// `revoke` without a name. It takes `lift` without a name.
+    ClusterWide = 2,
+    /// The broker's own socket, or `dayfly revoke --store`. It takes `lift` without a name.
+    Socket = 3,
+    /// Dayfly itself: the reconciler, or the adoption of a store that was behind its witness. Such a rule is no hold.
+    Dayfly = 4,
+}
+impl Authority {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AUTHORITY_UNSPECIFIED",
+            Self::Owners => "AUTHORITY_OWNERS",
+            Self::ClusterWide => "AUTHORITY_CLUSTER_WIDE",
+            Self::Socket => "AUTHORITY_SOCKET",
+            Self::Dayfly => "AUTHORITY_DAYFLY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AUTHORITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "AUTHORITY_OWNERS" => Some(Self::Owners),
+            "AUTHORITY_CLUSTER_WIDE" => Some(Self::ClusterWide),
+            "AUTHORITY_SOCKET" => Some(Self::Socket),
+            "AUTHORITY_DAYFLY" => Some(Self::Dayfly),
+            _ => None,
+        }
+    }
+}
+/// How far a count is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CountState {
+    /// Never sent.
+    Unspecified = 0,
+    /// Under way: the numbers still grow.
+    Counting = 1,
+    /// All are counted: the numbers are final.
+    Counted = 2,
+}
+impl CountState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COUNT_STATE_UNSPECIFIED",
+            Self::Counting => "COUNT_STATE_COUNTING",
+            Self::Counted => "COUNT_STATE_COUNTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COUNT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "COUNT_STATE_COUNTING" => Some(Self::Counting),
+            "COUNT_STATE_COUNTED" => Some(Self::Counted),
             _ => None,
         }
     }

@@ -94,7 +94,10 @@ impl OperatorService for Operators {
         let caller = Caller::behind(&request)?;
         let id = request.into_inner().id.parse().map_err(|error| reject::field("id", &error))?;
         let rule = self.broker.get_revocation(caller.bearer(), id).await.map_err(reject::status)?;
-        Ok(Response::new(v1::GetRevocationResponse { rule: Some(dayfly_api::rule(&rule)) }))
+        Ok(Response::new(v1::GetRevocationResponse {
+            rule: Some(dayfly_api::rule(&rule)),
+            ..v1::GetRevocationResponse::default()
+        }))
     }
 
     async fn list_owners(

@@ -1,6 +1,9 @@
 //! What is opened, what is made, and what is refused.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +15,7 @@ use dayfly_core::rule::{After, Selector};
 use dayfly_store::contract::{drawn, issue, owner, revocation, revoke};
 use dayfly_store::{FileWitness, OpenError, SledStore, verify};
 
+use crate::elf;
 use crate::fixture::{Fixture, copy};
 
 #[test]
@@ -245,4 +249,53 @@ async fn the_witness_is_on_another_disk_and_keeps_the_last_mark() {
     }
     fs::write(&beside, "{}").unwrap();
     assert!(witness.read().await.is_err(), "a witness that says nothing is not one that has seen nothing");
+}
+
+/// What the start-up check is for: sled's syncs go another way than through ours. They do in a copy of this program
+/// whose `sync_file_range` returns 0 at once and counts nothing, as the kernel's does.
+#[test]
+fn a_store_whose_syncs_go_another_way_is_refused() {
+    let Some(return_zero) = elf::RETURN_ZERO else {
+        println!("skipped: no machine code of {} for a function that returns 0", std::env::consts::ARCH);
+        return;
+    };
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = folder.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let opening = |store: &str| {
+        let output = run(&program, &folder.path().join(store));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    let said = opening("store");
+    assert!(said.contains("opening it gave Ok(())\n"), "the same program, unchanged: {said}");
+    elf::overwrite(&program, "sync_file_range", return_zero);
+    for store in ["new", "store"] {
+        let said = opening(store);
+        assert!(said.contains("opening it gave Err(NotDurable)\n"), "{store}: {said}");
+    }
+}
+
+/// Runs the helper below in another process, by this program.
+fn run(program: &Path, dir: &Path) -> Output {
+    loop {
+        let output = Command::new(program)
+            .args(["--exact", "opening::opening_workload", "--nocapture", "--test-threads=1"])
+            .env("DAYFLY_OPENING_DIR", dir)
+            .output();
+        // A process that another test was starting meanwhile holds the file as it was being written, until it runs.
+        if !output.as_ref().is_err_and(|error| error.kind() == ErrorKind::ExecutableFileBusy) {
+            return output.unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What that process does; nothing when run as a test.
+#[test]
+fn opening_workload() {
+    let Ok(dir) = std::env::var("DAYFLY_OPENING_DIR") else { return };
+    let fixture = Fixture::new().with(|options| options.dir = dir.into());
+    println!("opening it gave {:?}", fixture.try_open().map(|store| store.close()));
 }
