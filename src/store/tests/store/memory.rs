@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dayfly_core::change::{Change, Issue, Outcome};
 use dayfly_core::ids::LeaseId;
-use dayfly_core::ports::LeaseStore;
+use dayfly_core::ports::{LeaseStore, StoreError};
 use dayfly_store::contract::drawn;
 
 use crate::fixture::Fixture;
@@ -48,7 +48,7 @@ async fn memory_workload() {
         .map(|task| {
             let (store, clock) = (Arc::clone(&store), Arc::clone(&fixture.clock));
             tokio::spawn(async move {
-                for n in (task..leases).step_by(OUTSTANDING as usize) {
+                for n in (task..leases).step_by(usize::try_from(OUTSTANDING).unwrap()) {
                     clock.advance(step);
                     let Issue { lease, decided_under } = drawn(&*store);
                     let lease = lease
@@ -73,4 +73,22 @@ async fn memory_workload() {
     let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kib: u64 = most.split_whitespace().next().unwrap().parse().unwrap();
     println!("most resident MiB: {}", kib / 1024);
+}
+
+#[tokio::test]
+async fn idempotency_keys_are_bounded_and_the_next_one_is_told_to_wait() {
+    let fixture = Fixture::new().with(|options| options.recent_keys = 3);
+    let store = fixture.open();
+    let issue = |key: &str| {
+        let Issue { lease, decided_under } = drawn(&*store);
+        store.commit(Change::Issue(Box::new(Issue { lease: lease.with_key(key, "request"), decided_under })))
+    };
+    for key in ["a", "b", "c"] {
+        assert!(matches!(issue(key).await, Ok(Outcome::Committed(_))));
+    }
+    assert!(matches!(issue("d").await, Err(StoreError::Busy)));
+    assert!(matches!(issue("a").await, Ok(Outcome::Replayed(_))), "what is known is answered");
+    fixture.clock.advance(fixture.options.limits.idempotency + Duration::from_secs(61));
+    assert!(matches!(issue("d").await, Ok(Outcome::Committed(_))), "older ones are out of the window");
+    assert_eq!(store.leases_kept(), 4, "nothing was written for the one that was refused");
 }
