@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dayfly_core::digest::Digest;
 use dayfly_core::lease::{Confirmation, Lease, LeaseState};
+use dayfly_core::provenance::{Asserted, Image, ObjectRef, Provenance};
 use dayfly_core::rule::{After, Fields, Rule, Selector};
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Workload;
@@ -84,8 +85,45 @@ pub fn lease(lease: &Lease, state: LeaseState) -> v1::Lease {
         ending: None,
         lost_ground: v1::LostGround::Unspecified.into(),
         provenance: None,
-        narrowed_by: None,
+        narrowed_by: lease.owners.narrowed_by.as_ref().map(asserted),
     }
+}
+
+/// The same, with what is told to operators only.
+pub fn lease_for_operators(core: &Lease, state: LeaseState) -> v1::Lease {
+    let provenance = (core.provenance != Provenance::default()).then(|| provenance(&core.provenance));
+    v1::Lease { provenance, ..lease(core, state) }
+}
+
+/// Where a workload came from, as the API shows it.
+pub fn provenance(provenance: &Provenance) -> v1::Provenance {
+    let image =
+        |image: &Image| v1::Image { container: image.container.clone(), digest: image.digest.clone() };
+    v1::Provenance {
+        controllers: provenance.controllers.iter().map(object).collect(),
+        images: provenance.images.iter().map(image).collect(),
+        applied_by: provenance.applied_by.as_ref().map(object),
+    }
+}
+
+fn object(object: &ObjectRef) -> v1::ObjectRef {
+    v1::ObjectRef {
+        api_version: object.api_version.clone(),
+        kind: object.kind.clone(),
+        namespace: text(object.namespace.as_ref()),
+        name: object.name.clone(),
+        uid: text(object.uid.as_ref()),
+    }
+}
+
+fn asserted(by: &Asserted) -> v1::Asserted {
+    use v1::asserted::Kind;
+    let kind = match by {
+        Asserted::Label { key, value } => Kind::Label(format!("{key}={value}")),
+        Asserted::ServiceAccount(name) => Kind::ServiceAccount(name.to_string()),
+        Asserted::Controller(controller) => Kind::Controller(object(controller)),
+    };
+    v1::Asserted { kind: Some(kind) }
 }
 
 /// The state's value on the wire.

@@ -7,7 +7,9 @@ mod convert;
 pub mod rejection;
 mod secret_messages;
 
-pub use convert::{BadField, confirmation, lease, lease_state, rule, selector, workload};
+pub use convert::{
+    BadField, confirmation, lease, lease_for_operators, lease_state, provenance, rule, selector, workload,
+};
 
 /// The generated code.
 #[expect(

@@ -6,9 +6,10 @@ use std::time::Duration;
 use dayfly_core::change::{Change, Conflict, Draw, Earlier, Issue, Outcome};
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Audience, GrantName, LeaseId, Scope, TargetName};
-use dayfly_core::lease::{Confirmation, Idempotency, Lease, LeaseState, Phase};
+use dayfly_core::lease::{Confirmation, Grounds, Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::limits;
 use dayfly_core::ports::{Cluster, MintError, Order, SignError};
+use dayfly_core::provenance::Provenance;
 use dayfly_core::secret::Secret;
 use dayfly_core::workload::{Identity, Workload};
 use dayfly_policy::Question;
@@ -116,6 +117,8 @@ impl Broker {
             confirmation: request.confirmation,
             idempotency: idempotency(workload, request),
             renews: None,
+            provenance: Provenance::default(),
+            grounds: Grounds::default(),
             phase: Phase::Active,
         };
         // The rules are read after the draw: what is newer than these sends the commit back.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use dayfly_core::ids::{Audience, GrantName, LeaseId, RuleId, Scope, TargetName};
-use dayfly_core::lease::{Lease, Owners, Phase};
+use dayfly_core::lease::{Grounds, Lease, Owners, Phase};
+use dayfly_core::provenance::Provenance;
 use dayfly_core::workload::Workload;
 use dayfly_policy::{Grant, Ownership};
 
@@ -100,6 +101,8 @@ impl Broker {
             confirmation: None,
             idempotency: None,
             renews: None,
+            provenance: Provenance::default(),
+            grounds: Grounds::default(),
             phase: Phase::Active,
         };
         self.store.rules().holding(&lease).map(|rule| rule.id)

@@ -6,7 +6,8 @@ use prost::Message;
 use crate::change::SealedKey;
 use crate::digest::Digest;
 use crate::ids::{GrantRef, KeyId, LeaseId, Position, RuleId, Scope, Uid};
-use crate::lease::{Confirmation, Idempotency, Lease, Owners, Phase};
+use crate::lease::{Check, Confirmation, Grounds, Idempotency, Lease, Owners, Phase, PolicyObject};
+use crate::provenance::{Asserted, Image, ObjectRef, Provenance};
 use crate::rule::{Actor, After, Fields, Rule, Selector};
 use crate::time::Timestamp;
 use crate::workload::{Node, Pod, ServiceAccount, Workload};
@@ -73,6 +74,58 @@ struct LeaseRecord {
     renews: Vec<u8>,
     #[prost(uint64, optional, tag = "26")]
     released_at: Option<u64>,
+    #[prost(message, repeated, tag = "27")]
+    controllers: Vec<ObjectRecord>,
+    /// Names and digests in turn.
+    #[prost(string, repeated, tag = "28")]
+    images: Vec<String>,
+    #[prost(message, optional, tag = "29")]
+    applied_by: Option<ObjectRecord>,
+    #[prost(message, optional, tag = "30")]
+    narrowed_by: Option<AssertedRecord>,
+    #[prost(message, repeated, tag = "31")]
+    objects: Vec<PolicyObjectRecord>,
+    /// Names and outcomes in turn.
+    #[prost(string, repeated, tag = "32")]
+    checks: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ObjectRecord {
+    #[prost(string, tag = "1")]
+    api_version: String,
+    #[prost(string, tag = "2")]
+    kind: String,
+    #[prost(string, tag = "3")]
+    namespace: String,
+    #[prost(string, tag = "4")]
+    name: String,
+    #[prost(bytes = "vec", tag = "5")]
+    uid: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AssertedRecord {
+    #[prost(string, tag = "1")]
+    label: String,
+    #[prost(string, tag = "2")]
+    label_value: String,
+    #[prost(string, tag = "3")]
+    service_account: String,
+    #[prost(message, optional, tag = "4")]
+    controller: Option<ObjectRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PolicyObjectRecord {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(bytes = "vec", tag = "3")]
+    uid: Vec<u8>,
+    #[prost(string, tag = "4")]
+    generation: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -182,8 +235,54 @@ pub fn encode_lease(lease: &Lease) -> Vec<u8> {
             Phase::Active => None,
             Phase::Released { at } => Some(at.as_millis()),
         },
+        controllers: lease.provenance.controllers.iter().map(object_record).collect(),
+        images: lease
+            .provenance
+            .images
+            .iter()
+            .flat_map(|image| [image.container.clone(), image.digest.clone()])
+            .collect(),
+        applied_by: lease.provenance.applied_by.as_ref().map(object_record),
+        narrowed_by: lease.owners.narrowed_by.as_ref().map(asserted_record),
+        objects: lease.grounds.objects.iter().map(policy_object_record).collect(),
+        checks: lease
+            .grounds
+            .checks
+            .iter()
+            .flat_map(|check| [check.name.clone(), check.outcome.clone()])
+            .collect(),
     }
     .encode_to_vec()
+}
+
+fn object_record(object: &ObjectRef) -> ObjectRecord {
+    ObjectRecord {
+        api_version: object.api_version.clone(),
+        kind: object.kind.clone(),
+        namespace: show(object.namespace.as_ref()),
+        name: object.name.clone(),
+        uid: uid_bytes(object.uid),
+    }
+}
+
+fn asserted_record(asserted: &Asserted) -> AssertedRecord {
+    let none = AssertedRecord::default();
+    match asserted {
+        Asserted::Label { key, value } => {
+            AssertedRecord { label: key.clone(), label_value: value.clone(), ..none }
+        }
+        Asserted::ServiceAccount(name) => AssertedRecord { service_account: name.to_string(), ..none },
+        Asserted::Controller(object) => AssertedRecord { controller: Some(object_record(object)), ..none },
+    }
+}
+
+fn policy_object_record(object: &PolicyObject) -> PolicyObjectRecord {
+    PolicyObjectRecord {
+        kind: object.kind.clone(),
+        name: object.name.clone(),
+        uid: uid_bytes(object.uid),
+        generation: object.generation.clone(),
+    }
 }
 
 /// A lease from [`encode_lease`]'s bytes.
@@ -224,6 +323,7 @@ pub fn decode_lease(bytes: &[u8]) -> Result<Lease, BadRecord> {
         owners: Owners {
             namespace: read.name(&record.owner)?,
             narrowed: read.optional(&record.narrowed_owner)?,
+            narrowed_by: record.narrowed_by.map(|asserted| read.asserted(asserted)).transpose()?,
         },
         target: read.name(&record.target)?,
         grant: read.name::<GrantRef>(&record.grant)?,
@@ -236,6 +336,23 @@ pub fn decode_lease(bytes: &[u8]) -> Result<Lease, BadRecord> {
         confirmation,
         idempotency: read.idempotency(&record.idempotency_key, &record.idempotency_request)?,
         renews: read.optional_id(&record.renews)?.map(LeaseId::from_bytes),
+        provenance: Provenance {
+            controllers: record
+                .controllers
+                .into_iter()
+                .map(|object| read.object(object))
+                .collect::<Result<_, _>>()?,
+            images: pairs(record.images).map(|(container, digest)| Image { container, digest }).collect(),
+            applied_by: record.applied_by.map(|object| read.object(object)).transpose()?,
+        },
+        grounds: Grounds {
+            objects: record
+                .objects
+                .into_iter()
+                .map(|object| read.policy_object(object))
+                .collect::<Result<_, _>>()?,
+            checks: pairs(record.checks).map(|(name, outcome)| Check { name, outcome }).collect(),
+        },
         phase: record
             .released_at
             .map_or(Phase::Active, |at| Phase::Released { at: Timestamp::from_millis(at) }),
@@ -363,9 +480,42 @@ fn digest_bytes(digest: Option<Digest>) -> Vec<u8> {
 }
 
 /// Reads fields of a record of this kind; empty is absent.
+/// A flat list, two by two.
+fn pairs(flat: Vec<String>) -> impl Iterator<Item = (String, String)> {
+    let mut flat = flat.into_iter();
+    std::iter::from_fn(move || Some((flat.next()?, flat.next()?)))
+}
+
 struct Reader(&'static str);
 
 impl Reader {
+    fn object(&self, record: ObjectRecord) -> Result<ObjectRef, BadRecord> {
+        Ok(ObjectRef {
+            api_version: record.api_version,
+            kind: record.kind,
+            namespace: self.optional(&record.namespace)?,
+            name: record.name,
+            uid: self.optional_uid(&record.uid)?,
+        })
+    }
+
+    fn asserted(&self, record: AssertedRecord) -> Result<Asserted, BadRecord> {
+        Ok(match record.controller {
+            Some(controller) => Asserted::Controller(self.object(controller)?),
+            None if record.label.is_empty() => Asserted::ServiceAccount(self.name(&record.service_account)?),
+            None => Asserted::Label { key: record.label, value: record.label_value },
+        })
+    }
+
+    fn policy_object(&self, record: PolicyObjectRecord) -> Result<PolicyObject, BadRecord> {
+        Ok(PolicyObject {
+            kind: record.kind,
+            name: record.name,
+            uid: self.optional_uid(&record.uid)?,
+            generation: record.generation,
+        })
+    }
+
     fn bad(&self, why: &dyn std::fmt::Display) -> BadRecord {
         BadRecord { record: self.0, why: why.to_string() }
     }
@@ -423,6 +573,35 @@ mod tests {
         lease.workload.node = Some(Node { name: "node-1".parse().unwrap(), uid: None });
         lease.phase = Phase::Released { at: Timestamp::from_secs(5) };
         assert_eq!(decode_lease(&encode_lease(&lease)), Ok(lease.clone()));
+        let object = |kind: &str, uid: Option<u128>| ObjectRef {
+            api_version: "apps/v1".to_owned(),
+            kind: kind.to_owned(),
+            namespace: "payments".parse().ok(),
+            name: "api".to_owned(),
+            uid: uid.map(Uid::from_u128),
+        };
+        lease.provenance = Provenance {
+            controllers: vec![object("ReplicaSet", Some(1)), object("Deployment", Some(2))],
+            images: vec![Image { container: "api".to_owned(), digest: format!("sha256:{}", "0".repeat(64)) }],
+            applied_by: Some(object("Application", None)),
+        };
+        lease.grounds = Grounds {
+            objects: vec![PolicyObject {
+                kind: "Grant".to_owned(),
+                name: "payments/orders".to_owned(),
+                uid: None,
+                generation: "00ff".to_owned(),
+            }],
+            checks: vec![Check { name: "ttl".to_owned(), outcome: "300 s".to_owned() }],
+        };
+        for by in [
+            Asserted::Label { key: "team".to_owned(), value: String::new() },
+            Asserted::ServiceAccount("api".parse().unwrap()),
+            Asserted::Controller(object("Deployment", Some(2))),
+        ] {
+            lease.owners.narrowed_by = Some(by);
+            assert_eq!(decode_lease(&encode_lease(&lease)), Ok(lease.clone()));
+        }
         lease.workload.pod = None;
         lease.confirmation = Some(Confirmation::Jwk(Digest::of(b"jwk")));
         assert_eq!(decode_lease(&encode_lease(&lease)), Ok(lease));

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::digest::Digest;
-use crate::ids::{Audience, GrantRef, KeyId, LeaseId, OwnerName, RuleId, Scope, TargetName};
+use crate::ids::{Audience, GrantRef, KeyId, LeaseId, OwnerName, RuleId, Scope, TargetName, Uid};
+use crate::provenance::{Asserted, Provenance};
 use crate::rule::RuleSet;
 use crate::time::Timestamp;
 use crate::workload::Workload;
@@ -39,6 +40,10 @@ pub struct Lease {
     pub idempotency: Option<Idempotency>,
     /// The lease that this one renews.
     pub renews: Option<LeaseId>,
+    /// Where the workload came from.
+    pub provenance: Provenance,
+    /// What decided that it may have this.
+    pub grounds: Grounds,
     /// What has been written about its life. What follows from rules and clock is computed: [`Lease::state`].
     pub phase: Phase,
 }
@@ -50,9 +55,47 @@ pub struct Owners {
     pub namespace: OwnerName,
     /// The narrower owner within it.
     pub narrowed: Option<OwnerName>,
+    /// What that one was chosen by.
+    pub narrowed_by: Option<Asserted>,
+}
+
+/// Why a lease was given: kept with it, so that it can be explained when policy has moved on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grounds {
+    /// The policy objects that decided.
+    pub objects: Vec<PolicyObject>,
+    /// Each check in order, and what it compared.
+    pub checks: Vec<Check>,
+}
+
+/// A policy object as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyObject {
+    /// `Owner`, `Target` or `Grant`.
+    pub kind: String,
+    /// Its name; a Grant's is `namespace/name`.
+    pub name: String,
+    /// Its uid, where it is in a cluster; none where it was read from a folder.
+    pub uid: Option<Uid>,
+    /// Its `metadata.generation` in a cluster, else the first 16 hexadecimal digits of the digest of its content.
+    pub generation: String,
+}
+
+/// One check of a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Its name: `owner`, `grant`, `scope`, ...
+    pub name: String,
+    /// What it compared and what came of it, in words.
+    pub outcome: String,
 }
 
 impl Owners {
+    /// The owner of a namespace alone.
+    pub const fn of(namespace: OwnerName) -> Self {
+        Self { namespace, narrowed: None, narrowed_by: None }
+    }
+
     /// The narrowest owner, which tokens state.
     pub fn narrowest(&self) -> &OwnerName {
         self.narrowed.as_ref().unwrap_or(&self.namespace)
@@ -188,7 +231,6 @@ impl Lease {
 #[expect(clippy::unwrap_used, missing_docs, reason = "fixtures of tests")]
 impl Lease {
     pub fn test(id: u128) -> Self {
-        use crate::ids::Uid;
         use crate::workload::{Pod, ServiceAccount};
         let issued_at = Timestamp::from_secs(1_795_435_200);
         Self {
@@ -204,7 +246,7 @@ impl Lease {
                 node: None,
                 credential_id: None,
             },
-            owners: Owners { namespace: "payments".parse().unwrap(), narrowed: None },
+            owners: Owners::of("payments".parse().unwrap()),
             target: "orders".parse().unwrap(),
             grant: "payments/orders".parse().unwrap(),
             audience: "https://orders.example".parse().unwrap(),
@@ -216,6 +258,8 @@ impl Lease {
             confirmation: None,
             idempotency: None,
             renews: None,
+            provenance: Provenance::default(),
+            grounds: Grounds::default(),
             phase: Phase::Active,
         }
     }
@@ -240,7 +284,6 @@ impl Lease {
 
     #[must_use]
     pub fn of_pod(mut self, uid: u128) -> Self {
-        use crate::ids::Uid;
         if let Some(pod) = &mut self.workload.pod {
             pod.uid = Uid::from_u128(uid);
         }

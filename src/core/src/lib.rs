@@ -15,6 +15,7 @@ pub mod lease;
 pub mod limits;
 pub mod merkle;
 pub mod ports;
+pub mod provenance;
 pub mod rule;
 pub mod secret;
 pub mod time;

@@ -95,7 +95,7 @@ impl PolicySet {
         digests.extend(contested);
         for owner in owners.values() {
             for namespace in &owner.spec.namespaces.names {
-                let one = Owners { namespace: owner.name.clone(), narrowed: None };
+                let one = Owners::of(owner.name.clone());
                 let known = ownership.entry(namespace.clone()).or_insert(Ownership::Unowned);
                 *known = match known {
                     Ownership::Unowned => Ownership::Owned(one),

@@ -9,8 +9,9 @@ use dayfly_core::ids::{
     Audience, ClusterName, CredentialId, GrantName, GrantRef, KeyId, Namespace, NodeName, NotAName,
     OwnerName, PodName, Scope, ServiceAccountName, TargetName, Uid,
 };
-use dayfly_core::lease::{Idempotency, Lease, Owners, Phase};
+use dayfly_core::lease::{Grounds, Idempotency, Lease, Owners, Phase};
 use dayfly_core::ports::Clock;
+use dayfly_core::provenance::Provenance;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Node, Pod, ServiceAccount, Workload};
 
@@ -75,6 +76,8 @@ impl LeaseMaker {
             confirmation: None,
             idempotency: Some(Idempotency { key: digest(b"key"), request: digest(b"request") }),
             renews: None,
+            provenance: Provenance::default(),
+            grounds: Grounds::default(),
             phase: Phase::Active,
         };
         Ok(Change::Issue(Box::new(Issue { lease, decided_under: draw.position })))
@@ -104,7 +107,7 @@ fn workload(number: u64) -> Result<(Workload, Owners, GrantRef), NotAName> {
         credential_id: None,
     };
     let grant = GrantRef { namespace, name: "orders".parse::<GrantName>()? };
-    Ok((workload, Owners { namespace: owner.parse()?, narrowed }, grant))
+    Ok((workload, Owners { narrowed, ..Owners::of(owner.parse()?) }, grant))
 }
 
 /// As the API server gives them: version 4, so without order.

@@ -398,11 +398,11 @@ pub struct Lease {
     /// a reconciler (issue 5), and where something else ended it.
     #[prost(enumeration = "LostGround", tag = "19")]
     pub lost_ground: i32,
-    /// Where its workload came from. Told to operators only. Unset until provenance is recorded, and then for an unbound
+    /// Where its workload came from. Told to operators only. Unset where nothing of it is known, as for an unbound
     /// token.
     #[prost(message, optional, tag = "20")]
     pub provenance: ::core::option::Option<Provenance>,
-    /// What the narrower owner was chosen by. Unset where there is none, which is everywhere until Owners can delegate.
+    /// What the narrower owner was chosen by. Unset where there is none.
     #[prost(message, optional, tag = "21")]
     pub narrowed_by: ::core::option::Option<Asserted>,
 }

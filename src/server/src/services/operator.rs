@@ -45,7 +45,11 @@ impl OperatorService for Operators {
         let page = self.broker.list_leases(caller.bearer(), &asked).await.map_err(reject::status)?;
         let next = page.next.map(|after| LeaseToken { after }.write(self.incarnation));
         Ok(Response::new(v1::ListLeasesResponse {
-            leases: page.leases.iter().map(|view| dayfly_api::lease(&view.lease, view.state)).collect(),
+            leases: page
+                .leases
+                .iter()
+                .map(|view| dayfly_api::lease_for_operators(&view.lease, view.state))
+                .collect(),
             next_page_token: next.unwrap_or_default(),
         }))
     }
@@ -57,7 +61,9 @@ impl OperatorService for Operators {
         let caller = Caller::behind(&request)?;
         let id = request.into_inner().id.parse().map_err(|error| reject::field("id", &error))?;
         let view = self.broker.get_lease(caller.bearer(), id).await.map_err(reject::status)?;
-        Ok(Response::new(v1::GetLeaseResponse { lease: Some(dayfly_api::lease(&view.lease, view.state)) }))
+        Ok(Response::new(v1::GetLeaseResponse {
+            lease: Some(dayfly_api::lease_for_operators(&view.lease, view.state)),
+        }))
     }
 
     async fn revoke(

@@ -1,0 +1,91 @@
+//! Where a workload came from, as its cluster's API server tells it: what applied it, what controls it, what it runs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::ids::{Namespace, ServiceAccountName, Uid};
+
+/// Labels of a Kubernetes object.
+pub type Labels = BTreeMap<String, String>;
+
+/// The longest chain of controllers that is followed.
+pub const CONTROLLERS: usize = 8;
+/// Images of one pod that are recorded.
+pub const IMAGES: usize = 64;
+
+/// A Kubernetes object, by name and, where whoever names it says so, uid.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// Its API version: `apps/v1`.
+    pub api_version: String,
+    /// Its kind: `Deployment`.
+    pub kind: String,
+    /// Its namespace; none where the kind has none.
+    pub namespace: Option<Namespace>,
+    /// Its name.
+    pub name: String,
+    /// Its uid; none where whoever names it does not say, as the labels of GitOps tools do not.
+    pub uid: Option<Uid>,
+}
+
+/// As `Kind/name`: of a workload's own namespace, mostly.
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+/// What one container of a pod runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The container's name.
+    pub container: String,
+    /// The image's digest, `sha256:` and 64 hexadecimal digits, from the pod's status. Never a tag.
+    pub digest: String,
+}
+
+/// Where a workload came from when its lease was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Provenance {
+    /// The chain of `ownerReferences` with `controller: true` whose uids agree with what is there, from the pod's own
+    /// up to the top controller; at most [`CONTROLLERS`].
+    pub controllers: Vec<ObjectRef>,
+    /// What its pod's containers run; at most [`IMAGES`].
+    pub images: Vec<Image>,
+    /// The GitOps object that applied the top controller, by that one's labels and annotations: asserted.
+    pub applied_by: Option<ObjectRef>,
+}
+
+impl Provenance {
+    /// The top controller.
+    pub fn top(&self) -> Option<&ObjectRef> {
+        self.controllers.last()
+    }
+}
+
+/// What a narrower owner was chosen by. Asserted, not attested: whoever can create a pod can write it, so it counts
+/// only within a namespace whose Owner delegates it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asserted {
+    /// A label of the pod.
+    Label {
+        /// Its key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// The service account's name.
+    ServiceAccount(ServiceAccountName),
+    /// The top controller.
+    Controller(ObjectRef),
+}
+
+impl fmt::Display for Asserted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Label { key, value } => write!(f, "label {key}={value}"),
+            Self::ServiceAccount(name) => write!(f, "service account {name}"),
+            Self::Controller(object) => write!(f, "controller {object}"),
+        }
+    }
+}
