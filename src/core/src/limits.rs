@@ -37,6 +37,8 @@ pub const RECORD_BYTES: usize = 16 * 1024;
 pub struct Limits {
     /// How long a good review is kept: 10 s.
     pub review_cache: Duration,
+    /// How long the API server's refusal of a token is kept: 2 s.
+    pub refused_cache: Duration,
     /// How long a TokenReview or SubjectAccessReview may take: 3 s.
     pub review_timeout: Duration,
     /// TokenReviews and SubjectAccessReviews under way at once, for each cluster: 64.
@@ -61,6 +63,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             review_cache: Duration::from_secs(10),
+            refused_cache: Duration::from_secs(2),
             review_timeout: Duration::from_secs(3),
             reviews_at_once: 64,
             informer_silence: Duration::from_secs(150),

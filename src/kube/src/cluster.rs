@@ -48,7 +48,7 @@ pub async fn connect(config: ClusterConfig) -> Result<RunningCluster, ConnectErr
         sparing: Sparing::default(),
     });
     let limits = &config.limits;
-    let cache = Arc::new(ReviewCache::new(limits.review_cache));
+    let cache = Arc::new(ReviewCache::new(limits.review_cache, limits.refused_cache, config.local_check));
     let mut tasks = JoinSet::new();
 
     let keys =

@@ -75,8 +75,8 @@ impl Reviewer for TokenReviewer {
             }
             // No audience holds a NUL. The cluster is not in it: each cluster has a cache of its own.
             let key = Digest::of_parts(&[audience.as_str().as_bytes(), &[0], token.expose()]);
-            if let Some(identity) = self.asker.cache.get(&key, self.asker.api.clock.monotonic()) {
-                return Ok(identity);
+            if let Some(said) = self.asker.cache.get(&key, self.asker.api.clock.monotonic()) {
+                return said;
             }
             let review = self.under_way.join_or(key, || {
                 let (asker, token, audience) = (Arc::clone(&self.asker), token.clone(), audience.clone());
@@ -115,7 +115,14 @@ impl Asker {
         let asked = self.api.clock.monotonic();
         let life = expires_at.since(self.api.clock.now());
         let status = self.ask(text, audience).await?;
-        let identity = Arc::new(self.identity(status, audience)?);
+        let identity = match self.identity(status, audience) {
+            Ok(identity) => Arc::new(identity),
+            Err(refused) => {
+                // Its own word on this token: a failure to answer is none, and never comes here.
+                self.cache.put_refused(key, &refused, self.api.clock.monotonic());
+                return Err(refused);
+            }
+        };
         self.cache.put(key, &identity, asked, life);
         Ok(identity)
     }

@@ -149,6 +149,8 @@ pub struct Cluster {
 pub struct LimitsConfig {
     /// How long a good review is kept: 10, at most 60.
     pub review_cache_secs: Option<u64>,
+    /// How long the API server's refusal of a token is kept: 2, at most 60.
+    pub refused_cache_secs: Option<u64>,
     /// How long a review may take: 3.
     pub review_timeout_secs: Option<u64>,
     /// Reviews under way at once, for each cluster: 64.
@@ -216,6 +218,7 @@ impl LimitsConfig {
         let number = |number: Option<usize>| number.map(|number| u64::try_from(number).unwrap_or(u64::MAX));
         let set = [
             ("review_cache_secs", self.review_cache_secs, DAY),
+            ("refused_cache_secs", self.refused_cache_secs, 60),
             ("review_timeout_secs", self.review_timeout_secs, 60),
             ("reviews_at_once", number(self.reviews_at_once), 10_000),
             ("informer_silence_secs", self.informer_silence_secs, DAY),
@@ -386,6 +389,7 @@ impl Config {
         let secs = |set: Option<u64>, default: Duration| set.map_or(default, Duration::from_secs);
         Limits {
             review_cache: secs(set.review_cache_secs, default.review_cache),
+            refused_cache: secs(set.refused_cache_secs, default.refused_cache),
             review_timeout: secs(set.review_timeout_secs, default.review_timeout),
             reviews_at_once: set.reviews_at_once.unwrap_or(default.reviews_at_once).max(1),
             informer_silence: secs(set.informer_silence_secs, default.informer_silence),

@@ -138,7 +138,7 @@ async fn what_cannot_be_good_never_reaches_the_api_server() {
 }
 
 #[tokio::test]
-async fn a_yes_has_to_be_whole_and_a_no_is_not_kept() {
+async fn a_yes_has_to_be_whole_and_a_no_is_kept_for_two_seconds() {
     let fake = Fake::start().await;
     let running = fake.connect(no_change).await;
     let token = fake.token("dayfly", |_| {});
@@ -168,10 +168,33 @@ async fn a_yes_has_to_be_whole_and_a_no_is_not_kept() {
         let reviewed = review(&running, &token).await;
         assert_eq!(kind(reviewed.clone()), expected, "{status}");
         assert!(!message(reviewed).contains("someone else"));
+        let asked = fake.count("tokenreviews");
+        fake.clock.advance(Duration::from_secs(1));
+        assert_eq!(kind(review(&running, &token).await), expected, "{status}");
+        assert_eq!(fake.count("tokenreviews"), asked, "it is not asked for again");
+        fake.clock.advance(Duration::from_secs(1));
     }
     fake.recover("tokenreviews");
     review(&running, &token).await.unwrap();
     assert_eq!(fake.count("tokenreviews"), 10);
+}
+
+#[tokio::test]
+async fn only_the_api_servers_own_no_is_kept() {
+    let fake = Fake::start().await;
+    let running = fake.connect(|config| config.limits.review_timeout = Duration::from_millis(300)).await;
+    let token = fake.token("dayfly", |_| {});
+    for answer in [Answer::Status(500, None), Answer::Body("{}".to_owned()), Answer::Hang] {
+        fake.answer("tokenreviews", answer);
+        unavailable(review(&running, &token).await);
+    }
+    fake.recover("tokenreviews");
+    review(&running, &token).await.unwrap();
+    // Nor is what the local check said: a token becomes valid, a key is published.
+    let early = fake.token("dayfly", |claims| claims["nbf"] = (NOW + 31).into());
+    assert_eq!(kind(review(&running, &early).await), InvalidToken::NotYetValid);
+    fake.clock.advance(Duration::from_secs(1));
+    review(&running, &early).await.unwrap();
 }
 
 #[tokio::test]
