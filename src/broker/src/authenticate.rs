@@ -16,8 +16,8 @@ use crate::{Broker, Error};
 pub struct Bearer<'a> {
     /// The token.
     pub token: &'a Secret,
-    /// The cluster that the call's metadata names. It only chooses among clusters of the token's issuer; as long as no
-    /// two share one, it must be the issuer's.
+    /// The cluster that the call's metadata names. It only chooses among the clusters of the token's issuer, and must be
+    /// given where there are several.
     pub cluster: Option<&'a ClusterName>,
     /// That this token was verified a moment ago, for this same call ([`Broker::verify`]): it is not asked for again.
     pub verified: Option<&'a Verified>,
@@ -91,16 +91,29 @@ impl Broker {
         if issuer == LEGACY_ISSUER {
             return Err(ReviewError::legacy(audience).into());
         }
-        let cluster = self.by_issuer.get(&issuer).and_then(|name| self.clusters.get(name));
-        let cluster = cluster.filter(|cluster| bearer.cluster.is_none_or(|named| *named == cluster.name));
-        let cluster = cluster.ok_or_else(|| Error::Unauthenticated {
-            kind: InvalidToken::UnknownIssuer,
-            message: match bearer.cluster {
-                Some(_) => "the token is not of the cluster that the call names".to_owned(),
-                None => "the token is of no cluster that this broker serves".to_owned(),
-            },
-        })?;
+        let cluster = self.cluster_of(&issuer, bearer.cluster)?;
         let identity = cluster.reviewer.review(bearer.token, audience).await?;
         Ok((cluster, identity))
+    }
+    /// The cluster of this issuer that the call names; where there is but one, it need not.
+    fn cluster_of(&self, issuer: &str, named: Option<&ClusterName>) -> Result<&Cluster, Error> {
+        let unknown = |message: &str| Error::Unauthenticated {
+            kind: InvalidToken::UnknownIssuer,
+            message: message.to_owned(),
+        };
+        let of_issuer = self.by_issuer.get(issuer).map(Vec::as_slice).unwrap_or_default();
+        let chosen = match (of_issuer, named) {
+            ([], None) => return Err(unknown("the token is of no cluster that this broker serves")),
+            ([only], None) => Some(only),
+            // Their names are not told to whoever can write an issuer into a token.
+            (_, None) => {
+                let message = "several clusters have the token's issuer: name yours (metadata dayfly-cluster; \
+                               --cluster or DAYFLY_CLUSTER for the command line)";
+                return Err(Error::invalid("dayfly-cluster", message));
+            }
+            (several, Some(named)) => several.iter().find(|cluster| *cluster == named),
+        };
+        let chosen = chosen.and_then(|name| self.clusters.get(name));
+        chosen.ok_or_else(|| unknown("the token is not of the cluster that the call names"))
     }
 }

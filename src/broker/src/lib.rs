@@ -58,7 +58,7 @@ pub struct Audiences {
 pub struct Parts {
     /// The durable record.
     pub store: Arc<dyn LeaseStore>,
-    /// The clusters it serves.
+    /// The clusters it serves. Those of one issuer have no token key in common: their reviewers see to that.
     pub clusters: Vec<Cluster>,
     /// The cluster whose operators may act on what every cluster holds. With one cluster, it is that one.
     pub home_cluster: Option<ClusterName>,
@@ -84,11 +84,6 @@ pub enum BadParts {
     /// Two clusters of one name.
     #[error("two clusters are named {0}: give each its own name")]
     ClusterTwice(ClusterName),
-    /// Two clusters of one issuer.
-    #[error(
-        "clusters {0} and {1} have the same issuer: give each API server its own --service-account-issuer"
-    )]
-    IssuerTwice(ClusterName, ClusterName),
     /// The home cluster is none of them.
     #[error("the home cluster {0} is not one of the clusters")]
     UnknownHome(ClusterName),
@@ -104,7 +99,7 @@ pub enum BadParts {
 pub struct Broker {
     store: Arc<dyn LeaseStore>,
     clusters: BTreeMap<ClusterName, Cluster>,
-    by_issuer: HashMap<String, ClusterName>,
+    by_issuer: HashMap<String, Vec<ClusterName>>,
     home: Option<ClusterName>,
     policies: Arc<Policies>,
     engine: Arc<dyn Engine>,
@@ -136,19 +131,13 @@ impl Broker {
         if workload == operator || operator == verifier || verifier == workload {
             return Err(BadParts::AudienceTwice);
         }
-        let (mut clusters, mut by_issuer) = (BTreeMap::new(), HashMap::new());
+        let (mut clusters, mut by_issuer) = (BTreeMap::new(), HashMap::<_, Vec<_>>::new());
         for cluster in parts.clusters {
             let name = cluster.name.clone();
             if !parts.policies.knows(&name) {
                 return Err(BadParts::NoPolicy(name));
             }
-            if let Some(other) = by_issuer.insert(cluster.issuer.clone(), name.clone()) {
-                return Err(if other == name {
-                    BadParts::ClusterTwice(name)
-                } else {
-                    BadParts::IssuerTwice(other, name)
-                });
-            }
+            by_issuer.entry(cluster.issuer.clone()).or_default().push(name.clone());
             if clusters.insert(name.clone(), cluster).is_some() {
                 return Err(BadParts::ClusterTwice(name));
             }

@@ -32,7 +32,8 @@ pub(crate) struct Connection {
     /// verifier's, dayfly-operator for an operator's.
     #[arg(long, global = true, env = "DAYFLY_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The cluster that the token is of: a call with one of another is refused.
+    /// The cluster that the token is of, as the broker calls it: a call with one of another is refused. Needed where
+    /// several clusters have the token's issuer.
     #[arg(long, global = true, env = "DAYFLY_CLUSTER", hide_env_values = true, value_name = "NAME")]
     cluster: Option<String>,
     /// How long a call may take, all its tries together.

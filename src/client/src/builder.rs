@@ -79,7 +79,8 @@ impl Builder {
         self
     }
 
-    /// Chooses among clusters that share an issuer, by its name in the broker's configuration.
+    /// Says which cluster the token is of, by its name in the broker's configuration. Needed where several clusters have
+    /// the token's issuer, as many have the default one.
     pub fn cluster(mut self, name: impl Into<String>) -> Self {
         self.cluster = Some(name.into());
         self

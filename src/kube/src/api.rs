@@ -120,6 +120,10 @@ pub(crate) enum CallError {
     Overloaded(Option<Duration>),
     #[error("it failed ({0})")]
     Failed(u16, Option<Duration>),
+    #[error(
+        "it publishes a token key that cluster {0} of the same issuer publishes too: give each API server service-account keys of its own"
+    )]
+    SharedKeys(ClusterName),
     #[error("it answered what cannot be read, at line {line}, column {column}")]
     Unreadable { line: usize, column: usize },
 }
@@ -162,7 +166,7 @@ impl CallError {
             Self::Overloaded(Some(after)) | Self::Failed(_, Some(after)) => return *after,
             Self::Busy | Self::Overloaded(None) | Self::Timeout(_) => 1,
             Self::Failed(..) | Self::Unreachable(_) | Self::NotFound | Self::Gone => 2,
-            Self::Unauthenticated | Self::Forbidden(_) | Self::Unreadable { .. } => 5,
+            Self::Unauthenticated | Self::Forbidden(_) | Self::SharedKeys(_) | Self::Unreadable { .. } => 5,
         };
         Duration::from_secs(secs)
     }

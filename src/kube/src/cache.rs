@@ -67,6 +67,7 @@ impl ReviewCache {
     }
 
     /// Whether a good review is kept.
+    #[cfg(test)]
     pub(crate) fn has_good(&self, key: &Digest, now: Duration) -> bool {
         self.get(key, now).is_some_and(|said| said.is_ok())
     }

@@ -1,12 +1,14 @@
 //! Wires one cluster's adapters together and keeps them running.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dayfly_core::ids::Uid;
 use dayfly_core::ports::Cluster;
 use tokio::task::JoinSet;
 
-use crate::api::ApiServer;
+use crate::api::{ApiServer, CallError};
 use crate::authorize::AccessReviewer;
 use crate::cache::ReviewCache;
 use crate::config::{ClusterConfig, ConnectError};
@@ -14,14 +16,21 @@ use crate::directory::{ClusterDirectory, Lookup};
 use crate::informer::{Informer, Store};
 use crate::keys::ClusterKeys;
 use crate::local::LocalCheck;
+use crate::namesakes::Namesakes;
 use crate::objects::Kind;
 use crate::review::{Asker, Permits, TokenReviewer};
 use crate::sparing::Sparing;
+
+/// How often the keys of a cluster with namesakes are read again, so that a key in common is known soon.
+const NAMESAKES_REREAD: Duration = Duration::from_secs(60);
+/// And how often as long as they cannot be read, or are in common.
+const NAMESAKES_TROUBLED: Duration = Duration::from_secs(10);
 
 /// A cluster whose informers run. They stop when this is dropped or shut down; the ports then still answer, from the
 /// API server.
 pub struct RunningCluster {
     cluster: Cluster,
+    keys: Option<Arc<ClusterKeys>>,
     tasks: JoinSet<()>,
 }
 
@@ -40,6 +49,50 @@ pub async fn check(config: &ClusterConfig) -> Result<(), ConnectError> {
 /// # Errors
 /// When the configuration cannot be used.
 pub async fn connect(config: ClusterConfig) -> Result<RunningCluster, ConnectError> {
+    connect_beside(config, None).await
+}
+
+/// Begins to serve several clusters. Those of one issuer are told apart by the call's metadata and held apart by their
+/// keys: it returns when the keys of each of them have been read and compared, or could not be read.
+///
+/// # Errors
+/// When the configuration of one cannot be used, or two of one issuer have a key in common.
+pub async fn connect_all(
+    configs: impl IntoIterator<Item = ClusterConfig>,
+) -> Result<Vec<RunningCluster>, ConnectError> {
+    let configs: Vec<_> = configs.into_iter().collect();
+    let mut of_issuer: HashMap<&str, Vec<&ClusterConfig>> = HashMap::new();
+    for config in &configs {
+        of_issuer.entry(&config.issuer).or_default().push(config);
+    }
+    let mut namesakes = HashMap::new();
+    for (issuer, clusters) in of_issuer {
+        if let [first, others @ ..] = clusters.as_slice()
+            && let [second, ..] = others
+        {
+            if let Some(hiding) = clusters.iter().find(|cluster| !cluster.local_check) {
+                let other = if hiding.name == first.name { second } else { first };
+                return Err(ConnectError::NamesakeHidesKeys(hiding.name.clone(), other.name.clone()));
+            }
+            namesakes.insert(issuer.to_owned(), Arc::new(Namesakes::default()));
+        }
+    }
+    let mut running = Vec::new();
+    for config in configs {
+        let namesakes = namesakes.get(&config.issuer).cloned();
+        running.push(connect_beside(config, namesakes).await?);
+    }
+    let read = running.iter().map(RunningCluster::compare_keys);
+    futures_util::future::join_all(read).await.into_iter().collect::<Result<(), _>>()?;
+    // The last to be read may have a key of the first.
+    running.iter().try_for_each(RunningCluster::has_keys_of_its_own)?;
+    Ok(running)
+}
+
+async fn connect_beside(
+    config: ClusterConfig,
+    namesakes: Option<Arc<Namesakes>>,
+) -> Result<RunningCluster, ConnectError> {
     config.check()?;
     let api = Arc::new(ApiServer {
         cluster: config.name.clone(),
@@ -51,9 +104,13 @@ pub async fn connect(config: ClusterConfig) -> Result<RunningCluster, ConnectErr
     let cache = Arc::new(ReviewCache::new(limits.review_cache, limits.refused_cache, config.local_check));
     let mut tasks = JoinSet::new();
 
-    let keys =
-        config.local_check.then(|| Arc::new(ClusterKeys::new(Arc::clone(&api), limits.review_timeout)));
-    if let Some(keys) = keys.clone() {
+    let has_namesakes = namesakes.is_some();
+    let keys = config
+        .local_check
+        .then(|| Arc::new(ClusterKeys::new(Arc::clone(&api), limits.review_timeout, namesakes)));
+    if let Some(keys) = keys.clone().filter(|_| has_namesakes) {
+        tasks.spawn(keep_compared(keys));
+    } else if let Some(keys) = keys.clone() {
         // So that the first token need not wait. If it fails, the first token asks again.
         tasks.spawn(async move {
             if let Err(error) = keys.set_for(None).await {
@@ -79,7 +136,7 @@ pub async fn connect(config: ClusterConfig) -> Result<RunningCluster, ConnectErr
         api_audiences: config.api_audiences,
         leeway: limits.leeway,
         clock: config.clock,
-        keys,
+        keys: keys.clone(),
     };
     let asker = Asker { api, cache, local, permits, timeout: limits.review_timeout };
     let cluster = Cluster {
@@ -89,13 +146,43 @@ pub async fn connect(config: ClusterConfig) -> Result<RunningCluster, ConnectErr
         directory: Arc::new(directory),
         authorizer: Arc::new(authorizer),
     };
-    Ok(RunningCluster { cluster, tasks })
+    Ok(RunningCluster { cluster, keys: keys.filter(|_| has_namesakes), tasks })
+}
+
+/// Reads a cluster's keys again and again; what is read is compared with its namesakes'.
+async fn keep_compared(keys: Arc<ClusterKeys>) {
+    loop {
+        let read = keys.refresh().await;
+        if let Err(error) = &read {
+            tracing::warn!(%error, "the cluster's token keys cannot be read, and so not compared with those of its issuer's other clusters");
+        }
+        let troubled = read.is_err() || keys.are_its_own().is_err();
+        tokio::time::sleep(if troubled { NAMESAKES_TROUBLED } else { NAMESAKES_REREAD }).await;
+    }
 }
 
 impl RunningCluster {
     /// The ports of this cluster.
     pub fn cluster(&self) -> Cluster {
         self.cluster.clone()
+    }
+
+    /// Returns when its keys have been compared with its namesakes', or cannot be read now.
+    async fn compare_keys(&self) -> Result<(), ConnectError> {
+        if let Some(keys) = &self.keys {
+            // Logged where it is tried again.
+            let _ = keys.refresh().await;
+        }
+        self.has_keys_of_its_own()
+    }
+
+    fn has_keys_of_its_own(&self) -> Result<(), ConnectError> {
+        match self.keys.as_ref().map(|keys| keys.are_its_own()) {
+            Some(Err(CallError::SharedKeys(other))) => {
+                Err(ConnectError::SharedKeys(self.cluster.name.clone(), other))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Stops the informers and waits until they have.
@@ -123,3 +210,6 @@ fn inform<K: Kind>(
     tasks.spawn(informer.run());
     Lookup::new(Arc::clone(api), store, silence, config.limits.review_timeout)
 }
+
+#[cfg(test)]
+mod tests;

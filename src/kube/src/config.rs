@@ -133,6 +133,16 @@ pub enum ConnectError {
     /// The issuer is empty.
     #[error("cluster {0}: the issuer is empty: name its --service-account-issuer")]
     NoIssuer(ClusterName),
+    /// Two clusters of one issuer, of which one hides its keys: then nothing tells their tokens apart.
+    #[error(
+        "clusters {0} and {1} have the same issuer, and local_check is off for one: only their keys tell their tokens apart"
+    )]
+    NamesakeHidesKeys(ClusterName, ClusterName),
+    /// Two clusters of one issuer publish the same key.
+    #[error(
+        "clusters {0} and {1} have the same issuer and a token key in common: give each API server service-account keys of its own"
+    )]
+    SharedKeys(ClusterName, ClusterName),
     /// One audience would be good for two things.
     #[error(
         "cluster {cluster}: the audience {audience} has two uses: Dayfly's three and the API server's own must differ"

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use dayfly_core::ports::BoxFuture;
-use dayfly_jose::KeySet;
+use dayfly_jose::{Jwk, JwkSet, KeySet};
 
 use crate::api::{ApiServer, CallError};
 use crate::coalesce::Coalesce;
+use crate::namesakes::Namesakes;
 
 const WHAT: &str = "get /openid/v1/jwks (ClusterRole system:service-account-issuer-discovery)";
 const PATH: &str = "/openid/v1/jwks";
@@ -21,6 +22,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 pub(crate) struct ClusterKeys {
     api: Arc<ApiServer>,
     timeout: Duration,
+    namesakes: Option<Arc<Namesakes>>,
     state: Arc<State>,
     fetches: Coalesce<(), Result<(), CallError>>,
 }
@@ -38,9 +40,32 @@ struct Attempt {
 }
 
 impl ClusterKeys {
-    /// No keys yet; a fetch may take `timeout`.
-    pub(crate) fn new(api: Arc<ApiServer>, timeout: Duration) -> Self {
-        Self { api, timeout, state: Arc::default(), fetches: Coalesce::new() }
+    /// No keys yet; a fetch may take `timeout`. What is fetched is compared with the keys of its namesakes.
+    pub(crate) fn new(api: Arc<ApiServer>, timeout: Duration, namesakes: Option<Arc<Namesakes>>) -> Self {
+        Self { api, timeout, namesakes, state: Arc::default(), fetches: Coalesce::new() }
+    }
+
+    /// That no namesake has any of its keys.
+    ///
+    /// # Errors
+    /// [`CallError::SharedKeys`] where one has: then nobody can say which of the two a token is of.
+    pub(crate) fn are_its_own(&self) -> Result<(), CallError> {
+        let namesakes = self.namesakes.as_ref();
+        match namesakes.and_then(|namesakes| namesakes.sharing_with(&self.api.cluster)) {
+            Some(other) => Err(CallError::SharedKeys(other)),
+            None => Ok(()),
+        }
+    }
+
+    /// Fetches the set anew, if the last fetch is long enough ago.
+    ///
+    /// # Errors
+    /// When it could not be fetched, now or last.
+    pub(crate) async fn refresh(&self) -> Result<(), CallError> {
+        match self.fetches.join_or((), || self.fetch_if_due()) {
+            Some(fetch) => fetch.await,
+            None => self.state.last_failure(),
+        }
     }
 
     /// The newest set there is, fetched anew if `kid` is not in the one at hand and the last fetch is long enough ago.
@@ -52,10 +77,7 @@ impl ClusterKeys {
         if let Some(set) = held.filter(|set| kid.is_none_or(|kid| set.has(kid))) {
             return Ok(set);
         }
-        match self.fetches.join_or((), || self.fetch_if_due()) {
-            Some(fetch) => fetch.await?,
-            None => self.state.last_failure()?,
-        }
+        self.refresh().await?;
         // Nothing fetched, and no failure to tell of: the first fetch was given up by all who waited for it.
         self.state.keys.load_full().ok_or(CallError::Busy)
     }
@@ -72,11 +94,18 @@ impl ClusterKeys {
         // Counted as failed until it has succeeded: also if all who wait give up.
         *last = Some(Attempt { at: now, failed: Some(CallError::Timeout(self.timeout)) });
         let (api, state, timeout) = (Arc::clone(&self.api), Arc::clone(&self.state), self.timeout);
+        let namesakes = self.namesakes.clone();
         Some(Box::pin(async move {
             let fetched = fetch(&api, timeout).await;
             let failed = fetched.as_ref().err().cloned();
             *state.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Attempt { at: now, failed });
-            fetched.map(|set| state.keys.store(Some(Arc::new(set))))
+            let published = fetched?;
+            // Compared first: no key is in force that a namesake might have too.
+            if let Some(namesakes) = namesakes {
+                namesakes.learn(&api.cluster, published.keys.iter().map(Jwk::thumbprint).collect());
+            }
+            state.keys.store(Some(Arc::new(KeySet::from(&published))));
+            Ok(())
         }))
     }
 }
@@ -88,9 +117,9 @@ impl State {
     }
 }
 
-async fn fetch(api: &ApiServer, timeout: Duration) -> Result<KeySet, CallError> {
+async fn fetch(api: &ApiServer, timeout: Duration) -> Result<JwkSet, CallError> {
     let body = api.get(WHAT, PATH, timeout).await?;
-    let set = KeySet::parse(&body).map_err(|error| CallError::Unreachable(error.to_string()))?;
-    tracing::info!(cluster = %api.cluster, keys = set.len(), "read the cluster's token keys");
+    let set = JwkSet::parse(&body).map_err(|error| CallError::Unreachable(error.to_string()))?;
+    tracing::info!(cluster = %api.cluster, keys = set.keys.len(), "read the cluster's token keys");
     Ok(set)
 }

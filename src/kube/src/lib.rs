@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `review` | the `Reviewer`: cache, local check, one TokenReview for all who ask at once |
 //! | `local` | what can be said of a token without the API server, but for its keys (`keys`) |
+//! | `namesakes` | clusters of one issuer, and that no two have a key in common |
 //! | `directory` | the `Directory`: what the informers hold, else one GET |
 //! | `informer` | list, watch, relist, and when it last heard anything |
 //! | `authorize` | the `Authorizer`: SubjectAccessReview |
@@ -24,11 +25,12 @@ mod directory;
 mod informer;
 mod keys;
 mod local;
+mod namesakes;
 mod objects;
 mod review;
 mod sparing;
 #[cfg(test)]
 mod testing;
 
-pub use cluster::{RunningCluster, check, connect};
+pub use cluster::{RunningCluster, check, connect, connect_all};
 pub use config::{Access, Audiences, ClusterConfig, ConnectError};

@@ -8,6 +8,7 @@ use dayfly_core::ports::{Clock, InvalidToken, LEGACY_ISSUER, ReviewError};
 use dayfly_core::time::Timestamp;
 use dayfly_jose::{BadTime, Claims, Policy, Times, VerifyError, peek, verify};
 
+use crate::api::CallError;
 use crate::config::Audiences;
 use crate::keys::ClusterKeys;
 
@@ -25,6 +26,11 @@ pub(crate) struct LocalCheck {
 }
 
 impl LocalCheck {
+    /// That tokens of this cluster can be told from those of every other.
+    pub(crate) fn can_tell(&self) -> Result<(), CallError> {
+        self.keys.as_ref().map_or(Ok(()), |keys| keys.are_its_own())
+    }
+
     /// Whether the token may be good for `audience`; when it ends.
     pub(crate) async fn check(&self, token: &str, audience: &Audience) -> Result<Timestamp, ReviewError> {
         let peek = peek(token).map_err(|shape| invalid(InvalidToken::Malformed, shape.to_string()))?;
@@ -34,6 +40,8 @@ impl LocalCheck {
         self.audience(&peek.claims, audience)?;
         if let Some(keys) = &self.keys {
             let set = keys.set_for(peek.header.kid.as_deref()).await?;
+            // The set may just have been read, and be a namesake's too.
+            keys.are_its_own()?;
             verify(token, &set, Policy::kubernetes()).map_err(bad_signature)?;
         }
         peek.claims.expires_at.ok_or_else(|| ReviewError::legacy(audience))

@@ -73,6 +73,7 @@ impl Reviewer for TokenReviewer {
                 let message = format!("the token is larger than {} bytes", limits::TOKEN_BYTES);
                 return Err(invalid(InvalidToken::Malformed, message));
             }
+            self.asker.local.can_tell()?;
             // No audience holds a NUL. The cluster is not in it: each cluster has a cache of its own.
             let key = Digest::of_parts(&[audience.as_str().as_bytes(), &[0], token.expose()]);
             if let Some(said) = self.asker.cache.get(&key, self.asker.api.clock.monotonic()) {
@@ -82,10 +83,13 @@ impl Reviewer for TokenReviewer {
                 let (asker, token, audience) = (Arc::clone(&self.asker), token.clone(), audience.clone());
                 Some(Box::pin(async move { asker.review(key, &token, &audience).await }))
             });
-            match review {
+            let reviewed = match review {
                 Some(review) => review.await,
                 None => Err(CallError::Busy.into()),
-            }
+            };
+            // It may have become known meanwhile.
+            self.asker.local.can_tell()?;
+            reviewed
         })
     }
 }

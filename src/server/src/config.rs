@@ -117,7 +117,7 @@ impl Default for Audiences {
 pub struct Cluster {
     /// Its name: the first part of every identity. Never change it.
     pub name: ClusterName,
-    /// The `iss` of its service-account tokens.
+    /// The `iss` of its service-account tokens. Where several clusters have the same, callers name theirs.
     pub issuer: String,
     /// Its `--api-audiences`, by default its issuer: a token good for one of them is refused.
     #[serde(default)]
@@ -343,13 +343,19 @@ impl Config {
             if cluster.issuer.is_empty() {
                 return wrong(&format!("cluster {}", cluster.name), "issuer is empty");
             }
-            let earlier = self.clusters.iter().take(n);
-            if let Some(other) =
-                earlier.into_iter().find(|o| o.name == cluster.name || o.issuer == cluster.issuer)
-            {
+            let mut earlier = self.clusters.iter().take(n);
+            if earlier.clone().any(|other| other.name == cluster.name) {
+                return wrong(&format!("cluster {}", cluster.name), "there is another one of this name");
+            }
+            let hides = |other: &Cluster| !other.local_check || !cluster.local_check;
+            if let Some(other) = earlier.find(|other| other.issuer == cluster.issuer && hides(other)) {
                 return wrong(
                     &format!("cluster {}", cluster.name),
-                    &format!("has the name or issuer of cluster {}: both must differ", other.name),
+                    &format!(
+                        "has the issuer of cluster {}, and local_check is off for one of them: only their keys tell \
+                         their tokens apart, so both must be checked",
+                        other.name
+                    ),
                 );
             }
         }
@@ -424,6 +430,14 @@ mod tests {
         in_cluster = true
     "#;
 
+    /// Another cluster of the same issuer.
+    const SECOND: &str = r#"
+        [[cluster]]
+        name = "west"
+        issuer = "https://kubernetes.default.svc"
+        policy = "policy"
+        kubeconfig = "west""#;
+
     fn load(text: &str) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dayfly.toml");
@@ -438,6 +452,8 @@ mod tests {
         assert!(config.store.dir.is_absolute() && config.store.dir.ends_with("store"));
         assert_eq!(config.tls.key_file, Path::new("/abs/tls.key"));
         assert_eq!(config.limits(), Limits::default());
+        let second = load(&format!("{GOOD}\n{SECOND}")).unwrap();
+        assert_eq!(second.clusters[0].issuer, second.clusters[1].issuer, "many have the default issuer");
     }
 
     /// `docs/reference/dayfly.toml` loads, names every setting, and states the defaults.
@@ -470,6 +486,9 @@ mod tests {
                 "exactly one of in_cluster",
             ),
             (GOOD.replace("name = \"east\"", "name = \"East\""), "is not a cluster name"),
+            (format!("{GOOD}\n{SECOND}").replace("west", "east"), "there is another one of this name"),
+            (format!("{GOOD}\n{SECOND}\nlocal_check = false"), "only their keys tell their tokens apart"),
+            (format!("{GOOD}\nlocal_check = false\n{SECOND}"), "only their keys tell their tokens apart"),
             (format!("{GOOD}\n[audiences]\nworkload = \"dayfly-operator\""), "three different audiences"),
             (format!("{GOOD}\n[limits]\nreview_cache_secs = 3600"), "at most 60"),
             (format!("{GOOD}\n[limits]\ncalls_at_once = 0"), "limits.calls_at_once: from 1"),

@@ -263,11 +263,8 @@ async fn connect_clusters(
     limits: &Limits,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Vec<RunningCluster>> {
-    let mut running = Vec::new();
-    for cluster in &config.clusters {
-        running.push(dayfly_kube::connect(cluster.adapter(&config.audiences, limits, clock)).await?);
-    }
-    Ok(running)
+    let adapters = config.clusters.iter().map(|cluster| cluster.adapter(&config.audiences, limits, clock));
+    Ok(dayfly_kube::connect_all(adapters).await?)
 }
 
 async fn serve(

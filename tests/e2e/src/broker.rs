@@ -42,6 +42,10 @@ pub struct Options {
     pub by_way_of: Option<std::net::SocketAddr>,
     /// What `DAYFLY_LOG` is; by default unset.
     pub log_filter: Option<&'static str>,
+    /// `local_check = false`: signatures are left to the API server.
+    pub hidden_keys: bool,
+    /// Further clusters that it serves, by name, each with its policy in [`Broker::policy_of`].
+    pub more_clusters: Vec<(&'static str, Access)>,
 }
 
 /// A broker, running or not. Dropping it kills it.
@@ -93,10 +97,12 @@ impl Broker {
             access,
             dir,
         };
-        std::fs::create_dir(broker.policy())?;
-        broker.write_secret("cluster.token", &broker.access.token)?;
-        if let Some(ca) = &broker.access.ca_pem {
-            std::fs::write(broker.dir().join("cluster-ca.crt"), ca)?;
+        for (name, access) in broker.clusters() {
+            std::fs::create_dir(broker.policy_of(name))?;
+            broker.write_secret(&format!("{name}.token"), &access.token)?;
+            if let Some(ca) = &access.ca_pem {
+                std::fs::write(broker.dir().join(format!("{name}-ca.crt")), ca)?;
+            }
         }
         if let Some(ahead) = broker.options.clock_ahead {
             broker.set_clock(ahead)?;
@@ -124,15 +130,7 @@ impl Broker {
     }
 
     fn configuration(&self, port: u16) -> Result<String> {
-        let Options { limits, store_dir, reserve_bytes, by_way_of, .. } = &self.options;
-        let Access { issuer, server, ca_pem, .. } = &self.access;
-        let server = match by_way_of {
-            Some(wire) => {
-                let (scheme, _) = server.split_once("://").context("the cluster's URL has no scheme")?;
-                format!("{scheme}://{wire}")
-            }
-            None => server.clone(),
-        };
+        let Options { limits, store_dir, reserve_bytes, by_way_of, hidden_keys, .. } = &self.options;
         let mut text =
             format!("issuer = {ISSUER:?}\nlisten = \"127.0.0.1:{port}\"\nhome_cluster = {CLUSTER:?}\n");
         text += "[tls]\ncert_file = \"server.crt\"\nkey_file = \"server.key\"\n";
@@ -143,10 +141,27 @@ impl Broker {
         }
         text += "[store.witness]\nfile = \"witness.json\"\ndanger_witness_beside_store = true\n";
         text += "[keys]\nkek_file = \"kek\"\n";
-        writeln!(text, "[[cluster]]\nname = {CLUSTER:?}\nissuer = {issuer:?}\npolicy = \"policy\"")?;
-        writeln!(text, "server = {server:?}\ntoken_file = \"cluster.token\"")?;
-        if ca_pem.is_some() {
-            text += "ca_file = \"cluster-ca.crt\"\n";
+        for (name, Access { issuer, server, ca_pem, .. }) in self.clusters() {
+            let server = match by_way_of {
+                Some(wire) if name == CLUSTER => {
+                    let (scheme, _) = server.split_once("://").context("the cluster's URL has no scheme")?;
+                    format!("{scheme}://{wire}")
+                }
+                _ => server.clone(),
+            };
+            let policy = self.policy_of(name);
+            writeln!(
+                text,
+                "[[cluster]]\nname = {name:?}\nissuer = {issuer:?}\npolicy = \"{}\"",
+                policy.display()
+            )?;
+            writeln!(text, "server = {server:?}\ntoken_file = \"{name}.token\"")?;
+            if ca_pem.is_some() {
+                writeln!(text, "ca_file = \"{name}-ca.crt\"")?;
+            }
+            if *hidden_keys {
+                text += "local_check = false\n";
+            }
         }
         let mut all = BTreeMap::from([("policy_reload_secs", 1)]);
         all.extend(limits);
@@ -271,7 +286,17 @@ impl Broker {
 
     /// The folder with its policy.
     pub fn policy(&self) -> PathBuf {
-        self.dir().join("policy")
+        self.policy_of(CLUSTER)
+    }
+
+    /// The folder with the policy of this cluster.
+    pub fn policy_of(&self, cluster: &str) -> PathBuf {
+        self.dir().join(if cluster == CLUSTER { "policy".to_owned() } else { format!("policy-{cluster}") })
+    }
+
+    fn clusters(&self) -> impl Iterator<Item = (&'static str, &Access)> {
+        let more = self.options.more_clusters.iter().map(|(name, access)| (*name, access));
+        std::iter::once((CLUSTER, &self.access)).chain(more)
     }
 
     /// All that it has logged so far, over all its starts.
@@ -301,6 +326,11 @@ impl Broker {
     /// Writes an object into its policy folder, in place of its earlier version.
     pub fn put(&self, object: &Value) -> Result<()> {
         self.put_text(&policy::file_name(object), &object.to_string())
+    }
+
+    /// Writes an object into the policy folder of this cluster.
+    pub fn put_in(&self, cluster: &str, object: &Value) -> Result<()> {
+        Ok(std::fs::write(self.policy_of(cluster).join(policy::file_name(object)), object.to_string())?)
     }
 
     /// Writes a policy file of this name.

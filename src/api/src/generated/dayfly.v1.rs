@@ -668,8 +668,9 @@ pub mod workload_service_client {
     /// For workloads and their sidecars.
     ///
     /// Every call carries `authorization: Bearer TOKEN`: the pod's projected service-account token, whose only audience is
-    /// `dayfly` (configurable). The token's issuer says which cluster it is of; a call may name the one it expects,
-    /// `dayfly-cluster: NAME`, and is refused if it is another. A call without a deadline gets the server's, 10 s.
+    /// `dayfly` (configurable). The token's issuer says which cluster it is of; where several clusters have that issuer, the
+    /// call says which of them, `dayfly-cluster: NAME`, and is refused (`INVALID_FIELD`) if it does not. Elsewhere it may name
+    /// the one it expects. It is refused if the token is of another. A call without a deadline gets the server's, 10 s.
     ///
     /// | RPC | who may |
     /// |---|---|
@@ -817,8 +818,9 @@ pub mod workload_service_server {
     /// For workloads and their sidecars.
     ///
     /// Every call carries `authorization: Bearer TOKEN`: the pod's projected service-account token, whose only audience is
-    /// `dayfly` (configurable). The token's issuer says which cluster it is of; a call may name the one it expects,
-    /// `dayfly-cluster: NAME`, and is refused if it is another. A call without a deadline gets the server's, 10 s.
+    /// `dayfly` (configurable). The token's issuer says which cluster it is of; where several clusters have that issuer, the
+    /// call says which of them, `dayfly-cluster: NAME`, and is refused (`INVALID_FIELD`) if it does not. Elsewhere it may name
+    /// the one it expects. It is refused if the token is of another. A call without a deadline gets the server's, 10 s.
     ///
     /// | RPC | who may |
     /// |---|---|

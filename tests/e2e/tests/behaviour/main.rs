@@ -25,6 +25,7 @@ macro_rules! on_both {
 
 mod api;
 mod clock;
+mod clusters;
 mod issue;
 mod listing;
 mod outage;

@@ -69,18 +69,25 @@ impl World {
 
     /// Several clusters of one policy; operators of `home` act on all of them.
     pub(crate) fn of(names: &[&str], home: Option<&str>) -> Result<Self, BadParts> {
+        let issuers: Vec<_> = names.iter().map(|name| (*name, *name)).collect();
+        Self::with(&issuers, home)
+    }
+
+    /// Several clusters, each with its issuer: the first part of its tokens.
+    pub(crate) fn with(named: &[(&str, &str)], home: Option<&str>) -> Result<Self, BadParts> {
+        let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
         let clock = Arc::new(TestClock::at(Timestamp::from_millis(1_795_435_200_250)));
         let store = Arc::new(FakeStore::new(Arc::clone(&clock)));
         let engine = Arc::new(FakeEngine::default());
         let clusters: Vec<_> = names.iter().map(|name| Arc::new(FakeCluster::new(name))).collect();
         let of_names = names.iter().map(|name| name.parse::<ClusterName>().unwrap());
         let policies = Arc::new(Policies::new(of_names, Duration::from_secs(600)));
-        for name in names {
+        for name in &names {
             policies.replace(&name.parse().unwrap(), loaded(POLICY), clock.monotonic()).unwrap();
         }
-        let ports = names.iter().zip(&clusters).map(|(name, cluster)| Cluster {
+        let ports = named.iter().zip(&clusters).map(|((name, issuer), cluster)| Cluster {
             name: name.parse().unwrap(),
-            issuer: format!("https://{name}"),
+            issuer: format!("https://{issuer}"),
             reviewer: Arc::<FakeCluster>::clone(cluster),
             directory: Arc::<FakeCluster>::clone(cluster),
             authorizer: Arc::<FakeCluster>::clone(cluster),
