@@ -18,7 +18,7 @@ use kube::{Client, Config};
 use serde_json::json;
 use tokio::sync::{OnceCell, RwLock};
 
-use crate::control_plane::{ControlPlane, Options};
+use crate::control_plane::{ControlPlane, Options, SigningKey};
 use crate::run::until;
 
 /// Which Kubernetes API.
@@ -125,6 +125,32 @@ impl Cluster {
                 token: stand_in.broker_token().to_owned(),
             },
         })
+    }
+
+    /// How a broker would reach it as `admin`, by a token that no service-account key signed.
+    pub async fn admin_access(&self) -> Result<Access> {
+        let token = match &self.api {
+            Running::Real(real) => real.read().await.admin_token().to_owned(),
+            Running::StandIn(stand_in) => stand_in.admin_token().to_owned(),
+        };
+        Ok(Access { token, ..self.access().await? })
+    }
+
+    /// Begins to rotate the service-account key: a new one signs, the old one is published and trusted still. For a real
+    /// cluster that no other test uses.
+    pub async fn rotate_key(&self) -> Result<()> {
+        match &self.api {
+            Running::Real(real) => real.write().await.restart_with_sa_keys(SigningKey::Es256).await,
+            Running::StandIn(_) => bail!("the stand-in has one key"),
+        }
+    }
+
+    /// Ends the rotation: the old key is gone.
+    pub async fn forget_old_keys(&self) -> Result<()> {
+        match &self.api {
+            Running::Real(real) => real.write().await.restart_without_old_sa_keys().await,
+            Running::StandIn(_) => bail!("the stand-in has one key"),
+        }
     }
 
     /// Whether this is asked of this cluster for the first time.

@@ -70,7 +70,9 @@ pub struct ControlPlane {
     etcd_port: u16,
     ca_pem: String,
     admin_token: String,
+    /// The service-account keys, of which the last one signs; those below `first_key` are not trusted any more.
     keys: u16,
+    first_key: u16,
     kubeconfigs: AtomicU16,
     clients: Mutex<HashMap<RuntimeId, Client>>,
     dir: Folder,
@@ -105,6 +107,7 @@ impl ControlPlane {
             ca_pem,
             admin_token,
             keys: 1,
+            first_key: 0,
             kubeconfigs: AtomicU16::new(0),
             clients: Mutex::default(),
             dir,
@@ -215,6 +218,12 @@ impl ControlPlane {
         self.start_controller_manager().await
     }
 
+    /// Ends a rotation: only the key that signs is trusted and published from now on. Restarts the API server.
+    pub async fn restart_without_old_sa_keys(&mut self) -> Result<()> {
+        self.first_key = self.keys - 1;
+        self.restart_api_server().await
+    }
+
     async fn start_controller_manager(&mut self) -> Result<()> {
         self.controller_manager = None;
         if !self.options.controller_manager {
@@ -247,7 +256,8 @@ impl ControlPlane {
             format!("--service-account-signing-key-file={}", file(&signing_key(self.keys - 1))),
         ];
         flags.extend(
-            (0..self.keys).map(|key| format!("--service-account-key-file={}", file(&public_key(key)))),
+            (self.first_key..self.keys)
+                .map(|key| format!("--service-account-key-file={}", file(&public_key(key)))),
         );
         if self.options.audit {
             flags.push(format!("--audit-log-path={}", self.audit_log().display()));

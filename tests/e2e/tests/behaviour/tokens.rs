@@ -1,8 +1,9 @@
 //! Tokens that are not good enough.
 
 use dayfly_api::v1;
-use dayfly_e2e::broker::Options;
+use dayfly_e2e::broker::{Broker, Options};
 use dayfly_e2e::cluster::{Cluster, Kind};
+use dayfly_e2e::run::until;
 use dayfly_e2e::world::{OPERATOR, Team, VERIFIER, WORKLOAD, World, asking_for, bearing, reason};
 use dayfly_e2e::{control_plane, jwt};
 use serde_json::json;
@@ -14,6 +15,7 @@ on_both!(
     an_expired_token_is_refused,
     a_forged_token_is_refused,
     an_unbound_token_is_refused_unless_target_and_grant_accept_it,
+    where_keys_are_hidden_the_api_server_alone_judges_signatures,
 );
 
 /// What each of the services says to this token.
@@ -167,4 +169,83 @@ async fn a_legacy_token_is_refused(world: World) {
         assert_eq!((reason(&refused).as_str(), refused.code()), ("TOKEN_LEGACY", Code::Unauthenticated));
         assert!(refused.message().contains("projected"), "names the replacement: {refused:?}");
     }
+}
+
+async fn where_keys_are_hidden_the_api_server_alone_judges_signatures(kind: Kind) {
+    let options = Options { hidden_keys: true, ..Options::default() };
+    let world = World::with_own_broker(kind, options).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    pod.issue(&team.target).await.unwrap();
+    let good = pod.token().await.unwrap();
+    let admin =
+        |claims: &mut serde_json::Value| claims["sub"] = "system:serviceaccount:kube-system:admin".into();
+    for (forged, expected) in [
+        (jwt::tampered(&good).unwrap(), "TOKEN_REFUSED"),
+        (jwt::with_claims(&good, admin).unwrap(), "TOKEN_REFUSED"),
+        // All other local checks stay.
+        (jwt::unsigned(&good).unwrap(), "TOKEN_MALFORMED"),
+        (pod.token_for(VERIFIER).await.unwrap(), "TOKEN_AUDIENCE"),
+        (pod.token_for_all(&[WORKLOAD, "other"], 600).await.unwrap(), "TOKEN_AUDIENCE"),
+    ] {
+        for _ in 0..2 {
+            let refused = world.issue_with(&forged, asking_for(&team.target)).await.unwrap_err();
+            assert_eq!((reason(&refused).as_str(), refused.code()), (expected, Code::Unauthenticated));
+        }
+    }
+    assert!(!world.broker().log().contains("token keys"), "no keys are asked for");
+}
+
+#[test]
+fn a_rotation_of_the_api_servers_key_takes_no_restart() {
+    dayfly_e2e::run::run(async {
+        let cluster = Cluster::start_real(control_plane::Options::default()).await.unwrap();
+        // The broker's own token would go with the old key.
+        let access = cluster.admin_access().await.unwrap();
+        let broker = Broker::start(access, Options::default()).await.unwrap();
+        let world = World::of(cluster, std::sync::Arc::new(broker));
+        let team = world.team("payments").await.unwrap();
+        let pod = world.pod(&team.namespace, "api").await.unwrap();
+        let [of_old_key, another] =
+            [pod.token_for(WORKLOAD).await.unwrap(), pod.token_for(WORKLOAD).await.unwrap()];
+        let kid = |token: &str| jwt::read(token).unwrap().header["kid"].clone();
+        let ask = async |token: &str| world.issue_with(token, asking_for(&team.target)).await;
+        ask(&of_old_key).await.unwrap();
+
+        world.cluster().rotate_key().await.unwrap();
+        let of_new_key = pod.token_for(WORKLOAD).await.unwrap();
+        assert_ne!(kid(&of_new_key), kid(&of_old_key));
+        let began = tokio::time::Instant::now();
+        until(async || match ask(&of_new_key).await {
+            Ok(_) => Ok(true),
+            // Unknown keys are asked for once in ten seconds; the API server has just begun.
+            Err(status) if ["TOKEN_SIGNATURE", "CLUSTER_UNAVAILABLE"].contains(&reason(&status).as_str()) => {
+                Ok(false)
+            }
+            Err(status) => Err(status.into()),
+        })
+        .await
+        .unwrap();
+        assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+        ask(&of_old_key).await.unwrap();
+
+        world.cluster().forget_old_keys().await.unwrap();
+        // The API server's word, as the broker has not seen the old key go.
+        let refused = async |token: &str| match ask(token).await {
+            Ok(_) => Ok(false),
+            Err(status) if status.code() == Code::Unavailable => Ok(false),
+            Err(status) => {
+                assert!(
+                    ["TOKEN_REFUSED", "TOKEN_SIGNATURE"].contains(&reason(&status).as_str()),
+                    "{status:?}"
+                );
+                Ok(true)
+            }
+        };
+        assert!(ask(&another).await.is_err(), "not even once");
+        until(async || refused(&another).await).await.unwrap();
+        // This one's good review is kept for ten seconds.
+        until(async || refused(&of_old_key).await).await.unwrap();
+        until(async || Ok(ask(&of_new_key).await.is_ok())).await.unwrap();
+    });
 }
