@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dayfly_core::digest::Digest;
-use dayfly_core::ids::ClusterName;
+use dayfly_core::ids::{Audience, ClusterName};
 use dayfly_core::limits;
 use dayfly_core::ports::{Cluster, InvalidToken, LEGACY_ISSUER, ReviewError};
 use dayfly_core::secret::Secret;
@@ -23,7 +23,7 @@ pub struct Bearer<'a> {
     pub verified: Option<&'a Verified>,
 }
 
-/// A caller whose token was verified. Only [`Broker::verify`] makes one.
+/// A caller whose token was verified. Only [`Broker::verify`] and [`Broker::known`] make one.
 #[derive(Debug, Clone)]
 pub struct Verified {
     caller: Caller,
@@ -59,6 +59,16 @@ impl Broker {
         Ok(Verified { caller, token: Digest::of(bearer.token.expose()), identity })
     }
 
+    /// The same, where the token was verified a short while ago and nothing has to be asked. None where it has.
+    ///
+    /// # Errors
+    /// When what is seen of the token without asking anyone is not good, or it was refused a short while ago.
+    pub fn known(&self, bearer: Bearer<'_>, caller: Caller) -> Result<Option<Verified>, Error> {
+        let (cluster, audience) = self.chosen(bearer, caller)?;
+        let known = cluster.reviewer.known(bearer.token, audience).transpose()?;
+        Ok(known.map(|identity| Verified { caller, token: Digest::of(bearer.token.expose()), identity }))
+    }
+
     /// Who the caller is, and the cluster that says so.
     pub(crate) async fn authenticate(
         &self,
@@ -72,6 +82,13 @@ impl Broker {
         {
             return Ok((cluster, Arc::clone(&verified.identity)));
         }
+        let (cluster, audience) = self.chosen(bearer, caller)?;
+        let identity = cluster.reviewer.review(bearer.token, audience).await?;
+        Ok((cluster, identity))
+    }
+
+    /// The cluster that is asked whose token this is, and for which audience.
+    fn chosen(&self, bearer: Bearer<'_>, caller: Caller) -> Result<(&Cluster, &Audience), Error> {
         let audience = match caller {
             Caller::Workload => &self.audiences.workload,
             Caller::Operator => &self.audiences.operator,
@@ -91,10 +108,9 @@ impl Broker {
         if issuer == LEGACY_ISSUER {
             return Err(ReviewError::legacy(audience).into());
         }
-        let cluster = self.cluster_of(&issuer, bearer.cluster)?;
-        let identity = cluster.reviewer.review(bearer.token, audience).await?;
-        Ok((cluster, identity))
+        Ok((self.cluster_of(&issuer, bearer.cluster)?, audience))
     }
+
     /// The cluster of this issuer that the call names; where there is but one, it need not.
     fn cluster_of(&self, issuer: &str, named: Option<&ClusterName>) -> Result<&Cluster, Error> {
         let unknown = |message: &str| Error::Unauthenticated {

@@ -235,6 +235,12 @@ pub trait Reviewer: Send + Sync + 'static {
         token: &'a Secret,
         audience: &'a Audience,
     ) -> BoxFuture<'a, Result<Arc<Identity>, ReviewError>>;
+
+    /// What a review would say without asking anyone, where it is known. One that keeps nothing knows nothing.
+    fn known(&self, token: &Secret, audience: &Audience) -> Option<Result<Arc<Identity>, ReviewError>> {
+        let _ = (token, audience);
+        None
+    }
 }
 
 /// A token was not accepted, or could not be reviewed.

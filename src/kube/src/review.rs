@@ -73,10 +73,8 @@ impl Reviewer for TokenReviewer {
                 let message = format!("the token is larger than {} bytes", limits::TOKEN_BYTES);
                 return Err(invalid(InvalidToken::Malformed, message));
             }
-            self.asker.local.can_tell()?;
-            // No audience holds a NUL. The cluster is not in it: each cluster has a cache of its own.
-            let key = Digest::of_parts(&[audience.as_str().as_bytes(), &[0], token.expose()]);
-            if let Some(said) = self.asker.cache.get(&key, self.asker.api.clock.monotonic()) {
+            let key = key(token, audience);
+            if let Some(said) = self.asker.known(&key) {
                 return said;
             }
             let review = self.under_way.join_or(key, || {
@@ -92,9 +90,25 @@ impl Reviewer for TokenReviewer {
             reviewed
         })
     }
+
+    fn known(&self, token: &Secret, audience: &Audience) -> Option<Result<Arc<Identity>, ReviewError>> {
+        self.asker.known(&key(token, audience))
+    }
+}
+
+/// What a review is kept under. No audience holds a NUL. The cluster is not in it: each has a cache of its own.
+fn key(token: &Secret, audience: &Audience) -> Digest {
+    Digest::of_parts(&[audience.as_str().as_bytes(), &[0], token.expose()])
 }
 
 impl Asker {
+    fn known(&self, key: &Digest) -> Option<Result<Arc<Identity>, ReviewError>> {
+        if let Err(error) = self.local.can_tell() {
+            return Some(Err(error.into()));
+        }
+        self.cache.get(key, self.api.clock.monotonic())
+    }
+
     async fn review(
         &self,
         key: Digest,

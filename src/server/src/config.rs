@@ -171,6 +171,17 @@ pub struct LimitsConfig {
     pub operator_calls_at_once: Option<usize>,
     /// Calls under way of one workload or verifier, by its user name: 128.
     pub calls_of_one_caller: Option<usize>,
+    /// Calls under way of one namespace's workloads and verifiers: 256.
+    pub calls_of_one_namespace: Option<usize>,
+    /// Calls under way of one cluster's workloads and verifiers: three quarters of `calls_at_once` where there are
+    /// several clusters, else all.
+    pub calls_of_one_cluster: Option<usize>,
+    /// Tokens of workloads and verifiers under verification at once, of whomever: 128.
+    pub unverified_at_once: Option<usize>,
+    /// Calls of one workload (a pod) in a second, steadily: 10.
+    pub calls_per_second_of_one_workload: Option<u32>,
+    /// Calls of one workload at once, before that rate holds: 50.
+    pub burst_of_one_workload: Option<u32>,
     /// Calls under way of one operator: 8.
     pub calls_of_one_operator: Option<usize>,
     /// Open connections: 8192.
@@ -216,6 +227,7 @@ impl LimitsConfig {
     fn out_of_bounds(&self) -> Option<(&'static str, u64)> {
         const DAY: u64 = 24 * 3600;
         let number = |number: Option<usize>| number.map(|number| u64::try_from(number).unwrap_or(u64::MAX));
+        let rate = |number: Option<u32>| number.map(u64::from);
         let set = [
             ("review_cache_secs", self.review_cache_secs, DAY),
             ("refused_cache_secs", self.refused_cache_secs, 60),
@@ -229,6 +241,11 @@ impl LimitsConfig {
             ("calls_at_once", number(self.calls_at_once), 1_000_000),
             ("operator_calls_at_once", number(self.operator_calls_at_once), 1_000_000),
             ("calls_of_one_caller", number(self.calls_of_one_caller), 1_000_000),
+            ("calls_of_one_namespace", number(self.calls_of_one_namespace), 1_000_000),
+            ("calls_of_one_cluster", number(self.calls_of_one_cluster), 1_000_000),
+            ("unverified_at_once", number(self.unverified_at_once), 1_000_000),
+            ("calls_per_second_of_one_workload", rate(self.calls_per_second_of_one_workload), 100_000),
+            ("burst_of_one_workload", rate(self.burst_of_one_workload), 100_000),
             ("calls_of_one_operator", number(self.calls_of_one_operator), 1_000_000),
             ("connections", number(self.connections), 1_000_000),
         ];
@@ -379,8 +396,17 @@ impl Config {
     /// The places for calls under way.
     pub(crate) fn places(&self) -> crate::guard::Limits {
         let set = &self.limits;
+        let callers = set.calls_at_once.unwrap_or(1024);
+        let of_one_cluster = if self.clusters.len() > 1 { (callers * 3).div_ceil(4) } else { callers };
         crate::guard::Limits {
-            callers: set.calls_at_once.unwrap_or(1024),
+            callers,
+            of_one_cluster: set.calls_of_one_cluster.unwrap_or(of_one_cluster),
+            of_one_namespace: set.calls_of_one_namespace.unwrap_or(256),
+            unverified: set.unverified_at_once.unwrap_or(128),
+            rate: (
+                set.calls_per_second_of_one_workload.unwrap_or(10),
+                set.burst_of_one_workload.unwrap_or(50),
+            ),
             operators: set.operator_calls_at_once.unwrap_or(64),
             of_one_caller: set.calls_of_one_caller.unwrap_or(128),
             of_one_operator: set.calls_of_one_operator.unwrap_or(8),

@@ -3,6 +3,7 @@
 
 mod held;
 mod places;
+mod rates;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,14 +16,16 @@ use dayfly_api::rejection::Rejection;
 use dayfly_api::v1::ErrorReason;
 use dayfly_broker::Caller as Kind;
 use dayfly_core::limits;
-use dayfly_core::ports::BoxFuture;
+use dayfly_core::ports::{BoxFuture, Clock};
 use http::{HeaderMap, Request, Response, StatusCode};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use held::Held;
-pub(crate) use places::{Limits, Places};
+use places::{Full, Places, Workload};
+pub(crate) use places::{Limits, Who};
+use rates::Rates;
 
 use crate::services::Caller;
 
@@ -31,8 +34,26 @@ const DRAIN: Duration = Duration::from_millis(200);
 
 /// Verifies who calls.
 pub(crate) trait Door: Send + Sync + 'static {
-    /// The caller that these headers name, verified to be of this kind; and what its calls are counted by.
-    fn admit(&self, kind: Kind, headers: HeaderMap) -> BoxFuture<'_, Result<(Arc<Caller>, String), Status>>;
+    /// What is known without asking anyone of the caller that these headers name; of this kind, or refused.
+    fn known(&self, kind: Kind, headers: &HeaderMap) -> Result<Arriving, Status>;
+    /// Verifies the caller to be of this kind.
+    fn verify(&self, kind: Kind, caller: Caller) -> BoxFuture<'_, Result<Admitted, Status>>;
+}
+
+/// A caller at the door.
+pub(crate) enum Arriving {
+    /// Verified a short while ago.
+    Known(Admitted),
+    /// Whose cluster has to be asked.
+    Unknown(Caller),
+}
+
+/// A verified caller.
+pub(crate) struct Admitted {
+    /// What goes with its request.
+    pub(crate) caller: Arc<Caller>,
+    /// What its calls are counted by.
+    pub(crate) who: Who,
 }
 
 /// What is asked for, by its path.
@@ -64,29 +85,56 @@ impl Asked {
 pub(crate) struct Guard {
     door: Arc<dyn Door>,
     places: Arc<Places>,
+    rates: Arc<Rates<Workload>>,
+    rate: (u32, u32),
+    clock: Arc<dyn Clock>,
     longest: Duration,
     request: Arc<AtomicU64>,
 }
 
 impl Guard {
     /// A guard that lets verified callers in, as many as there are places; no call takes longer than `longest`.
-    pub(crate) fn new(door: Arc<dyn Door>, limits: &Limits, longest: Duration) -> Self {
-        Self { door, places: Arc::new(Places::new(limits)), longest, request: Arc::default() }
+    pub(crate) fn new(
+        door: Arc<dyn Door>,
+        limits: &Limits,
+        longest: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (places, rates) = (Places::new(limits), Rates::new(limits.rate.0, limits.rate.1));
+        let (places, rates, request) = (Arc::new(places), Arc::new(rates), Arc::default());
+        Self { door, places, rates, rate: limits.rate, clock, longest, request }
     }
 
     /// The caller's place; its verified identity goes with the request.
     async fn admit(&self, asked: &Asked, request: &mut Request<Body>) -> Result<Held, Status> {
         let kind = match asked {
             Asked::Probe => return Ok(Held::nothing()),
-            Asked::Open => return self.places.open().ok_or_else(shed),
+            Asked::Open => return self.places.open().map_err(shed),
             Asked::Of(kind) => *kind,
         };
-        let arrived = self.places.arrive(kind).ok_or_else(shed)?;
-        let (caller, who) = self.door.admit(kind, request.headers().clone()).await?;
-        drop(arrived);
-        let held = self.places.take(kind, who).ok_or_else(shed)?;
+        let Admitted { caller, who } = match self.door.known(kind, request.headers())? {
+            Arriving::Known(admitted) => admitted,
+            Arriving::Unknown(caller) => {
+                let _arrival = self.places.arrive(kind, caller.token_digest()).map_err(shed)?;
+                self.door.verify(kind, caller).await?
+            }
+        };
+        // A verifier calls for each of its own callers, and an operator may have to be quick.
+        if kind == Kind::Workload {
+            let taken = self.rates.take(who.workload(), self.clock.monotonic());
+            taken.map_err(|wait| self.too_often(wait))?;
+        }
+        let held = self.places.take(kind, who).map_err(shed)?;
         request.extensions_mut().insert(caller);
         Ok(held)
+    }
+
+    fn too_often(&self, wait: Duration) -> Status {
+        let (per_second, burst) = self.rate;
+        let message = format!(
+            "this workload calls too often: {per_second} calls a second, {burst} at once; ask again after the hint"
+        );
+        Rejection::new(ErrorReason::Overloaded, message).retry_after(wait).into_status()
     }
 }
 
@@ -154,10 +202,15 @@ where
     }
 }
 
-fn shed() -> Status {
-    Rejection::new(ErrorReason::Overloaded, "the broker sheds load: ask again after the hint")
-        .retry_after(Duration::from_secs(1))
-        .into_status()
+fn shed(full: Full) -> Status {
+    let message = match full {
+        Full::Broker => "the broker sheds load: ask again after the hint",
+        Full::Unverified => "too many callers are being verified: ask again after the hint",
+        Full::Cluster => "too many calls of this cluster are under way: ask again after the hint",
+        Full::Namespace => "too many calls of this namespace are under way: ask again after the hint",
+        Full::Caller => "too many calls of this caller are under way: ask again after the hint",
+    };
+    Rejection::new(ErrorReason::Overloaded, message).retry_after(Duration::from_secs(1)).into_status()
 }
 
 /// A refusal as the caller understands it: a gRPC status, or for plain HTTPS a 503.

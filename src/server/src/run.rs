@@ -117,7 +117,8 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     let signer = Arc::clone(&keys) as Arc<dyn Signer>;
     let (health, health_service) = tonic_health::server::health_reporter();
     let grpc = services::routes(&broker, &signer, &config.issuer, store.mark().incarnation, health_service)?;
-    let calls = Guard::new(Arc::clone(&broker) as Arc<dyn Door>, &config.places(), limits.call_timeout);
+    let door = Arc::clone(&broker) as Arc<dyn Door>;
+    let calls = Guard::new(door, &config.places(), limits.call_timeout, Arc::clone(&clock));
     let router = grpc.into_axum_router().merge(http::routes(signer, Arc::clone(&readiness))).layer(calls);
 
     let listener = TcpListener::bind(config.listen)

@@ -159,6 +159,11 @@ kubeconfig = {kubeconfig}
 
 [limits]
 review_cache_secs = {REVIEW_CACHE_SECS}
+# A few pods stand for many.
+calls_per_second_of_one_workload = 100000
+burst_of_one_workload = 100000
+unverified_at_once = 1024
+calls_of_one_namespace = 1024
 ",
         cert = quoted(&fs::canonicalize(&tls.cert_file)?),
         key = quoted(&fs::canonicalize(&tls.key_file)?),

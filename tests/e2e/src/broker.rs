@@ -30,7 +30,7 @@ pub const ISSUER: &str = "https://dayfly.example.org";
 /// How a broker differs from the usual one.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Entries of `[limits]`, over `policy_reload_secs = 1`.
+    /// Entries of `[limits]`, over `policy_reload_secs = 1` and a rate of one workload that no test meets.
     pub limits: BTreeMap<&'static str, u64>,
     /// The store's folder; by default `store` in the broker's own.
     pub store_dir: Option<PathBuf>,
@@ -163,7 +163,12 @@ impl Broker {
                 text += "local_check = false\n";
             }
         }
-        let mut all = BTreeMap::from([("policy_reload_secs", 1)]);
+        let mut all = BTreeMap::from([
+            ("policy_reload_secs", 1),
+            // Tests ask for more than a pod does.
+            ("calls_per_second_of_one_workload", 10_000),
+            ("burst_of_one_workload", 10_000),
+        ]);
         all.extend(limits);
         text += "[limits]\n";
         for (name, value) in all {

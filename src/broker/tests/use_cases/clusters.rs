@@ -1,6 +1,8 @@
 //! Several clusters with the same names in them: the cluster is the first part of every identity.
 
-use dayfly_broker::{Bearer, Error, IssueRequest, Issued, ListLeases, Reason, RevokeRequest, Revoked, Which};
+use dayfly_broker::{
+    Bearer, Caller, Error, IssueRequest, Issued, ListLeases, Reason, RevokeRequest, Revoked, Which,
+};
 use dayfly_core::ids::ClusterName;
 use dayfly_core::lease::LeaseState;
 use dayfly_core::ports::LeaseStore as _;
@@ -51,6 +53,21 @@ async fn a_call_names_one_of_the_clusters_of_its_tokens_issuer_and_no_other() {
     for named in [None, Some("east")] {
         assert_eq!(refused(issue(&world, &nowhere, named).await).reason(), Reason::TokenIssuerUnknown);
     }
+}
+
+#[test]
+fn what_cannot_be_good_is_known_without_asking_and_nothing_else_is() {
+    let world = twins();
+    let of_east: ClusterName = "east".parse().unwrap();
+    let known = |token: &str, cluster| {
+        let token = secret(token);
+        let known = world.broker.known(Bearer { token: &token, cluster, verified: None }, Caller::Workload);
+        known.map(|known| known.is_some()).map_err(|error| error.reason())
+    };
+    assert_eq!(known("default/dayfly/api", Some(&of_east)), Ok(false));
+    assert_eq!(known("default/dayfly/api", None), Err(Reason::InvalidField));
+    assert_eq!(known("nowhere/dayfly/api", None), Err(Reason::TokenIssuerUnknown));
+    assert_eq!(known("", None), Err(Reason::TokenMalformed));
 }
 
 #[tokio::test]

@@ -99,6 +99,7 @@ async fn a_key_that_comes_to_be_shared_ends_all_reviews_of_both_until_it_is_not(
     other.clock.advance(Duration::from_secs(10));
     assert!(unavailable(review(&west, &of_east).await).contains("cluster east of the same issuer"));
     assert!(unavailable(review(&east, &of_east).await).contains("cluster west"), "not even what was kept");
+    assert!(east.cluster().reviewer.known(&of_east, &audience("dayfly")).unwrap().is_err());
     assert!(unavailable(review(&west, &of_west).await).contains("cluster east"));
     assert_eq!((one.count("tokenreviews"), other.count("tokenreviews")), (1, 1));
     *other.key.lock().unwrap() = own;

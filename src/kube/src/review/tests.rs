@@ -180,6 +180,25 @@ async fn a_yes_has_to_be_whole_and_a_no_is_kept_for_two_seconds() {
 }
 
 #[tokio::test]
+async fn what_is_kept_is_known_without_asking() {
+    let fake = Fake::start().await;
+    let running = fake.connect(no_change).await;
+    let reviewer = running.cluster().reviewer;
+    let (good, bad) =
+        (fake.token("dayfly", |_| {}), fake.token("dayfly", |claims| claims["jti"] = "x".into()));
+    let known = |token| reviewer.known(token, &audience("dayfly"));
+    assert!(known(&good).is_none());
+    review(&running, &good).await.unwrap();
+    fake.answer("tokenreviews", Answer::Body(json!({"status": {}}).to_string()));
+    review(&running, &bad).await.unwrap_err();
+    assert!(known(&good).unwrap().is_ok());
+    assert_eq!(kind(known(&bad).unwrap()), InvalidToken::Refused);
+    assert!(reviewer.known(&good, &audience("dayfly-operator")).is_none());
+    fake.clock.advance(Duration::from_secs(10));
+    assert!(known(&good).is_none() && known(&bad).is_none());
+}
+
+#[tokio::test]
 async fn only_the_api_servers_own_no_is_kept() {
     let fake = Fake::start().await;
     let running = fake.connect(|config| config.limits.review_timeout = Duration::from_millis(300)).await;

@@ -7,12 +7,12 @@ use axum::body::{Body, Bytes};
 use http_body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::places::Counted;
+use super::places::Shares;
 
 /// What a call holds. Given back when dropped.
 pub(crate) struct Held {
     _place: Option<OwnedSemaphorePermit>,
-    _counted: Option<Counted>,
+    _counted: Option<Shares>,
 }
 
 impl Held {
@@ -24,7 +24,7 @@ impl Held {
         Self { _place: Some(place), _counted: None }
     }
 
-    pub(super) fn counted(self, counted: Counted) -> Self {
+    pub(super) fn counted(self, counted: Shares) -> Self {
         Self { _counted: Some(counted), ..self }
     }
 

@@ -6,6 +6,7 @@ use dayfly_api::CLUSTER_METADATA;
 use dayfly_api::rejection::Rejection;
 use dayfly_api::v1::ErrorReason;
 use dayfly_broker::{Bearer, Broker, Caller as Kind, Verified};
+use dayfly_core::digest::Digest;
 use dayfly_core::ids::ClusterName;
 use dayfly_core::limits;
 use dayfly_core::ports::BoxFuture;
@@ -14,7 +15,7 @@ use http::HeaderMap;
 use tonic::{Request, Status};
 
 use super::reject;
-use crate::guard::Door;
+use crate::guard::{Admitted, Arriving, Door, Who};
 
 /// The caller's token, the cluster it names, and that it was verified.
 pub(crate) struct Caller {
@@ -64,6 +65,16 @@ impl Caller {
         caller.cloned().ok_or_else(|| Status::internal("the call came past no guard"))
     }
 
+    /// The digest of the token: what calls with the same token are known to be of one caller by.
+    pub(crate) fn token_digest(&self) -> Digest {
+        Digest::of(self.token.expose())
+    }
+
+    fn admitted(self, verified: Verified) -> Admitted {
+        let who = Who::of(verified.identity());
+        Admitted { caller: Arc::new(Self { verified: Some(verified), ..self }), who }
+    }
+
     /// As the use cases take it.
     pub(super) fn bearer(&self) -> Bearer<'_> {
         Bearer { token: &self.token, cluster: self.cluster.as_ref(), verified: self.verified.as_ref() }
@@ -71,13 +82,19 @@ impl Caller {
 }
 
 impl Door for Broker {
-    fn admit(&self, kind: Kind, headers: HeaderMap) -> BoxFuture<'_, Result<(Arc<Caller>, String), Status>> {
+    fn known(&self, kind: Kind, headers: &HeaderMap) -> Result<Arriving, Status> {
+        let caller = Caller::of(headers).map_err(Rejection::into_status)?;
+        let known = self.known(caller.bearer(), kind).map_err(reject::status)?;
+        Ok(match known {
+            Some(verified) => Arriving::Known(caller.admitted(verified)),
+            None => Arriving::Unknown(caller),
+        })
+    }
+
+    fn verify(&self, kind: Kind, caller: Caller) -> BoxFuture<'_, Result<Admitted, Status>> {
         Box::pin(async move {
-            let caller = Caller::of(&headers).map_err(Rejection::into_status)?;
             let verified = self.verify(caller.bearer(), kind).await.map_err(reject::status)?;
-            let identity = verified.identity();
-            let who = format!("{}/{}", identity.cluster, identity.username);
-            Ok((Arc::new(Caller { verified: Some(verified), ..caller }), who))
+            Ok(caller.admitted(verified))
         })
     }
 }

@@ -18,6 +18,7 @@ on_both!(
     without_its_api_server_the_broker_says_so_and_comes_back,
     a_call_without_a_deadline_gets_the_servers,
     a_crowded_broker_sheds_workloads_and_not_operators,
+    a_pod_that_loops_is_shed_and_its_neighbours_and_operators_are_served,
     what_was_issued_and_revoked_survives_a_restart,
 );
 
@@ -227,6 +228,41 @@ async fn a_crowded_broker_sheds_workloads_and_not_operators(kind: Kind) {
     }
     wire.set(Mode::Open);
     until(async || Ok(operator.revoke(owned_by(&team.owner)).await.is_ok())).await.unwrap();
+}
+
+async fn a_pod_that_loops_is_shed_and_its_neighbours_and_operators_are_served(kind: Kind) {
+    let limits = [("calls_per_second_of_one_workload", 1), ("burst_of_one_workload", 5)].into();
+    let world = World::with_own_broker(kind, Options { limits, ..Options::default() }).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let operator = world.operator(&["revoke"], Some(&team.owner)).await.unwrap();
+    let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let neighbour = world.pod(&team.namespace, "api").await.unwrap();
+    let issued = neighbour.issue(&team.target).await.unwrap();
+    // As one that crashes and asks anew at each start, each time with another token.
+    let (mut served, mut shed) = (0, None);
+    for _ in 0..20 {
+        let token = pod.token_for(WORKLOAD).await.unwrap();
+        match world.issue_with(&token, asking_for(&team.target)).await {
+            Ok(_) => served += 1,
+            Err(status) => {
+                assert_eq!(
+                    (reason(&status).as_str(), status.code()),
+                    ("OVERLOADED", Code::ResourceExhausted)
+                );
+                shed = Some(status);
+            }
+        }
+    }
+    assert!((5..15).contains(&served), "{served}");
+    let hint = retry_after(&shed.unwrap()).unwrap();
+    assert!(!hint.is_zero() && hint <= Duration::from_secs(1), "{hint:?}");
+    for _ in 0..3 {
+        neighbour.issue(&team.target).await.unwrap();
+        assert_eq!(verifier.state(&issued.credential).await.unwrap(), v1::LeaseState::Active);
+    }
+    operator.revoke(owned_by(&team.owner)).await.unwrap();
+    until(async || Ok(pod.ask(asking_for(&team.target)).await?.is_ok())).await.unwrap();
 }
 
 async fn what_was_issued_and_revoked_survives_a_restart(kind: Kind) {
