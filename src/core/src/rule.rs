@@ -364,7 +364,7 @@ mod tests {
     use super::*;
 
     fn selector(which: u8) -> Selector {
-        let fields = match which % 8 {
+        let fields = match which % 9 {
             0 => Fields { owner: "payments".parse().ok(), ..Fields::default() },
             1 => Fields { owner: "checkout".parse().ok(), ..Fields::default() },
             2 => Fields { pod: Some(Uid::from_u128(7)), ..Fields::default() },
@@ -375,6 +375,7 @@ mod tests {
                 service_account: Some(Uid::from_u128(1)),
                 ..Fields::default()
             },
+            7 => Fields { cluster: "west".parse().ok(), ..Fields::default() },
             6 => {
                 Fields { namespace: "payments".parse().ok(), grant: "a/b".parse().ok(), ..Fields::default() }
             }
@@ -387,7 +388,11 @@ mod tests {
         let lease = Lease::test(id).of_pod(u128::from(which % 9));
         let lease = if which.is_multiple_of(3) { lease.owned_by("checkout") } else { lease };
         let lease = if which.is_multiple_of(5) { lease.narrowed_to("payments") } else { lease };
-        if which.is_multiple_of(4) { lease.for_target("ledger") } else { lease }
+        let mut lease = if which.is_multiple_of(4) { lease.for_target("ledger") } else { lease };
+        if which.is_multiple_of(2) {
+            lease.workload.cluster = "west".parse().unwrap();
+        }
+        lease
     }
 
     proptest! {

@@ -159,6 +159,24 @@ mod tests {
     }
 
     #[test]
+    fn the_same_names_and_uids_in_another_cluster_are_another_workload() {
+        let of = |cluster: &str| {
+            let identity = identity("system:serviceaccount:payments:api");
+            Workload {
+                cluster: cluster.parse().unwrap(),
+                service_account: identity.service_account().unwrap(),
+                pod: identity.pod(),
+                node: identity.node(),
+                credential_id: identity.credential_id(),
+            }
+        };
+        assert_eq!(of("east").caller(), of("east").caller());
+        assert_ne!(of("east").caller(), of("west").caller());
+        assert_eq!(of("east").to_string(), "east:payments:api");
+        assert_eq!(of("west").to_string(), "west:payments:api");
+    }
+
+    #[test]
     fn a_person_is_no_service_account() {
         for name in
             ["alice", "system:node:n1", "system:serviceaccount:payments", "system:serviceaccount::api"]

@@ -152,12 +152,8 @@ async fn connect_beside(
 /// Reads a cluster's keys again and again; what is read is compared with its namesakes'.
 async fn keep_compared(keys: Arc<ClusterKeys>) {
     loop {
-        let read = keys.refresh().await;
-        if let Err(error) = &read {
-            tracing::warn!(%error, "the cluster's token keys cannot be read, and so not compared with those of its issuer's other clusters");
-        }
-        let troubled = read.is_err() || keys.are_its_own().is_err();
-        tokio::time::sleep(if troubled { NAMESAKES_TROUBLED } else { NAMESAKES_REREAD }).await;
+        let well = keys.reread().await;
+        tokio::time::sleep(if well { NAMESAKES_REREAD } else { NAMESAKES_TROUBLED }).await;
     }
 }
 

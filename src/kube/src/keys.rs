@@ -82,6 +82,17 @@ impl ClusterKeys {
         self.state.keys.load_full().ok_or(CallError::Busy)
     }
 
+    /// The same, told in the log where it fails. Whether its keys are known, and its own.
+    pub(crate) async fn reread(&self) -> bool {
+        let read = self.refresh().await;
+        if let Err(error) = &read
+            && self.api.sparing.now_about(WHAT, self.api.clock.monotonic())
+        {
+            tracing::warn!(cluster = %self.api.cluster, %error, "the cluster's token keys cannot be read, and not compared with those of its issuer's other clusters");
+        }
+        read.is_ok() && self.are_its_own().is_ok()
+    }
+
     fn fetch_if_due(&self) -> Option<BoxFuture<'static, Result<(), CallError>>> {
         let now = self.api.clock.monotonic();
         let mut last = self.state.last.lock().unwrap_or_else(PoisonError::into_inner);

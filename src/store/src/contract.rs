@@ -364,7 +364,11 @@ async fn pages_follow_filters_and_each_other(harness: &dyn Harness) {
         let lease = new.lease.clone().of_pod(n % 4);
         let lease = if n % 2 == 0 { lease.owned_by("checkout") } else { lease };
         let lease = if n % 5 == 0 { lease.narrowed_to("api-team") } else { lease };
-        let lease = if n % 8 == 0 { lease.for_target("ledger") } else { lease };
+        let mut lease = if n % 8 == 0 { lease.for_target("ledger") } else { lease };
+        if n % 3 == 0 {
+            // Of the same names and uids in another cluster.
+            lease.workload.cluster = "west".parse().unwrap();
+        }
         all.push(lease.clone());
         position(&issue(&*store, Issue { lease, ..new }).await);
     }
@@ -385,6 +389,9 @@ async fn pages_follow_filters_and_each_other(harness: &dyn Harness) {
         Some(Selector::fields(Fields { target: "ledger".parse().ok(), ..Fields::default() }).unwrap()),
         Some(Selector::fields(Fields { pod: Some(uid(2)), ..Fields::default() }).unwrap()),
         Some(Selector::fields(namespace.clone()).unwrap()),
+        Some(Selector::fields(Fields { cluster: "west".parse().ok(), ..namespace.clone() }).unwrap()),
+        Some(Selector::fields(Fields { cluster: None, ..namespace.clone() }).unwrap()),
+        Some(Selector::fields(Fields { cluster: "west".parse().ok(), ..Fields::default() }).unwrap()),
         Some(Selector::fields(Fields { service_account: Some(uid(1)), ..namespace.clone() }).unwrap()),
         Some(
             Selector::fields(Fields { service_account: Some(uid(1)), pod: Some(uid(3)), ..namespace })
