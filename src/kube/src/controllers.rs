@@ -1,7 +1,8 @@
 //! Who controls an object: `ownerReferences` with `controller: true`, followed up to the top.
 //!
 //! A pod's author writes its first reference, so a controller is believed only where it is there, in the pod's own
-//! namespace, under the uid by which it is referred to. What is found is kept for a minute, under the whole reference: by
+//! namespace, under the uid by which it is referred to. What is found is kept for a minute (and ten where the API server
+//! cannot say any more), under the whole reference: by
 //! the uid alone, whoever learned another team's uid could have it vouched for by a warm cache.
 
 use std::collections::HashSet;
@@ -27,6 +28,9 @@ use crate::plurals::{Plurals, root};
 const ENTRIES: usize = 20_000;
 /// How long what is there is believed: controllers and labels of a controller change rarely.
 const KEPT: Duration = Duration::from_secs(60);
+/// How long it is believed where the API server cannot say now: a team's workloads are not to lose their owner, nor what
+/// holds them, whenever it is overloaded.
+const STALE: Duration = Duration::from_secs(600);
 /// How long what could not be read is not asked for again.
 const UNREAD: Duration = Duration::from_secs(5);
 /// How long one of them may take.
@@ -53,6 +57,9 @@ struct Reader {
 /// What came of a read.
 #[derive(Clone)]
 struct Known {
+    /// When the API server said so.
+    said: Duration,
+    /// Until when it is not asked again.
     until: Duration,
     /// None where there is no such controller, or it could not be read.
     link: Option<Arc<Link>>,
@@ -129,16 +136,21 @@ impl Reader {
     async fn read(&self, key: Digest, reference: &ObjectRef) -> Option<Arc<Link>> {
         let asked = self.api.clock.monotonic();
         let read = tokio::time::timeout(ANSWER, self.ask(reference)).await;
-        let (link, kept) = match read.unwrap_or(Err(CallError::Timeout(ANSWER))) {
-            Ok(link) => (link.map(Arc::new), KEPT),
-            Err(error) => {
-                self.tell(&error);
-                (None, if matches!(error, CallError::Forbidden(_)) { KEPT } else { UNREAD })
-            }
-        };
+        let read = read.unwrap_or(Err(CallError::Timeout(ANSWER)));
+        if let Err(error) = &read {
+            self.tell(error);
+        }
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.forget_before(asked.saturating_sub(KEPT));
-        held.put(key, Known { until: asked + kept, link: link.clone() }, asked);
+        let said_before = held.get(&key).filter(|known| asked.saturating_sub(known.said) < STALE);
+        let known = match (read, said_before) {
+            (Ok(link), _) => Known { said: asked, until: asked + KEPT, link: link.map(Arc::new) },
+            (Err(CallError::Forbidden(_)), _) => Known { said: asked, until: asked + KEPT, link: None },
+            (Err(_), Some(before)) => Known { until: asked + UNREAD, ..before.clone() },
+            (Err(_), None) => Known { said: asked, until: asked + UNREAD, link: None },
+        };
+        let link = known.link.clone();
+        held.forget_before(asked.saturating_sub(STALE));
+        held.put(key, known, asked);
         link
     }
 

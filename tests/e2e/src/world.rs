@@ -534,6 +534,11 @@ pub fn reason(status: &Status) -> String {
     }
 }
 
+/// Leases without what is told to operators only: as their workloads and verifiers see them.
+pub fn as_others_see(leases: impl IntoIterator<Item = v1::Lease>) -> Vec<v1::Lease> {
+    leases.into_iter().map(|lease| v1::Lease { provenance: None, ..lease }).collect()
+}
+
 /// When to ask again: the delay of its `google.rpc.RetryInfo`.
 pub fn retry_after(status: &Status) -> Option<Duration> {
     status.get_details_retry_info().and_then(|info| info.retry_delay)

@@ -295,13 +295,17 @@ pub struct ObjectRef {
 /// Where a workload came from, as its cluster's API server told it when the lease was decided.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Provenance {
-    /// The chain of `ownerReferences` with `controller: true`, from the pod's own up to the top controller; at most 8.
+    /// The chain of `ownerReferences` with `controller: true`, from the pod's own up to the top controller, each as it is
+    /// there under the uid by which it is referred to; at most 8. It ends below what the broker may not read
+    /// (`deploy/rbac.yaml`), and below what is gone or another by uid.
     #[prost(message, repeated, tag = "1")]
     pub controllers: ::prost::alloc::vec::Vec<ObjectRef>,
     /// What its pod's containers run, from the pod's status: one for each container, at most 64.
     #[prost(message, repeated, tag = "2")]
     pub images: ::prost::alloc::vec::Vec<Image>,
-    /// The GitOps object that applied the top controller, by that one's labels and annotations; unset where none says so.
+    /// The GitOps object that applied the top controller, or else the pod, by the labels and annotations that the tools leave
+    /// there: asserted. Argo CD's `Application` (without a namespace where it is in Argo CD's own), Flux' `Kustomization` or
+    /// `HelmRelease`, or `helm.sh/v1` `Release`, which is no object of the API but Helm's own record. Unset where none is said.
     #[prost(message, optional, tag = "3")]
     pub applied_by: ::core::option::Option<ObjectRef>,
 }

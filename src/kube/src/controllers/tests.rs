@@ -186,6 +186,32 @@ async fn custom_kinds_are_discovered() {
     assert_eq!(chain(&cluster, &rollout).await, (names(&["ReplicaSet/api-1"]), false));
 }
 
+/// Whoever is narrowed to an owner, and held by that owner's revocation, is not set free by an overloaded API server.
+#[tokio::test]
+async fn what_was_known_is_believed_for_ten_minutes_where_the_api_server_cannot_say() {
+    let (fake, cluster) = shop().await;
+    let known = chain(&cluster, &replica_set()).await;
+    assert!(known.1);
+    fake.answer("get replicasets", Answer::Status(429, None));
+    fake.answer("get deployments", Answer::Hang);
+    for secs in [60, 300, 230] {
+        fake.clock.advance(Duration::from_secs(secs));
+        assert_eq!(chain(&cluster, &replica_set()).await, known);
+        chain(&cluster, &replica_set()).await;
+    }
+    assert_eq!((fake.count("get replicasets"), fake.count("get deployments")), (4, 4));
+    fake.clock.advance(Duration::from_secs(10));
+    assert_eq!(chain(&cluster, &replica_set()).await, (names(&[]), false));
+    fake.recover("get replicasets");
+    fake.recover("get deployments");
+    fake.clock.advance(Duration::from_secs(5));
+    assert_eq!(chain(&cluster, &replica_set()).await, known);
+    // That it is gone, or may not be read, is said.
+    fake.answer("get deployments", Answer::Status(403, None));
+    fake.clock.advance(Duration::from_secs(60));
+    assert_eq!(chain(&cluster, &replica_set()).await, (names(&["ReplicaSet/api-7d"]), false));
+}
+
 /// A slow API server does not keep a workload waiting for its provenance.
 #[tokio::test]
 async fn what_was_found_in_time_is_told() {

@@ -1,3 +1,4 @@
+use proptest::{prop_assert, proptest};
 use serde_json::{Value, json};
 
 use super::*;
@@ -82,6 +83,32 @@ fn a_reference_that_could_not_be_a_path_is_none() {
             None,
             "{field} {value}"
         );
+    }
+}
+
+proptest! {
+    /// Whatever a pod's author writes, what is believed of it names one object, of this namespace, by its metadata.
+    #[test]
+    fn a_reference_that_is_taken_is_a_plain_path(
+        group in "[a-zA-Z0-9./%?#:@ -]{0,12}",
+        kind in "[a-zA-Z0-9./%?#:@ -]{0,8}",
+        name in "[a-z0-9./%?#:@ -]{0,8}|\\PC{0,6}",
+    ) {
+        let written = reference(|it| {
+            it["apiVersion"] = group.into();
+            it["kind"] = kind.into();
+            it["name"] = name.into();
+        });
+        if let Some(taken) = controller_of(&json!([written])) {
+            let root = crate::plurals::root(&taken.api_version);
+            let segments: Vec<_> = root.split('/').skip(1).chain([taken.kind.as_str(), &taken.name]).collect();
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+            for segment in &segments {
+                prop_assert!(!segment.is_empty() && segment.bytes().all(plain), "{segments:?}");
+                prop_assert!(!segment.split('.').any(str::is_empty), "{segments:?}");
+            }
+            prop_assert!(segments.len() <= 5);
+        }
     }
 }
 
