@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dayfly_core::ports::{Cluster, PodPhase};
+use dayfly_core::ports::{Cluster, PodFacts, PodPhase};
 use dayfly_core::workload::{Identity, Node, Pod, ServiceAccount, Workload};
 
 use crate::{Broker, Error, Reason};
@@ -10,11 +10,37 @@ use crate::{Broker, Error, Reason};
 impl Broker {
     /// The workload, live. TokenReview says yes to a pod that is being deleted or has ended; this does not.
     pub(crate) async fn attest(&self, cluster: &Cluster, identity: &Identity) -> Result<Workload, Error> {
+        self.attest_for(cluster, identity, Purpose::New).await
+    }
+
+    /// The workload, live enough for this.
+    pub(crate) async fn attest_for(
+        &self,
+        cluster: &Cluster,
+        identity: &Identity,
+        purpose: Purpose,
+    ) -> Result<Workload, Error> {
         let mut workload = workload_of(cluster, identity)?;
-        let on = check_live(cluster, &workload).await?;
+        let on = check_live_for(cluster, &workload, purpose).await?;
         workload.node = workload.node.or(on);
         Ok(workload)
     }
+}
+
+/// What a workload is attested for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To get something new.
+    New,
+    /// To go on with what it has.
+    Renew,
+}
+
+/// Whether a pod that is being deleted may still renew what it has: until its grace period ends.
+// Until the directory tells when that is, as long as the pod is there: the API server removes it after its grace period,
+// and accepts no token of it from then on.
+const fn may_renew(_terminating: &PodFacts) -> bool {
+    true
 }
 
 /// The workload that an identity says it is.
@@ -33,12 +59,21 @@ pub(crate) fn workload_of(cluster: &Cluster, identity: &Identity) -> Result<Work
 
 /// Checks that a workload's service account and pod are there now, and says which node the pod is on.
 pub(crate) async fn check_live(cluster: &Cluster, workload: &Workload) -> Result<Option<Node>, Error> {
+    check_live_for(cluster, workload, Purpose::New).await
+}
+
+/// The same, for this purpose.
+pub(crate) async fn check_live_for(
+    cluster: &Cluster,
+    workload: &Workload,
+    purpose: Purpose,
+) -> Result<Option<Node>, Error> {
     if !cluster.directory.ready() {
         return Err(not_ready());
     }
     check_service_account(cluster, &workload.service_account).await?;
     match &workload.pod {
-        Some(pod) => check_pod(cluster, &workload.service_account, pod).await,
+        Some(pod) => check_pod(cluster, &workload.service_account, pod, purpose).await,
         None => Ok(None),
     }
 }
@@ -81,7 +116,12 @@ async fn check_service_account(cluster: &Cluster, account: &ServiceAccount) -> R
 }
 
 /// Checks a pod, and says which node it is on.
-async fn check_pod(cluster: &Cluster, account: &ServiceAccount, pod: &Pod) -> Result<Option<Node>, Error> {
+async fn check_pod(
+    cluster: &Cluster,
+    account: &ServiceAccount,
+    pod: &Pod,
+    purpose: Purpose,
+) -> Result<Option<Node>, Error> {
     let denied = |reason, what: &str| {
         Err(Error::denied(reason, format!("pod {}/{} {what}", account.namespace, pod.name)))
     };
@@ -95,7 +135,13 @@ async fn check_pod(cluster: &Cluster, account: &ServiceAccount, pod: &Pod) -> Re
         return denied(Reason::PodGone, "does not run as this service account");
     }
     if now.deleting {
-        return denied(Reason::PodTerminating, "is being deleted: it gets nothing new");
+        match purpose {
+            Purpose::Renew if may_renew(&now) => {}
+            Purpose::Renew => {
+                return denied(Reason::PodTerminating, "is being deleted: its grace period is over");
+            }
+            Purpose::New => return denied(Reason::PodTerminating, "is being deleted: it gets nothing new"),
+        }
     }
     match now.phase {
         PodPhase::Succeeded | PodPhase::Failed => {

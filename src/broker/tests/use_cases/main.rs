@@ -4,7 +4,10 @@
 mod introspect;
 mod issue;
 mod list;
+mod release;
+mod renew;
 mod repeat;
 mod revoke;
 mod rights;
 mod support;
+mod watch;

@@ -64,6 +64,7 @@ pub(crate) struct FakeCluster {
     name: ClusterName,
     pub(crate) ready: AtomicBool,
     pub(crate) down: AtomicBool,
+    refusing: AtomicBool,
     pods: Mutex<HashMap<String, Option<PodFacts>>>,
     accounts: Mutex<HashMap<String, Option<ServiceAccountFacts>>>,
     rights: Mutex<HashSet<(String, &'static str, Option<String>)>>,
@@ -81,6 +82,7 @@ impl FakeCluster {
             name: name.parse().unwrap(),
             ready: AtomicBool::new(true),
             down: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
             pods: Mutex::default(),
             accounts: Mutex::default(),
             rights: Mutex::default(),
@@ -90,6 +92,11 @@ impl FakeCluster {
     /// A pod of the service account `api`, changed or, by `None`, gone.
     pub(crate) fn pod(&self, name: &str, change: impl FnOnce(PodFacts) -> Option<PodFacts>) {
         self.pods.lock().unwrap().insert(name.to_owned(), change(api_pod(name)));
+    }
+
+    /// From now on no token is good any more.
+    pub(crate) fn refuse_tokens(&self) {
+        self.refusing.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn account(&self, name: &str, facts: Option<ServiceAccountFacts>) {
@@ -123,6 +130,11 @@ impl Reviewer for FakeCluster {
             Err(ReviewError::Unavailable {
                 why: "connection refused".to_owned(),
                 retry_after: Duration::from_secs(1),
+            })
+        } else if self.refusing.load(Ordering::SeqCst) {
+            Err(ReviewError::Invalid {
+                kind: InvalidToken::Refused,
+                message: "the token was invalidated".to_owned(),
             })
         } else if parts[1] == audience.as_str() {
             let extra =
