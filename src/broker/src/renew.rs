@@ -26,7 +26,7 @@ pub struct RenewRequest {
     pub lease: LeaseId,
     /// The scopes, each of the earlier lease's; none asks for all of those.
     pub scope: Vec<Scope>,
-    /// The life; none asks for the earlier lease's.
+    /// The life; none asks for the Grant's default, so that a life that was cut short once does not stay so.
     pub ttl: Option<Duration>,
     /// What the holder must prove to hold; none keeps the earlier lease's.
     pub confirmation: Option<Confirmation>,
@@ -38,8 +38,8 @@ pub struct RenewRequest {
 pub struct Renewed {
     /// The new credential, its lease durable.
     pub issued: Issued,
-    /// The earlier lease as it is now: good until the overlap ends.
-    pub earlier: LeaseView,
+    /// The earlier lease as it is now: good until the overlap ends. None where it cannot be read back at once.
+    pub earlier: Option<LeaseView>,
 }
 
 impl Broker {
@@ -61,9 +61,9 @@ impl Broker {
             self.note_denied_workload(cluster, &identity, &earlier.target, *reason);
         }
         let issued = renewed?;
-        // As the commit left it.
-        let earlier = self.store.lease(request.lease).await?.unwrap_or(earlier);
-        Ok(Renewed { issued, earlier: self.view(earlier) })
+        // As the commit left it. What is committed is handed out, whether or not this can be read.
+        let earlier = self.store.lease(request.lease).await.ok().flatten();
+        Ok(Renewed { issued, earlier: earlier.map(|earlier| self.view(earlier)) })
     }
 
     async fn renew_for(
@@ -143,7 +143,7 @@ fn asked(earlier: &Lease, request: &RenewRequest) -> Result<IssueRequest, Error>
         grant: Some(earlier.grant.name.clone()),
         scope: if request.scope.is_empty() { earlier.scope.clone() } else { request.scope.clone() },
         audience: Some(earlier.audience.clone()),
-        ttl: Some(request.ttl.unwrap_or_else(|| earlier.expires_at.since(earlier.issued_at))),
+        ttl: request.ttl,
         confirmation: request.confirmation.or(earlier.confirmation),
         idempotency_key: None,
     })

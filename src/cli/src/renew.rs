@@ -20,7 +20,7 @@ pub(crate) struct Renew {
     /// A scope of the earlier lease, as often as wanted. None asks for all of them.
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
-    /// How long it shall live: a number and s, m or h; else as long as the earlier one. The least of all bounds applies.
+    /// How long it shall live: a number and s, m or h. The least of all bounds applies.
     #[arg(long, value_name = "TIME")]
     ttl: Option<Ttl>,
     /// How to print the answer. A table leaves the credential out.

@@ -636,8 +636,7 @@ pub struct RenewRequest {
     /// the request is denied and names it.
     #[prost(string, repeated, tag = "2")]
     pub scope: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The life wanted, 30 s to 24 h, whole seconds. None asks for as long as the earlier lease lived. The least of all
-    /// bounds applies.
+    /// The life wanted, 30 s to 24 h, whole seconds. None asks for the Grant's default. The least of all bounds applies.
     #[prost(message, optional, tag = "3")]
     pub ttl: ::core::option::Option<::prost_types::Duration>,
     /// Binds the new credential to a key or certificate. None keeps the earlier lease's.
@@ -661,7 +660,8 @@ pub struct RenewResponse {
     /// When to ask for the next one, in time from now: 70 % of its life.
     #[prost(message, optional, tag = "3")]
     pub renew_after: ::core::option::Option<::prost_types::Duration>,
-    /// The earlier lease as it is now: `ends_at` says until when its credential is good.
+    /// The earlier lease as it is now: `ends_at` says until when its credential is good. Unset where it cannot be read back
+    /// at once.
     #[prost(message, optional, tag = "4")]
     pub earlier: ::core::option::Option<Lease>,
 }

@@ -26,7 +26,7 @@ async fn a_workload_gives_its_own_back_once() {
     assert_eq!(again.state, LeaseState::Released { at }, "as it was");
 
     let renewed = world.renewed(world.issued().await.lease.id).await;
-    let (earlier, new) = (renewed.earlier.lease.id, renewed.issued.lease.id);
+    let (earlier, new) = (renewed.earlier.unwrap().lease.id, renewed.issued.lease.id);
     let released = release(&world, &api(), earlier).await.unwrap();
     assert_eq!(released.state.name(), "released", "before the overlap ends");
     assert_eq!(released.lease.phase.renewed_by(), Some(new));

@@ -5,7 +5,7 @@ use dayfly_broker::{Error, IssueRequest, Reason, RenewRequest};
 use dayfly_core::change::Change;
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::LeaseId;
-use dayfly_core::lease::{Confirmation, LeaseState, Phase};
+use dayfly_core::lease::{Confirmation, Lease, LeaseState, Phase};
 use dayfly_core::ports::{Clock as _, PodFacts, PodPhase};
 use dayfly_core::rule::After;
 
@@ -24,10 +24,9 @@ async fn a_renewal_is_a_new_lease_and_the_earlier_one_ends_after_the_overlap() {
     let first = world.issued().await.lease;
     world.clock.advance(3 * MINUTE);
     let renewed = world.renewed(first.id).await;
-    let (new, earlier) = (&renewed.issued.lease, &renewed.earlier);
+    let (new, earlier) = (&renewed.issued.lease, renewed.earlier.as_ref().unwrap());
     assert_eq!((new.renews, earlier.lease.phase.renewed_by()), (Some(first.id), Some(new.id)));
     assert_eq!((&new.target, &new.grant, &new.scope), (&first.target, &first.grant, &first.scope));
-    assert_eq!(new.expires_at.since(new.issued_at), first.expires_at.since(first.issued_at));
     assert_eq!(new.digests, [Digest::of(renewed.issued.credential.expose())]);
     let ends_at = world.clock.now().plus(MINUTE);
     assert_eq!(earlier.lease.phase, Phase::Renewed { by: new.id, ends_at });
@@ -57,11 +56,10 @@ async fn no_other_pod_learns_that_there_is_a_lease() {
 async fn it_gives_the_earlier_scope_or_less_and_never_more() {
     let world = World::new();
     let read = vec!["read".parse().unwrap()];
-    let narrow = IssueRequest { scope: read.clone(), ttl: Some(2 * MINUTE), ..orders() };
+    let narrow = IssueRequest { scope: read.clone(), ..orders() };
     let lease = world.issue(&api(), &narrow).await.unwrap_or_else(|error| panic!("{error}")).lease;
     let renewed = world.renewed(lease.id).await.issued.lease;
     assert_eq!(renewed.scope, read, "not all that the Grant has");
-    assert_eq!(renewed.expires_at.since(renewed.issued_at), 2 * MINUTE, "nor its default life");
     let more = RenewRequest { scope: vec!["write".parse().unwrap()], ..renewal(renewed.id) };
     let error = refusal(&world, &more).await;
     assert_eq!(error.reason(), Reason::ScopeNotGranted);
@@ -96,11 +94,23 @@ async fn it_is_decided_by_the_policy_of_now() {
         let kept = &world.store.all()[0];
         assert_eq!(kept.phase, Phase::Active, "the earlier lease is as it was");
     }
+}
+
+#[tokio::test]
+async fn a_life_that_was_cut_short_once_does_not_stay_so() {
     let world = World::new();
     let lease = world.issued().await.lease;
     world.policy(&POLICY.replace("defaultTtl: 5m, maxTtl: 15m", "defaultTtl: 1m, maxTtl: 1m"));
-    let renewed = world.renewed(lease.id).await.issued.lease;
-    assert_eq!(renewed.expires_at.since(renewed.issued_at), MINUTE, "a shorter life is the Grant's to say");
+    let life = |lease: &Lease| lease.expires_at.since(lease.issued_at);
+    let asked = RenewRequest { ttl: Some(10 * MINUTE), ..renewal(lease.id) };
+    let short = world.renew(&api(), &asked).await.unwrap_or_else(|error| panic!("{error}")).issued.lease;
+    assert_eq!(life(&short), MINUTE, "the least of all bounds");
+    world.policy(POLICY);
+    let renewed = world.renewed(short.id).await.issued.lease;
+    assert_eq!(life(&renewed), 5 * MINUTE, "the Grant's default");
+    let asked = RenewRequest { ttl: Some(10 * MINUTE), ..renewal(renewed.id) };
+    let long = world.renew(&api(), &asked).await.unwrap_or_else(|error| panic!("{error}")).issued.lease;
+    assert_eq!(life(&long), 10 * MINUTE);
 }
 
 #[tokio::test]

@@ -150,7 +150,7 @@ async fn a_lost_answer_is_answered_again_with_the_one_lease_there_is() {
         let renewed = world.renew(&api(), &request).await.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(world.store.all().len(), 2);
         assert_eq!(renewed.issued.lease.renews, Some(lease.id));
-        assert_eq!(renewed.earlier.lease.phase.renewed_by(), Some(renewed.issued.lease.id));
+        assert_eq!(renewed.earlier.unwrap().lease.phase.renewed_by(), Some(renewed.issued.lease.id));
     }
 }
 

@@ -53,7 +53,7 @@ impl WorkloadService for Workloads {
             credential: credential(issued)?,
             lease: Some(dayfly_api::lease(&issued.lease, LeaseState::Active)),
             renew_after: Some(renew_after(issued)),
-            earlier: Some(shown(&renewed.earlier)),
+            earlier: renewed.earlier.as_ref().map(shown),
         }))
     }
 

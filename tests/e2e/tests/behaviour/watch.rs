@@ -79,11 +79,9 @@ async fn a_watch_tells_what_is_and_each_change_within_a_second(kind: Kind) {
     assert!(revoked.elapsed() < SOON, "told after {:?}", revoked.elapsed());
     assert_eq!((covered.state(), covered.revoked_by), (v1::LeaseState::Revoked, hold.id));
 
-    let quiet = Instant::now();
     while !message(&mut news).await.unwrap().leases.is_empty() {}
     let heartbeat = message(&mut news).await.unwrap();
     assert!(heartbeat.leases.is_empty() && !heartbeat.snapshot && heartbeat.position > first.position);
-    assert!(quiet.elapsed() < PATIENCE);
 }
 
 async fn a_watch_hears_nothing_of_others(kind: Kind) {
