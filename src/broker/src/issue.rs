@@ -159,6 +159,11 @@ impl Broker {
     /// that is still good and the fresh decision would still give all of it.
     pub(crate) async fn repeat(&self, earlier: &Arc<Lease>, fresh: &Lease) -> Result<Issued, Error> {
         self.check_active(earlier)?;
+        if let Some(by) = earlier.phase.renewed_by() {
+            // It is good for the overlap alone: who got it now would believe it to live for its whole life.
+            let message = format!("lease {} was renewed by {by} since: renew that one", earlier.id);
+            return Err(Error::stale(Reason::LeaseRenewed, message));
+        }
         if !gives_all_of(fresh, earlier) {
             let message =
                 "policy no longer gives what this request got before: ask with a new idempotency key";

@@ -83,7 +83,8 @@ pub enum ErrorReason {
     /// FAILED_PRECONDITION. The lease of a repeated request, or the one to renew, has been revoked, released, or has
     /// expired. Ask for a new one by Issue.
     LeaseEnded = 72,
-    /// FAILED_PRECONDITION. The lease was renewed before: a lease is renewed once. Renew the newer one, or ask Issue.
+    /// FAILED_PRECONDITION. The lease to renew, or that of a repeated request, was renewed before: a lease is renewed once.
+    /// Renew the newer one, or ask Issue.
     LeaseRenewed = 73,
     /// ABORTED. Policy or rules changed twice while this was decided. Ask again.
     DecisionOutrun = 80,

@@ -201,6 +201,20 @@ async fn a_repeated_renewal_gets_the_same_lease_signed_again() {
     assert_eq!(refused(world.renew(&api(), &request).await).reason(), Reason::LeaseEnded);
 }
 
+/// It ends with the overlap: whoever got it again would take it for one that lives as long as it says.
+#[tokio::test]
+async fn a_renewed_lease_is_not_given_again() {
+    let world = World::new();
+    let first = world.issue(&api(), &keyed()).await.unwrap_or_else(|error| panic!("{error}")).lease;
+    let request = renew_keyed(first.id);
+    let second = world.renew(&api(), &request).await.unwrap_or_else(|error| panic!("{error}")).issued.lease;
+    let error = repeated(&world).await;
+    assert_eq!(error.reason(), Reason::LeaseRenewed);
+    assert!(error.to_string().contains(&second.id.to_string()), "{error}");
+    world.renewed(second.id).await;
+    assert_eq!(refused(world.renew(&api(), &request).await).reason(), Reason::LeaseRenewed);
+}
+
 /// Neither does it hit the other's, nor does it tell that there is one.
 #[tokio::test]
 async fn anothers_key_is_as_good_as_a_new_one() {

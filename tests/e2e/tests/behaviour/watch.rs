@@ -1,5 +1,6 @@
 //! A workload watches its own leases.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dayfly_api::v1;
@@ -135,11 +136,14 @@ async fn streams_are_bounded_and_take_no_place_of_a_call(kind: Kind) {
 }
 
 async fn a_watch_goes_on_after_a_stop_and_after_a_crash(kind: Kind) {
-    let world = World::with_own_broker(kind, Options::default()).await.unwrap();
+    let limits = BTreeMap::from([("call_timeout_secs", 4)]);
+    let world = World::with_own_broker(kind, Options { limits, ..Options::default() }).await.unwrap();
     let team = world.team("payments").await.unwrap();
     let pod = world.pod(&team.namespace, "api").await.unwrap();
     let lease = pod.issue(&team.target).await.unwrap().lease.unwrap().id;
     let (mut news, _) = watching(&pod).await;
+    // Longer than a call may take.
+    assert!(message(&mut news).await.unwrap().leases.is_empty(), "a heartbeat");
     let stopping = Instant::now();
     let (ended, stopped) = tokio::join!(end(&mut news), world.broker().stop());
     stopped.unwrap();
