@@ -3,25 +3,21 @@
 use std::time::Duration;
 
 use dayfly_core::ports::{Cluster, PodFacts, PodPhase};
+use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Identity, Node, Pod, ServiceAccount, Workload};
 
 use crate::{Broker, Error, Reason};
 
 impl Broker {
     /// The workload, live. TokenReview says yes to a pod that is being deleted or has ended; this does not.
-    pub(crate) async fn attest(&self, cluster: &Cluster, identity: &Identity) -> Result<Workload, Error> {
-        self.attest_for(cluster, identity, Purpose::New).await
-    }
-
-    /// The workload, live enough for this.
-    pub(crate) async fn attest_for(
+    pub(crate) async fn attest(
         &self,
         cluster: &Cluster,
         identity: &Identity,
         purpose: Purpose,
     ) -> Result<Workload, Error> {
         let mut workload = workload_of(cluster, identity)?;
-        let on = check_live_for(cluster, &workload, purpose).await?;
+        let on = check_live(cluster, &workload, purpose, self.now()).await?;
         workload.node = workload.node.or(on);
         Ok(workload)
     }
@@ -30,16 +26,16 @@ impl Broker {
 /// What a workload is attested for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To get something new.
+    /// A new credential: a pod that is being deleted gets none.
     New,
-    /// To go on with what it has.
-    Renew,
+    /// The renewal of one, or to go on with it: a pod may finish its work, until its grace period ends.
+    Renewal,
 }
 
 /// Whether a pod that is being deleted may still renew what it has: until its grace period ends.
 // Until the directory tells when that is, as long as the pod is there: the API server removes it after its grace period,
 // and accepts no token of it from then on.
-const fn may_renew(_terminating: &PodFacts) -> bool {
+const fn may_renew(_terminating: &PodFacts, _now: Timestamp) -> bool {
     true
 }
 
@@ -58,22 +54,18 @@ pub(crate) fn workload_of(cluster: &Cluster, identity: &Identity) -> Result<Work
 }
 
 /// Checks that a workload's service account and pod are there now, and says which node the pod is on.
-pub(crate) async fn check_live(cluster: &Cluster, workload: &Workload) -> Result<Option<Node>, Error> {
-    check_live_for(cluster, workload, Purpose::New).await
-}
-
-/// The same, for this purpose.
-pub(crate) async fn check_live_for(
+pub(crate) async fn check_live(
     cluster: &Cluster,
     workload: &Workload,
     purpose: Purpose,
+    now: Timestamp,
 ) -> Result<Option<Node>, Error> {
     if !cluster.directory.ready() {
         return Err(not_ready());
     }
     check_service_account(cluster, &workload.service_account).await?;
     match &workload.pod {
-        Some(pod) => check_pod(cluster, &workload.service_account, pod, purpose).await,
+        Some(pod) => check_pod(cluster, &workload.service_account, pod, purpose, now).await,
         None => Ok(None),
     }
 }
@@ -121,34 +113,35 @@ async fn check_pod(
     account: &ServiceAccount,
     pod: &Pod,
     purpose: Purpose,
+    now: Timestamp,
 ) -> Result<Option<Node>, Error> {
     let denied = |reason, what: &str| {
         Err(Error::denied(reason, format!("pod {}/{} {what}", account.namespace, pod.name)))
     };
-    let Some(now) = cluster.directory.pod(&account.namespace, &pod.name, Some(pod.uid)).await? else {
+    let Some(facts) = cluster.directory.pod(&account.namespace, &pod.name, Some(pod.uid)).await? else {
         return denied(Reason::PodGone, "does not exist any more");
     };
-    if now.uid != pod.uid {
+    if facts.uid != pod.uid {
         return denied(Reason::PodGone, "is another one by now: read the token file again");
     }
-    if now.service_account != account.name {
+    if facts.service_account != account.name {
         return denied(Reason::PodGone, "does not run as this service account");
     }
-    if now.deleting {
+    if facts.deleting {
         match purpose {
-            Purpose::Renew if may_renew(&now) => {}
-            Purpose::Renew => {
+            Purpose::Renewal if may_renew(&facts, now) => {}
+            Purpose::Renewal => {
                 return denied(Reason::PodTerminating, "is being deleted: its grace period is over");
             }
             Purpose::New => return denied(Reason::PodTerminating, "is being deleted: it gets nothing new"),
         }
     }
-    match now.phase {
+    match facts.phase {
         PodPhase::Succeeded | PodPhase::Failed => {
             denied(Reason::PodFinished, "has ended: it gets nothing new")
         }
         PodPhase::Pending | PodPhase::Running | PodPhase::Unknown => {
-            Ok(now.node.map(|name| Node { name, uid: None }))
+            Ok(facts.node.map(|name| Node { name, uid: None }))
         }
     }
 }

@@ -14,6 +14,7 @@ use dayfly_core::secret::Secret;
 use dayfly_core::workload::{Identity, Workload};
 use dayfly_policy::Question;
 
+use crate::attest::Purpose;
 use crate::authenticate::{Bearer, Caller};
 use crate::renew::not_renewed;
 use crate::{Broker, Error, Reason};
@@ -73,7 +74,7 @@ impl Broker {
         request: &IssueRequest,
     ) -> Result<Issued, Error> {
         check(request)?;
-        let workload = self.attest(cluster, identity).await?;
+        let workload = self.attest(cluster, identity, Purpose::New).await?;
         for _ in 0..=DECIDED_AGAIN {
             let decided = self.decide(&workload, request)?;
             match self.record(decided).await? {

@@ -73,7 +73,7 @@ impl Broker {
         earlier: &Arc<Lease>,
         request: &RenewRequest,
     ) -> Result<Issued, Error> {
-        let workload = self.attest_for(cluster, identity, Purpose::Renew).await?;
+        let workload = self.attest(cluster, identity, Purpose::Renewal).await?;
         self.check_renewable(earlier, request)?;
         let asked = asked(earlier, request)?;
         for _ in 0..=DECIDED_AGAIN {

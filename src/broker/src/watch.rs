@@ -17,7 +17,7 @@ use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Workload;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::attest::{Purpose, check_live_for};
+use crate::attest::{Purpose, check_live, workload_of};
 use crate::authenticate::{Bearer, Caller};
 use crate::{Broker, Error, LeaseView};
 
@@ -58,7 +58,8 @@ impl Broker {
     /// When its token is not good, or its pod or service account is gone.
     pub async fn watch_my_leases(self: &Arc<Self>, bearer: Bearer<'_>) -> Result<Watch, Error> {
         let (cluster, identity) = self.authenticate(bearer, Caller::Workload).await?;
-        let workload = self.attest_for(cluster, &identity, Purpose::Renew).await?;
+        let workload = workload_of(cluster, &identity)?;
+        check_live(cluster, &workload, Purpose::Renewal, self.now()).await?;
         Ok(Watch {
             token: Secret::from(bearer.token.expose().to_vec()),
             named: bearer.cluster.cloned(),
@@ -189,7 +190,9 @@ impl Watch {
     async fn check_authority(&mut self) -> Result<(), Error> {
         let broker = Arc::clone(&self.broker);
         if let Some(cluster) = broker.clusters.get(&self.workload.cluster) {
-            but_for_outages(check_live_for(cluster, &self.workload, Purpose::Renew).await.map(drop))?;
+            but_for_outages(
+                check_live(cluster, &self.workload, Purpose::Renewal, broker.now()).await.map(drop),
+            )?;
         }
         let now = broker.clock.monotonic();
         if now.saturating_sub(self.verified) >= STREAM_REVIEW {
