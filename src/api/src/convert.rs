@@ -86,6 +86,8 @@ pub fn lease(lease: &Lease, state: LeaseState) -> v1::Lease {
         lost_ground: v1::LostGround::Unspecified.into(),
         provenance: None,
         narrowed_by: lease.owners.narrowed_by.as_ref().map(asserted),
+        renewed_by: text(lease.phase.renewed_by().as_ref()),
+        ends_at: Some(timestamp(lease.ends_at())),
     }
 }
 
@@ -237,6 +239,21 @@ mod tests {
         assert_eq!(wire.revoked_by, RuleId::from_u128(7).to_string());
         assert_eq!(wire.ended_at.unwrap().nanos, 500_000_000);
         assert_eq!((wire.owner.as_str(), wire.narrowed_owner.as_str()), ("payments", "api-team"));
+    }
+
+    #[test]
+    fn a_renewed_lease_shows_its_link_and_its_end() {
+        let (by, minute) = (dayfly_core::ids::LeaseId::from_u128(6), std::time::Duration::from_secs(60));
+        let mut core = Lease::test(5);
+        assert_eq!(lease(&core, LeaseState::Active).ends_at, lease(&core, LeaseState::Active).expires_at);
+        let at = core.issued_at.plus(minute);
+        core.phase = core.phase.renew(by, at).unwrap();
+        let wire = lease(&core, LeaseState::Expired { at });
+        assert_eq!(
+            (wire.renewed_by.as_str(), wire.state()),
+            (by.to_string().as_str(), v1::LeaseState::Expired)
+        );
+        assert_eq!((wire.ends_at, wire.ended_at), (Some(timestamp(at)), Some(timestamp(at))));
     }
 
     #[test]

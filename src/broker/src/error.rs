@@ -170,12 +170,16 @@ reasons! {
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
     /// A repeat would not be decided as before.
     DecisionChanged = "DECISION_CHANGED",
-    /// A repeated request's lease has ended.
+    /// The lease of a repeated request, or the one to renew, has ended.
     LeaseEnded = "LEASE_ENDED",
+    /// The lease was renewed before.
+    LeaseRenewed = "LEASE_RENEWED",
     /// Policy or rules changed each time.
     DecisionOutrun = "DECISION_OUTRUN",
     /// Too much at once.
     Overloaded = "OVERLOADED",
+    /// A stream's reader took nothing for too long.
+    ReaderSlow = "READER_SLOW",
     /// The cluster's API server does not answer.
     ClusterUnavailable = "CLUSTER_UNAVAILABLE",
     /// The store cannot commit.

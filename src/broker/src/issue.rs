@@ -15,6 +15,7 @@ use dayfly_policy::Question;
 
 use crate::attest::{Attested, Purpose};
 use crate::authenticate::{Bearer, Caller};
+use crate::renew::not_renewed;
 use crate::{Broker, Error, Reason};
 
 /// How often a decision that was outrun is made again.
@@ -85,7 +86,7 @@ impl Broker {
     }
 
     /// Steps 3 and 4: a lease as it would be, under the rules and the policy of this moment.
-    fn decide(&self, attested: &Attested, request: &IssueRequest) -> Result<Decided, Error> {
+    pub(crate) fn decide(&self, attested: &Attested, request: &IssueRequest) -> Result<Decided, Error> {
         let workload = &attested.workload;
         let draw = self.store.draw()?;
         let policy = self.policies.current(&workload.cluster, self.clock.monotonic())?;
@@ -132,7 +133,7 @@ impl Broker {
     }
 
     /// Steps 6 and 7: the credential, and its durable record.
-    async fn record(&self, decided: Decided) -> Result<Recorded, Error> {
+    pub(crate) async fn record(&self, decided: Decided) -> Result<Recorded, Error> {
         let Decided { mut lease, draw, generation } = decided;
         let minted = self.engine.mint(&Order { lease: &lease, issuer: &self.issuer }).await?;
         lease.digests = vec![minted.digest];
@@ -151,14 +152,20 @@ impl Broker {
                 Ok(Recorded::Repeated { earlier, fresh: Box::new(lease) })
             }
             Outcome::Conflict(Conflict::IdempotencyKeyReused) => Err(key_reused()),
+            Outcome::Conflict(conflict) if lease.renews.is_some() => Err(not_renewed(&lease, conflict)),
             other => Err(Error::internal(format!("the store answered an issue with {other:?}"))),
         }
     }
 
     /// A repeated request: authenticated and decided afresh like any other, and answered with the earlier lease if
     /// that is still good and the fresh decision would still give all of it.
-    async fn repeat(&self, earlier: &Arc<Lease>, fresh: &Lease) -> Result<Issued, Error> {
+    pub(crate) async fn repeat(&self, earlier: &Arc<Lease>, fresh: &Lease) -> Result<Issued, Error> {
         self.check_active(earlier)?;
+        if let Some(by) = earlier.phase.renewed_by() {
+            // It is good for the overlap alone: who got it now would believe it to live for its whole life.
+            let message = format!("lease {} was renewed by {by} since: renew that one", earlier.id);
+            return Err(Error::stale(Reason::LeaseRenewed, message));
+        }
         if !gives_all_of(fresh, earlier) {
             let message =
                 "policy no longer gives what this request got before: ask with a new idempotency key";
@@ -192,33 +199,34 @@ impl Broker {
     }
 }
 
-struct Decided {
+pub(crate) struct Decided {
     /// Whole but for its digest.
-    lease: Lease,
+    pub(crate) lease: Lease,
     draw: Draw,
     /// Of the policy it was decided by.
     generation: Digest,
 }
 
-enum Recorded {
+pub(crate) enum Recorded {
     Done(Issued),
     Repeated { earlier: Arc<Lease>, fresh: Box<Lease> },
     Outrun,
 }
 
 fn check(request: &IssueRequest) -> Result<(), Error> {
-    if request.scope.len() > limits::SCOPES {
+    check_scope(&request.scope)?;
+    check_idempotency_key(request.idempotency_key.as_deref())
+}
+
+pub(crate) fn check_scope(scope: &[Scope]) -> Result<(), Error> {
+    if scope.len() > limits::SCOPES {
         return Err(Error::invalid("scope", format!("at most {} scopes", limits::SCOPES)));
     }
-    let twice = request
-        .scope
-        .iter()
-        .enumerate()
-        .find(|(n, scope)| request.scope.iter().take(*n).any(|s| s == *scope));
-    if let Some((_, scope)) = twice {
-        return Err(Error::invalid("scope", format!("{scope} is asked for twice")));
+    let twice = scope.iter().enumerate().find(|(n, one)| scope.iter().take(*n).any(|s| s == *one));
+    match twice {
+        Some((_, scope)) => Err(Error::invalid("scope", format!("{scope} is asked for twice"))),
+        None => Ok(()),
     }
-    check_idempotency_key(request.idempotency_key.as_deref())
 }
 
 pub(crate) fn check_idempotency_key(key: Option<&str>) -> Result<(), Error> {
@@ -257,23 +265,26 @@ fn gives_all_of(fresh: &Lease, earlier: &Lease) -> bool {
 fn idempotency(workload: &Workload, request: &IssueRequest) -> Option<Idempotency> {
     let key = request.idempotency_key.as_deref()?;
     let text = |text: Option<&str>| text.unwrap_or_default().as_bytes().to_vec();
-    let confirmation = match request.confirmation {
-        None => Vec::new(),
-        Some(Confirmation::Jwk(digest)) => [b"jkt".as_slice(), digest.as_bytes()].concat(),
-        Some(Confirmation::Certificate(digest)) => [b"x5t".as_slice(), digest.as_bytes()].concat(),
-    };
     let mut parts = vec![
         text(Some(request.target.as_str())),
         text(request.grant.as_ref().map(GrantName::as_str)),
         text(request.audience.as_ref().map(Audience::as_str)),
         request.ttl.map(|ttl| ttl.as_millis().to_be_bytes().to_vec()).unwrap_or_default(),
-        confirmation,
+        confirmation_bytes(request.confirmation),
     ];
     parts.extend(request.scope.iter().map(|scope| text(Some(scope.as_str()))));
     Some(Idempotency {
         key: fingerprint(&[b"Issue".to_vec(), workload.caller().as_bytes().to_vec(), text(Some(key))]),
         request: fingerprint(&parts),
     })
+}
+
+pub(crate) fn confirmation_bytes(confirmation: Option<Confirmation>) -> Vec<u8> {
+    match confirmation {
+        None => Vec::new(),
+        Some(Confirmation::Jwk(digest)) => [b"jkt".as_slice(), digest.as_bytes()].concat(),
+        Some(Confirmation::Certificate(digest)) => [b"x5t".as_slice(), digest.as_bytes()].concat(),
+    }
 }
 
 /// A digest over parts that says where each of them ends.

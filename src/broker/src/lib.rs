@@ -1,4 +1,5 @@
-//! The use cases, a file each: [`issue`], [`who_am_i`], [`introspect`], [`revoke`], [`list`]. They see only core's
+//! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`], [`revoke`],
+//! [`list`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -12,8 +13,11 @@ pub mod issue;
 pub mod list;
 mod operator;
 mod policies;
+pub mod release;
+pub mod renew;
 pub mod revoke;
 pub mod selector;
+pub mod watch;
 pub mod who_am_i;
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,8 +38,10 @@ pub use introspect::Introspection;
 pub use issue::{IssueRequest, Issued};
 pub use list::{LeaseViews, ListLeases, OwnerView};
 pub use policies::{Policies, PolicyUnavailable, UnknownCluster};
+pub use renew::{RenewRequest, Renewed};
 pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};
+pub use watch::{Watch, WatchNews};
 pub use who_am_i::{Available, WhoAmI};
 
 /// Reads the unverified `iss` of a token, only to choose the cluster that is asked to review it.

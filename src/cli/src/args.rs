@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::connect::Connection;
 use crate::{
-    connect, dev, introspect, issue, keys, leases, output, owners, policy, revocations, serve, store, whoami,
+    connect, dev, introspect, issue, keys, leases, output, owners, policy, renew, revocations, serve, store,
+    watch, whoami,
 };
 
 /// Short-lived credentials for Kubernetes workloads, owned and ended by their owners.
@@ -25,6 +26,15 @@ pub(crate) struct Cli {
 enum Verb {
     /// Asks for a credential, as a workload.
     Issue(issue::Issue),
+    /// Asks for a credential in the place of an earlier one, as a workload.
+    ///
+    /// It is decided by the policy and the revocations of now, for the same target and Grant. The earlier lease ends a minute
+    /// later. One that has ended, or was renewed before, is not renewed: use `issue`.
+    Renew(renew::Renew),
+    /// Gives a lease back, as a workload: its credential is not good from then on.
+    Release(renew::Release),
+    /// Tells of your own leases, as a workload: those that are good now, then each change.
+    Watch(watch::Watch),
     /// Says who the broker takes you for, as a workload.
     Whoami(whoami::Whoami),
     /// Says whether a credential is good now, as a verifier.
@@ -75,6 +85,9 @@ impl Cli {
         let Self { connection, verb } = self;
         match verb {
             Verb::Issue(verb) => connect::run(verb.run(&connection)),
+            Verb::Renew(verb) => connect::run(verb.run(&connection)),
+            Verb::Release(verb) => connect::run(verb.run(&connection)),
+            Verb::Watch(verb) => connect::run(verb.run(&connection)),
             Verb::Whoami(verb) => connect::run(verb.run(&connection)),
             Verb::Introspect(verb) => connect::run(verb.run(&connection)),
             Verb::Keys(verb) => connect::run(verb.run(&connection)),

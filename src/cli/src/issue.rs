@@ -36,7 +36,7 @@ pub(crate) struct Issue {
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Form {
+pub(crate) enum Form {
     /// The lease, for people, without the credential.
     #[default]
     Table,
@@ -58,13 +58,7 @@ impl Issue {
     /// Asks, and prints.
     pub(crate) async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let form = self.output;
-        let credential = connection.client()?.issue(self.request()?).await?;
-        let text = credential.secret.expose_text().context("the credential is not text")?;
-        match form {
-            Form::Table => output::print(&lease_facts(&credential.lease)),
-            Form::Json => output::json(&issued(&credential, text)),
-            Form::Credential => output::print(&format!("{text}\n")),
-        }
+        print(&connection.client()?.issue(self.request()?).await?, form)
     }
 
     fn request(self) -> anyhow::Result<v1::IssueRequest> {
@@ -77,6 +71,16 @@ impl Issue {
             ttl,
             ..Default::default()
         })
+    }
+}
+
+/// Prints a credential.
+pub(crate) fn print(credential: &Credential, form: Form) -> anyhow::Result<ExitCode> {
+    let text = credential.secret.expose_text().context("the credential is not text")?;
+    match form {
+        Form::Table => output::print(&lease_facts(&credential.lease)),
+        Form::Json => output::json(&issued(credential, text)),
+        Form::Credential => output::print(&format!("{text}\n")),
     }
 }
 

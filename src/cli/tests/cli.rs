@@ -287,6 +287,42 @@ impl Drop for Dev {
 }
 
 #[test]
+fn a_workload_renews_watches_and_gives_back() {
+    let dev = Dev::start();
+    let issued = dev.json("payments.token", &["issue", "--target", "orders", "--ttl", "2m"]);
+    let first = issued["lease"]["id"].as_str().unwrap();
+    let renewed = dev.json("payments.token", &["renew", first, "--scope", "orders:read", "--ttl", "2m"]);
+    let lease = &renewed["lease"];
+    assert_eq!((&lease["renews"], &lease["scope"]), (&first.into(), &serde_json::json!(["orders:read"])));
+    assert_eq!(renewed["renew_after"], 84);
+    let id = lease["id"].as_str().unwrap();
+    let earlier = dev.json("operator.token", &["leases", "get", first]);
+    assert_eq!((&earlier["renewed_by"], &earlier["state"]), (&id.into(), &"active".into()));
+    assert!(earlier["ends_at"].as_str().unwrap() < earlier["expires_at"].as_str().unwrap(), "{earlier}");
+    let twice = dev.run("payments.token", &["renew", first]);
+    assert!(twice.code == 1 && twice.err.contains("reason: LEASE_RENEWED"), "{twice:?}");
+    let others = dev.run("checkout.token", &["renew", id]);
+    assert!(others.code == 1 && others.err.contains("reason: NOT_FOUND"), "{others:?}");
+
+    let lines = dev.run("payments.token", &["watch", "--once"]);
+    let of = |id: &str| lines.out.lines().find(|line| line.contains(&format!(" {id} "))).unwrap();
+    assert!(
+        of(first).starts_with("active ") && of(first).ends_with(&format!("renewed by {id}")),
+        "{lines:?}"
+    );
+    assert!(of(id).contains(" orders expires "), "{lines:?}");
+    let message = dev.run("payments.token", &["watch", "--once", "-o", "json"]);
+    let message: Value = serde_json::from_str(message.out.lines().next().unwrap()).unwrap();
+    assert_eq!(message["snapshot"], true);
+
+    let released = dev.json("payments.token", &["release", id]);
+    assert_eq!(released["state"], "released");
+    assert_eq!(dev.json("payments.token", &["release", id]), released);
+    let table = dev.run("payments.token", &["release", first]);
+    assert!(table.out.contains("state       released") && table.out.contains("renewed by"), "{table:?}");
+}
+
+#[test]
 fn the_verbs_do_what_they_say_against_a_broker() {
     let dev = Dev::start();
     let me = dev.json("payments.token", &["whoami"]);

@@ -88,6 +88,11 @@ struct LeaseRecord {
     /// Names and outcomes in turn.
     #[prost(string, repeated, tag = "32")]
     checks: Vec<String>,
+    #[prost(bytes = "vec", tag = "40")]
+    renewed_by: Vec<u8>,
+    /// When the overlap with that one ends.
+    #[prost(uint64, tag = "41")]
+    renewal_ends_at: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -232,8 +237,8 @@ pub fn encode_lease(lease: &Lease) -> Vec<u8> {
         idempotency_request: digest_bytes(lease.idempotency.map(|i| i.request)),
         renews: lease.renews.map(|id| id.to_bytes().to_vec()).unwrap_or_default(),
         released_at: match lease.phase {
-            Phase::Active => None,
-            Phase::Released { at } => Some(at.as_millis()),
+            Phase::Active | Phase::Renewed { .. } => None,
+            Phase::Released { at, .. } => Some(at.as_millis()),
         },
         controllers: lease.provenance.controllers.iter().map(object_record).collect(),
         images: lease
@@ -251,6 +256,11 @@ pub fn encode_lease(lease: &Lease) -> Vec<u8> {
             .iter()
             .flat_map(|check| [check.name.clone(), check.outcome.clone()])
             .collect(),
+        renewed_by: lease.phase.renewed_by().map(|id| id.to_bytes().to_vec()).unwrap_or_default(),
+        renewal_ends_at: match lease.phase {
+            Phase::Renewed { ends_at, .. } => ends_at.as_millis(),
+            Phase::Active | Phase::Released { .. } => 0,
+        },
     }
     .encode_to_vec()
 }
@@ -353,9 +363,13 @@ pub fn decode_lease(bytes: &[u8]) -> Result<Lease, BadRecord> {
                 .collect::<Result<_, _>>()?,
             checks: pairs(record.checks).map(|(name, outcome)| Check { name, outcome }).collect(),
         },
-        phase: record
-            .released_at
-            .map_or(Phase::Active, |at| Phase::Released { at: Timestamp::from_millis(at) }),
+        phase: match (record.released_at, read.optional_id(&record.renewed_by)?.map(LeaseId::from_bytes)) {
+            (Some(at), renewed_by) => Phase::Released { at: Timestamp::from_millis(at), renewed_by },
+            (None, Some(by)) => {
+                Phase::Renewed { by, ends_at: Timestamp::from_millis(record.renewal_ends_at) }
+            }
+            (None, None) => Phase::Active,
+        },
     })
 }
 
@@ -571,8 +585,16 @@ mod tests {
         lease.confirmation = Some(Confirmation::Certificate(Digest::of(b"der")));
         lease.renews = Some(LeaseId::from_u128(8));
         lease.workload.node = Some(Node { name: "node-1".parse().unwrap(), uid: None });
-        lease.phase = Phase::Released { at: Timestamp::from_secs(5) };
-        assert_eq!(decode_lease(&encode_lease(&lease)), Ok(lease.clone()));
+        let (at, by) = (Timestamp::from_secs(5), LeaseId::from_u128(10));
+        for phase in [
+            Phase::Active,
+            Phase::Renewed { by, ends_at: at },
+            Phase::Released { at, renewed_by: Some(by) },
+            Phase::Released { at, renewed_by: None },
+        ] {
+            lease.phase = phase;
+            assert_eq!(decode_lease(&encode_lease(&lease)), Ok(lease.clone()));
+        }
         let object = |kind: &str, uid: Option<u128>| ObjectRef {
             api_version: "apps/v1".to_owned(),
             kind: kind.to_owned(),

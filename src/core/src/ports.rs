@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::EventRecord;
-use crate::change::{Change, Draw, LeaseFilter, LeasePage, LogHead, Mark, Outcome, SealedKey, StoreStatus};
+use crate::change::{
+    Change, Draw, LeaseFilter, LeasePage, LogHead, Mark, News, Outcome, SealedKey, StoreStatus,
+};
 use crate::clock::ClockJumped;
 use crate::digest::Digest;
 use crate::ids::{
@@ -72,6 +74,14 @@ pub trait LeaseStore: Send + Sync + 'static {
         after: Option<LeaseId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<LeasePage, StoreError>>;
+
+    /// Waits for a position above `after`, then says which of this caller's leases changed in between. `caller` is
+    /// [`crate::workload::Workload::caller`]. What it names can be read, and every rule up to that position is among
+    /// [`LeaseStore::rules`]. It may be dropped and asked again at any time.
+    ///
+    /// # Errors
+    /// [`StoreError::Closing`] when nothing more will come.
+    fn news(&self, caller: Digest, after: Position) -> BoxFuture<'_, Result<News, StoreError>>;
 
     /// Events from a position on, at most `limit` of them, in order.
     fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>>;

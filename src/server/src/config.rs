@@ -171,6 +171,12 @@ pub struct LimitsConfig {
     pub calls_of_one_caller: Option<usize>,
     /// Calls under way of one operator: 8.
     pub calls_of_one_operator: Option<usize>,
+    /// How long a lease stays good after another renews it: 60.
+    pub renewal_overlap_secs: Option<u64>,
+    /// Streams of workloads open at once, beside calls: 4096.
+    pub streams_at_once: Option<usize>,
+    /// Streams open of one workload, which is one pod: 4.
+    pub streams_of_one_workload: Option<usize>,
     /// Open connections: 8192.
     pub connections: Option<usize>,
 }
@@ -227,6 +233,9 @@ impl LimitsConfig {
             ("operator_calls_at_once", number(self.operator_calls_at_once), 1_000_000),
             ("calls_of_one_caller", number(self.calls_of_one_caller), 1_000_000),
             ("calls_of_one_operator", number(self.calls_of_one_operator), 1_000_000),
+            ("renewal_overlap_secs", self.renewal_overlap_secs, 3600),
+            ("streams_at_once", number(self.streams_at_once), 1_000_000),
+            ("streams_of_one_workload", number(self.streams_of_one_workload), 1_000_000),
             ("connections", number(self.connections), 1_000_000),
         ];
         let bad = set.into_iter().find(|(_, set, most)| set.is_some_and(|set| set == 0 || set > *most));
@@ -376,6 +385,8 @@ impl Config {
             of_one_caller: set.calls_of_one_caller.unwrap_or(128),
             of_one_operator: set.calls_of_one_operator.unwrap_or(8),
             open: 256,
+            streams: set.streams_at_once.unwrap_or(4096),
+            streams_of_one_workload: set.streams_of_one_workload.unwrap_or(4),
         }
     }
 
@@ -390,6 +401,7 @@ impl Config {
             reviews_at_once: set.reviews_at_once.unwrap_or(default.reviews_at_once).max(1),
             informer_silence: secs(set.informer_silence_secs, default.informer_silence),
             clock_jump: secs(set.clock_jump_secs, default.clock_jump),
+            renewal_overlap: secs(set.renewal_overlap_secs, default.renewal_overlap),
             call_timeout: secs(set.call_timeout_secs, default.call_timeout),
             drain: secs(set.drain_secs, default.drain),
             ..default

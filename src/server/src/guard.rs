@@ -32,7 +32,15 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// Verifies who calls.
 pub(crate) trait Door: Send + Sync + 'static {
     /// The caller that these headers name, verified to be of this kind; and what its calls are counted by.
-    fn admit(&self, kind: Kind, headers: HeaderMap) -> BoxFuture<'_, Result<(Arc<Caller>, String), Status>>;
+    fn admit(&self, kind: Kind, headers: HeaderMap) -> BoxFuture<'_, Result<(Arc<Caller>, Who), Status>>;
+}
+
+/// What a caller's calls are counted by.
+pub(crate) struct Who {
+    /// Its user name: for calls.
+    pub(crate) user: String,
+    /// Its user name and pod: for streams.
+    pub(crate) workload: String,
 }
 
 /// What is asked for, by its path.
@@ -43,6 +51,8 @@ enum Asked {
     Open,
     /// For verified callers of one kind.
     Of(Kind),
+    /// The same, with an answer that goes on: it holds no place that calls need.
+    StreamOf(Kind),
 }
 
 impl Asked {
@@ -51,6 +61,7 @@ impl Asked {
         match (service, path) {
             (_, "/livez" | "/readyz") => Self::Probe,
             (_, "/dayfly.v1.VerifierService/GetKeys") => Self::Open,
+            (_, "/dayfly.v1.WorkloadService/WatchMyLeases") => Self::StreamOf(Kind::Workload),
             ("dayfly.v1.WorkloadService", _) => Self::Of(Kind::Workload),
             ("dayfly.v1.VerifierService", _) => Self::Of(Kind::Verifier),
             ("dayfly.v1.OperatorService", _) => Self::Of(Kind::Operator),
@@ -79,12 +90,15 @@ impl Guard {
         let kind = match asked {
             Asked::Probe => return Ok(Held::nothing()),
             Asked::Open => return self.places.open().ok_or_else(shed),
-            Asked::Of(kind) => *kind,
+            Asked::Of(kind) | Asked::StreamOf(kind) => *kind,
         };
         let arrived = self.places.arrive(kind).ok_or_else(shed)?;
         let (caller, who) = self.door.admit(kind, request.headers().clone()).await?;
         drop(arrived);
-        let held = self.places.take(kind, who).ok_or_else(shed)?;
+        let held = match asked {
+            Asked::StreamOf(_) => self.places.stream(who.workload).ok_or_else(too_many_streams)?,
+            _ => self.places.take(kind, who.user).ok_or_else(shed)?,
+        };
         request.extensions_mut().insert(caller);
         Ok(held)
     }
@@ -158,6 +172,12 @@ fn shed() -> Status {
     Rejection::new(ErrorReason::Overloaded, "the broker sheds load: ask again after the hint")
         .retry_after(Duration::from_secs(1))
         .into_status()
+}
+
+fn too_many_streams() -> Status {
+    let message =
+        "there are too many streams open, of this workload or of all: end one, or call again after the hint";
+    Rejection::new(ErrorReason::Overloaded, message).retry_after(Duration::from_secs(5)).into_status()
 }
 
 /// A refusal as the caller understands it: a gRPC status, or for plain HTTPS a 503.

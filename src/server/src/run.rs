@@ -116,7 +116,9 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     ));
     let signer = Arc::clone(&keys) as Arc<dyn Signer>;
     let (health, health_service) = tonic_health::server::health_reporter();
-    let grpc = services::routes(&broker, &signer, &config.issuer, store.mark().incarnation, health_service)?;
+    let (stop, stopped) = watch::channel(false);
+    let incarnation = store.mark().incarnation;
+    let grpc = services::routes(&broker, &signer, &config.issuer, incarnation, health_service, &stopped)?;
     let calls = Guard::new(Arc::clone(&broker) as Arc<dyn Door>, &config.places(), limits.call_timeout);
     let router = grpc.into_axum_router().merge(http::routes(signer, Arc::clone(&readiness))).layer(calls);
 
@@ -125,7 +127,6 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let addr = listener.local_addr()?;
     let connections = listener::connections(listener, tls, config.limits.connections.unwrap_or(8192));
-    let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(serve(router, connections, until(stopped.clone()), limits.drain));
 
     let mut background = JoinSet::new();

@@ -5,6 +5,7 @@ mod operator;
 mod page;
 mod reject;
 mod selector;
+mod stream;
 mod verifier;
 mod workload;
 
@@ -18,20 +19,22 @@ use dayfly_broker::Broker;
 use dayfly_core::ids::Incarnation;
 use dayfly_core::limits;
 use dayfly_core::ports::Signer;
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 pub(crate) use caller::Caller;
 
-/// All services of the API, health (grpc.health.v1) and reflection.
+/// All services of the API, health (grpc.health.v1) and reflection. Streams end when `stopped` says so.
 pub(crate) fn routes(
     broker: &Arc<Broker>,
     signer: &Arc<dyn Signer>,
     issuer: &str,
     incarnation: Incarnation,
     health: HealthServer<impl Health>,
+    stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<Routes> {
-    let workload = workload::Workloads::new(Arc::clone(broker));
+    let workload = workload::Workloads::new(Arc::clone(broker), stopped.clone());
     let verifier = verifier::Verifiers::new(Arc::clone(broker), Arc::clone(signer), issuer.to_owned());
     let operator = operator::Operators::new(Arc::clone(broker), incarnation);
     let reflection = tonic_reflection::server::Builder::configure()

@@ -18,6 +18,7 @@ use sled::Batch;
 
 use crate::engine::Engine;
 use crate::layout::{self, Entry, EventGroup};
+use crate::news::Told;
 use crate::recent::{RecentKeys, SeenNamespaces};
 use crate::runs::{self, Records};
 use crate::shared::Shared;
@@ -46,6 +47,8 @@ pub(crate) struct Group<'a> {
     /// Records of leases as this commit leaves them.
     pub(crate) records: Records,
     pub(crate) pruned: Vec<LeaseId>,
+    /// Whose leases it changes.
+    told: Vec<Told>,
 }
 
 /// A commit ready to be written.
@@ -53,6 +56,7 @@ pub(crate) struct Ready {
     pub(crate) batch: Batch,
     pub(crate) records: Records,
     pub(crate) pruned: Vec<LeaseId>,
+    pub(crate) told: Vec<Told>,
 }
 
 impl<'a> Group<'a> {
@@ -80,6 +84,7 @@ impl<'a> Group<'a> {
             tiles: Vec::new(),
             records: Records::new(),
             pruned: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -120,6 +125,11 @@ impl<'a> Group<'a> {
             return Ok(Outcome::Covered(rule));
         }
         let record = sized(encoding::encode_lease(lease))?;
+        let earlier = match lease.renews.map(|earlier| self.renewed(earlier, lease)).transpose()? {
+            Some(Renewal::Conflict(conflict)) => return Ok(Outcome::Conflict(conflict)),
+            Some(Renewal::Earlier { id, record }) => Some((id, record)),
+            None => None,
+        };
         if lease.idempotency.is_some() && self.keys.is_full(self.now) {
             return Err(StoreError::Busy);
         }
@@ -127,6 +137,12 @@ impl<'a> Group<'a> {
         let is_new = self.namespaces.is_new(self.engine, &namespace)?;
         let position = self.append(&Draft::issued(lease))?;
         self.records.insert(lease.id, record.into());
+        let caller = lease.workload.caller();
+        if let Some((id, record)) = earlier {
+            self.records.insert(id, record.into());
+            self.told.push(Told { position, caller, lease: id });
+        }
+        self.told.push(Told { position, caller, lease: lease.id });
         let entry = Entry::of(lease).encode();
         layout::indexes(lease).for_each(|key| self.insert(key, entry.clone()));
         if is_new {
@@ -140,6 +156,23 @@ impl<'a> Group<'a> {
         self.tip.latest_expiry = self.tip.latest_expiry.max(lease.expires_at);
         self.tip.highest = self.tip.highest.max(lease.id);
         Ok(committed(position))
+    }
+
+    /// The lease that this one renews, as it is then: it ends with the overlap.
+    fn renewed(&self, id: LeaseId, by: &Lease) -> Result<Renewal, StoreError> {
+        let earlier = self.lease(id)?.filter(|earlier| earlier.workload.caller() == by.workload.caller());
+        let Some(earlier) = earlier else { return Ok(Renewal::Conflict(Conflict::NoSuchEarlier)) };
+        if earlier.phase.renewed_by().is_some() {
+            return Ok(Renewal::Conflict(Conflict::EarlierRenewed));
+        }
+        let ends_at = self.now.plus(self.shared.options.limits.renewal_overlap).min(earlier.expires_at);
+        match earlier.phase.renew(by.id, ends_at) {
+            Ok(phase) if earlier.state(&self.tip.rules, self.now) == LeaseState::Active => {
+                let changed = Lease { phase, ..earlier.as_ref().clone() };
+                Ok(Renewal::Earlier { id, record: sized(encoding::encode_lease(&changed))? })
+            }
+            _ => Ok(Renewal::Conflict(Conflict::EarlierEnded)),
+        }
     }
 
     /// A rule that the decision did not know and that is about this lease, or whose cut-off is not below its id.
@@ -207,7 +240,10 @@ impl<'a> Group<'a> {
         match lease.phase.release(self.now) {
             Ok(phase) => {
                 let changed = Lease { phase, ..lease.as_ref().clone() };
-                self.rewrite(&changed, &Draft::released(&lease))
+                let outcome = self.rewrite(&changed, &Draft::released(&lease))?;
+                let (position, caller) = (self.tip.position, lease.workload.caller());
+                self.told.push(Told { position, caller, lease: id });
+                Ok(outcome)
             }
             Err(_) => Ok(Outcome::Conflict(Conflict::Phase)),
         }
@@ -349,8 +385,16 @@ impl<'a> Group<'a> {
         }
         let progress = self.tip.progress().encode_to_vec();
         self.insert(layout::PROGRESS.to_vec(), progress);
-        Ok(Ready { batch: self.batch, records: self.records, pruned: self.pruned })
+        Ok(Ready { batch: self.batch, records: self.records, pruned: self.pruned, told: self.told })
     }
+}
+
+/// What a renewal does to the earlier lease.
+enum Renewal {
+    /// Its record from then on.
+    Earlier { id: LeaseId, record: Vec<u8> },
+    /// It cannot be renewed.
+    Conflict(Conflict),
 }
 
 /// A request that was answered before.

@@ -38,6 +38,9 @@ pub struct Options {
     pub cache_bytes: u64,
     /// How many of the newest leases are kept in memory for reading: 65 536.
     pub recent_leases: usize,
+    /// How many of the newest changes of leases are known in memory, for those who watch their own: 16 384, of 64 bytes.
+    /// Who is further behind lists anew.
+    pub news: usize,
     /// How many idempotency keys of the last minutes are known in memory, at some 40 bytes each: 4 million. Beyond it,
     /// nothing is issued for a new one.
     pub recent_keys: usize,
@@ -61,6 +64,7 @@ impl Options {
             rule_reserve_bytes: 16 * MIB,
             cache_bytes: 96 * MIB,
             recent_leases: 65_536,
+            news: 16_384,
             recent_keys: 4_000_000,
             queue: 4096,
         }

@@ -28,7 +28,7 @@ use dayfly_api::v1::workload_service_client::WorkloadServiceClient;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::broker::{Broker, Options};
@@ -370,6 +370,43 @@ impl Pod<'_> {
         Ok(self.world.issue_with(&self.token().await?, request).await)
     }
 
+    /// Gets a credential in the place of an earlier lease: all that that one has.
+    pub async fn renew(&self, lease: &str) -> Result<v1::RenewResponse> {
+        self.ask_to_renew(renewal_of(lease)).await?.map_err(Into::into)
+    }
+
+    /// Asks for a credential in the place of an earlier lease.
+    ///
+    /// # Errors
+    /// When there is no token to be had; the broker's answer is the inner result.
+    pub async fn ask_to_renew(&self, request: v1::RenewRequest) -> Result<Result<v1::RenewResponse, Status>> {
+        let request = bearing(&self.token().await?, request);
+        let answer = self.world.workloads().renew(request).await.map(Response::into_inner);
+        if let Ok(renewed) = &answer {
+            self.world.broker.keep_secret(&renewed.credential);
+        }
+        Ok(answer)
+    }
+
+    /// Gives a lease back.
+    ///
+    /// # Errors
+    /// When there is no token to be had; the broker's answer is the inner result.
+    pub async fn release(&self, lease: &str) -> Result<Result<v1::Lease, Status>> {
+        let request = bearing(&self.token().await?, v1::ReleaseRequest { lease: lease.to_owned() });
+        let answer = self.world.workloads().release(request).await;
+        Ok(answer.map(|answer| answer.into_inner().lease.unwrap_or_default()))
+    }
+
+    /// Watches its own leases.
+    ///
+    /// # Errors
+    /// When there is no token to be had; the broker's answer is the inner result.
+    pub async fn watch(&self) -> Result<Result<Streaming<v1::WatchMyLeasesResponse>, Status>> {
+        let request = bearing(&self.token().await?, v1::WatchMyLeasesRequest {});
+        Ok(self.world.workloads().watch_my_leases(request).await.map(Response::into_inner))
+    }
+
     /// Asks who it is.
     pub async fn who_am_i(&self) -> Result<v1::WhoAmIResponse> {
         let request = bearing(&self.token().await?, v1::WhoAmIRequest {});
@@ -504,6 +541,16 @@ pub fn bearing<T>(token: &str, message: T) -> Request<T> {
 /// A request for all that the one matching Grant of a target has.
 pub fn asking_for(target: &str) -> v1::IssueRequest {
     v1::IssueRequest { target: target.to_owned(), ..v1::IssueRequest::default() }
+}
+
+/// A request for all that an earlier lease has.
+pub fn renewal_of(lease: &str) -> v1::RenewRequest {
+    v1::RenewRequest { lease: lease.to_owned(), ..v1::RenewRequest::default() }
+}
+
+/// One lease.
+pub fn lease_of(id: &str) -> v1::Selector {
+    v1::Selector { lease: id.to_owned(), ..v1::Selector::default() }
 }
 
 /// Everything of an owner.

@@ -83,12 +83,18 @@ pub enum ErrorReason {
     IdempotencyKeyReused = 70,
     /// FAILED_PRECONDITION. A repeated request would not be decided as before. Ask with a new idempotency key.
     DecisionChanged = 71,
-    /// FAILED_PRECONDITION. The lease of a repeated request has been revoked, released, or has expired.
+    /// FAILED_PRECONDITION. The lease of a repeated request, or the one to renew, has been revoked, released, or has
+    /// expired. Ask for a new one by Issue.
     LeaseEnded = 72,
+    /// FAILED_PRECONDITION. The lease to renew, or that of a repeated request, was renewed before: a lease is renewed once.
+    /// Renew the newer one, or ask Issue.
+    LeaseRenewed = 73,
     /// ABORTED. Policy or rules changed twice while this was decided. Ask again.
     DecisionOutrun = 80,
     /// RESOURCE_EXHAUSTED. The broker sheds load. Ask again after the hint.
     Overloaded = 90,
+    /// RESOURCE_EXHAUSTED. The stream's reader took nothing for 15 s. Call again: the stream begins with what is then.
+    ReaderSlow = 91,
     /// UNAVAILABLE. The cluster's API server cannot review tokens or answer for objects now.
     ClusterUnavailable = 100,
     /// UNAVAILABLE. The store cannot commit now: nothing is handed out that is not on disk.
@@ -153,8 +159,10 @@ impl ErrorReason {
             Self::IdempotencyKeyReused => "ERROR_REASON_IDEMPOTENCY_KEY_REUSED",
             Self::DecisionChanged => "ERROR_REASON_DECISION_CHANGED",
             Self::LeaseEnded => "ERROR_REASON_LEASE_ENDED",
+            Self::LeaseRenewed => "ERROR_REASON_LEASE_RENEWED",
             Self::DecisionOutrun => "ERROR_REASON_DECISION_OUTRUN",
             Self::Overloaded => "ERROR_REASON_OVERLOADED",
+            Self::ReaderSlow => "ERROR_REASON_READER_SLOW",
             Self::ClusterUnavailable => "ERROR_REASON_CLUSTER_UNAVAILABLE",
             Self::StoreUnavailable => "ERROR_REASON_STORE_UNAVAILABLE",
             Self::StoreFull => "ERROR_REASON_STORE_FULL",
@@ -208,8 +216,10 @@ impl ErrorReason {
             "ERROR_REASON_IDEMPOTENCY_KEY_REUSED" => Some(Self::IdempotencyKeyReused),
             "ERROR_REASON_DECISION_CHANGED" => Some(Self::DecisionChanged),
             "ERROR_REASON_LEASE_ENDED" => Some(Self::LeaseEnded),
+            "ERROR_REASON_LEASE_RENEWED" => Some(Self::LeaseRenewed),
             "ERROR_REASON_DECISION_OUTRUN" => Some(Self::DecisionOutrun),
             "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
+            "ERROR_REASON_READER_SLOW" => Some(Self::ReaderSlow),
             "ERROR_REASON_CLUSTER_UNAVAILABLE" => Some(Self::ClusterUnavailable),
             "ERROR_REASON_STORE_UNAVAILABLE" => Some(Self::StoreUnavailable),
             "ERROR_REASON_STORE_FULL" => Some(Self::StoreFull),
@@ -391,7 +401,7 @@ pub struct Lease {
     /// The rule that revoked it, where it is revoked.
     #[prost(string, tag = "15")]
     pub revoked_by: ::prost::alloc::string::String,
-    /// When it ended, where it has: the rule's time, the release, or the expiry. What comes after that downstream is told
+    /// When it ended, where it has: the rule's time, the release, the expiry, or the end of a renewal's overlap. What comes after that downstream is told
     /// in `ending`.
     #[prost(message, optional, tag = "16")]
     pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
@@ -414,6 +424,13 @@ pub struct Lease {
     /// What the narrower owner was chosen by. Unset where there is none.
     #[prost(message, optional, tag = "21")]
     pub narrowed_by: ::core::option::Option<Asserted>,
+    /// The lease that renews it; empty where none does.
+    #[prost(string, tag = "22")]
+    pub renewed_by: ::prost::alloc::string::String,
+    /// When it ends at the latest, UTC, to the millisecond: `expires_at`, or before that the end of the overlap with the
+    /// lease that renews it. A verifier that looks at the token alone goes by its `exp`, which is `expires_at`.
+    #[prost(message, optional, tag = "23")]
+    pub ends_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// An intent, on disk before its credential is made, so that a crash leaves something that can be undone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -531,7 +548,7 @@ pub enum LeaseState {
     Released = 5,
     /// Covered by a rule.
     Revoked = 6,
-    /// Ended by itself.
+    /// Ended by itself, or by the end of the overlap with the lease that renews it.
     Expired = 7,
     /// Being ended downstream. `Lease.ending` says more, here and in the two that follow.
     Ending = 8,
@@ -619,6 +636,79 @@ pub struct IssueResponse {
     #[prost(message, optional, tag = "3")]
     pub renew_after: ::core::option::Option<::prost_types::Duration>,
 }
+/// What a workload asks for in the place of a lease that it has.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewRequest {
+    /// The lease's id. Required. Of one that is not the caller's nothing is told: NOT_FOUND, as if there were none.
+    #[prost(string, tag = "1")]
+    pub lease: ::prost::alloc::string::String,
+    /// The scopes wanted, each of the earlier lease's. None asks for all of those. If any of them is not given any more,
+    /// the request is denied and names it.
+    #[prost(string, repeated, tag = "2")]
+    pub scope: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The life wanted, 30 s to 24 h, whole seconds. None asks for the Grant's default. The least of all bounds applies.
+    #[prost(message, optional, tag = "3")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+    /// Binds the new credential to a key or certificate. None keeps the earlier lease's.
+    #[prost(message, optional, tag = "4")]
+    pub confirmation: ::core::option::Option<Confirmation>,
+    /// Makes a repeat within 10 min the same request: 1 to 64 bytes, scoped to the method and the calling pod. The
+    /// repeat is authenticated and decided afresh, and answers with the same new lease.
+    #[prost(string, tag = "5")]
+    pub idempotency_key: ::prost::alloc::string::String,
+}
+/// A credential in the place of an earlier one.
+#[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct RenewResponse {
+    /// The new credential, as in IssueResponse. Secret: keep it out of logs.
+    #[prost(string, tag = "1")]
+    pub credential: ::prost::alloc::string::String,
+    /// Its lease; `renews` names the earlier one.
+    #[prost(message, optional, tag = "2")]
+    pub lease: ::core::option::Option<Lease>,
+    /// When to ask for the next one, in time from now: 70 % of its life.
+    #[prost(message, optional, tag = "3")]
+    pub renew_after: ::core::option::Option<::prost_types::Duration>,
+    /// The earlier lease as it is now: `ends_at` says until when its credential is good. Unset where it cannot be read back
+    /// at once.
+    #[prost(message, optional, tag = "4")]
+    pub earlier: ::core::option::Option<Lease>,
+}
+/// Which lease to give back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseRequest {
+    /// The lease's id. Required. Of one that is not the caller's nothing is told: NOT_FOUND, as if there were none.
+    #[prost(string, tag = "1")]
+    pub lease: ::prost::alloc::string::String,
+}
+/// A lease that was given back, or had ended before.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReleaseResponse {
+    /// The lease as it is now; `state` says how it ended.
+    #[prost(message, optional, tag = "1")]
+    pub lease: ::core::option::Option<Lease>,
+}
+/// Nothing: the caller is known by its token.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchMyLeasesRequest {}
+/// What is, what changed, or that nothing did.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchMyLeasesResponse {
+    /// The store's position that this is as of: the broker may know of more, not of less.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// Leases with their states, by ascending id; at most 100 in one message. None in a heartbeat.
+    #[prost(message, repeated, tag = "2")]
+    pub leases: ::prost::alloc::vec::Vec<Lease>,
+    /// Whether `leases` belong to a list of all that are good now, which begins the stream and may come again: what is
+    /// not in it has ended. Else they are those that changed.
+    #[prost(bool, tag = "3")]
+    pub snapshot: bool,
+    /// Whether that list goes on in the next message.
+    #[prost(bool, tag = "4")]
+    pub more: bool,
+}
 /// Nothing: the caller is known by its token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WhoAmIRequest {}
@@ -683,6 +773,9 @@ pub mod workload_service_client {
     /// | RPC | who may |
     /// |---|---|
     /// | Issue | a workload of audience `dayfly` that a Grant allows |
+    /// | Renew | a workload of audience `dayfly`, for a lease of its own: same service account uid and pod uid |
+    /// | Release | a workload of audience `dayfly`, for a lease of its own |
+    /// | WatchMyLeases | a workload of audience `dayfly`, about its own leases |
     /// | WhoAmI | a workload of audience `dayfly`, about itself |
     #[derive(Debug, Clone)]
     pub struct WorkloadServiceClient<T> {
@@ -775,6 +868,86 @@ pub mod workload_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.WorkloadService", "Issue"));
             self.inner.unary(req, path, codec).await
         }
+        /// Issues a credential in the place of an earlier one: a new decision by the policy and the revocations of now, for
+        /// the same target, Grant and audience. The earlier lease ends after an overlap of 60 s (`renewal_overlap_secs`),
+        /// or by itself if that is earlier. A lease is renewed once. A pod that is being deleted may renew until its grace
+        /// period ends. LEASE_ENDED, LEASE_RENEWED, NOT_FOUND and the denials that follow from what the earlier lease had say:
+        /// ask Issue.
+        pub async fn renew(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenewResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.WorkloadService/Renew",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.WorkloadService", "Renew"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives a lease back: its credential is not good from then on. One that has ended is answered as it is.
+        pub async fn release(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.WorkloadService/Release",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.WorkloadService", "Release"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tells the caller of its own leases: first all that are good now, then each change, within a second of its commit,
+        /// and a heartbeat every 5 s. It tells states: who reads slowly gets the newest. A reader that takes nothing for 15 s
+        /// is cut (READER_SLOW); a workload has at most 4 of them (OVERLOADED). It ends, with the reason, when token or pod
+        /// lose their authority. Whoever is cut calls again, and begins with what is then. A stream has no deadline but the
+        /// caller's; the server asks for a new connection every 30 min.
+        pub async fn watch_my_leases(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchMyLeasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchMyLeasesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.WorkloadService/WatchMyLeases",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.WorkloadService", "WatchMyLeases"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Says who Dayfly takes the caller for, who answers for it, and which Grants name it.
         pub async fn who_am_i(
             &mut self,
@@ -817,6 +990,38 @@ pub mod workload_service_server {
             &self,
             request: tonic::Request<super::IssueRequest>,
         ) -> std::result::Result<tonic::Response<super::IssueResponse>, tonic::Status>;
+        /// Issues a credential in the place of an earlier one: a new decision by the policy and the revocations of now, for
+        /// the same target, Grant and audience. The earlier lease ends after an overlap of 60 s (`renewal_overlap_secs`),
+        /// or by itself if that is earlier. A lease is renewed once. A pod that is being deleted may renew until its grace
+        /// period ends. LEASE_ENDED, LEASE_RENEWED, NOT_FOUND and the denials that follow from what the earlier lease had say:
+        /// ask Issue.
+        async fn renew(
+            &self,
+            request: tonic::Request<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenewResponse>, tonic::Status>;
+        /// Gives a lease back: its credential is not good from then on. One that has ended is answered as it is.
+        async fn release(
+            &self,
+            request: tonic::Request<super::ReleaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReleaseResponse>, tonic::Status>;
+        /// Server streaming response type for the WatchMyLeases method.
+        type WatchMyLeasesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchMyLeasesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Tells the caller of its own leases: first all that are good now, then each change, within a second of its commit,
+        /// and a heartbeat every 5 s. It tells states: who reads slowly gets the newest. A reader that takes nothing for 15 s
+        /// is cut (READER_SLOW); a workload has at most 4 of them (OVERLOADED). It ends, with the reason, when token or pod
+        /// lose their authority. Whoever is cut calls again, and begins with what is then. A stream has no deadline but the
+        /// caller's; the server asks for a new connection every 30 min.
+        async fn watch_my_leases(
+            &self,
+            request: tonic::Request<super::WatchMyLeasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchMyLeasesStream>,
+            tonic::Status,
+        >;
         /// Says who Dayfly takes the caller for, who answers for it, and which Grants name it.
         async fn who_am_i(
             &self,
@@ -832,6 +1037,9 @@ pub mod workload_service_server {
     /// | RPC | who may |
     /// |---|---|
     /// | Issue | a workload of audience `dayfly` that a Grant allows |
+    /// | Renew | a workload of audience `dayfly`, for a lease of its own: same service account uid and pod uid |
+    /// | Release | a workload of audience `dayfly`, for a lease of its own |
+    /// | WatchMyLeases | a workload of audience `dayfly`, about its own leases |
     /// | WhoAmI | a workload of audience `dayfly`, about itself |
     #[derive(Debug)]
     pub struct WorkloadServiceServer<T> {
@@ -949,6 +1157,142 @@ pub mod workload_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.WorkloadService/Renew" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewSvc<T: WorkloadService>(pub Arc<T>);
+                    impl<
+                        T: WorkloadService,
+                    > tonic::server::UnaryService<super::RenewRequest> for RenewSvc<T> {
+                        type Response = super::RenewResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkloadService>::renew(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.WorkloadService/Release" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseSvc<T: WorkloadService>(pub Arc<T>);
+                    impl<
+                        T: WorkloadService,
+                    > tonic::server::UnaryService<super::ReleaseRequest>
+                    for ReleaseSvc<T> {
+                        type Response = super::ReleaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkloadService>::release(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.WorkloadService/WatchMyLeases" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchMyLeasesSvc<T: WorkloadService>(pub Arc<T>);
+                    impl<
+                        T: WorkloadService,
+                    > tonic::server::ServerStreamingService<super::WatchMyLeasesRequest>
+                    for WatchMyLeasesSvc<T> {
+                        type Response = super::WatchMyLeasesResponse;
+                        type ResponseStream = T::WatchMyLeasesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchMyLeasesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkloadService>::watch_my_leases(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchMyLeasesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -21,6 +21,10 @@ pub(crate) struct Limits {
     pub(crate) of_one_operator: usize,
     /// For calls of anyone: keys, health, reflection.
     pub(crate) open: usize,
+    /// For streams of workloads.
+    pub(crate) streams: usize,
+    /// For streams of one workload: of one pod, by user name and pod uid.
+    pub(crate) streams_of_one_workload: usize,
 }
 
 /// The places, of which some are taken.
@@ -31,11 +35,14 @@ pub(crate) struct Places {
     callers_arriving: Arc<Semaphore>,
     operators_arriving: Arc<Semaphore>,
     open: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     limits: Limits,
-    by_caller: Arc<Mutex<HashMap<(Operator, String), usize>>>,
+    by_caller: Counts,
+    streams_by_workload: Counts,
 }
 
 type Operator = bool;
+type Counts = Arc<Mutex<HashMap<(Operator, String), usize>>>;
 
 impl Places {
     pub(super) fn new(limits: &Limits) -> Self {
@@ -46,8 +53,10 @@ impl Places {
             callers_arriving: places(limits.callers),
             operators_arriving: places(limits.operators),
             open: places(limits.open),
+            streams: places(limits.streams),
             limits: limits.clone(),
             by_caller: Arc::default(),
+            streams_by_workload: Arc::default(),
         }
     }
 
@@ -60,6 +69,14 @@ impl Places {
     pub(super) fn arrive(&self, kind: Kind) -> Option<OwnedSemaphorePermit> {
         let arriving = if kind == Kind::Operator { &self.operators_arriving } else { &self.callers_arriving };
         Arc::clone(arriving).try_acquire_owned().ok()
+    }
+
+    /// A place for a stream of this verified workload.
+    pub(super) fn stream(&self, workload: String) -> Option<Held> {
+        let most = self.limits.streams_of_one_workload;
+        let counted = Counted::one_more(&self.streams_by_workload, (false, workload), most)?;
+        let place = Arc::clone(&self.streams).try_acquire_owned().ok()?;
+        Some(Held::place(place).counted(counted))
     }
 
     /// A place for a call of this verified caller.
@@ -78,16 +95,12 @@ impl Places {
 
 /// One of a caller's calls under way.
 pub(super) struct Counted {
-    by_caller: Arc<Mutex<HashMap<(Operator, String), usize>>>,
+    by_caller: Counts,
     who: (Operator, String),
 }
 
 impl Counted {
-    fn one_more(
-        by_caller: &Arc<Mutex<HashMap<(Operator, String), usize>>>,
-        who: (Operator, String),
-        most: usize,
-    ) -> Option<Self> {
+    fn one_more(by_caller: &Counts, who: (Operator, String), most: usize) -> Option<Self> {
         let mut counts = by_caller.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.get(&who).copied().unwrap_or_default();
         if count >= most {

@@ -14,7 +14,7 @@ use http::HeaderMap;
 use tonic::{Request, Status};
 
 use super::reject;
-use crate::guard::Door;
+use crate::guard::{Door, Who};
 
 /// The caller's token, the cluster it names, and that it was verified.
 pub(crate) struct Caller {
@@ -71,12 +71,14 @@ impl Caller {
 }
 
 impl Door for Broker {
-    fn admit(&self, kind: Kind, headers: HeaderMap) -> BoxFuture<'_, Result<(Arc<Caller>, String), Status>> {
+    fn admit(&self, kind: Kind, headers: HeaderMap) -> BoxFuture<'_, Result<(Arc<Caller>, Who), Status>> {
         Box::pin(async move {
             let caller = Caller::of(&headers).map_err(Rejection::into_status)?;
             let verified = self.verify(caller.bearer(), kind).await.map_err(reject::status)?;
             let identity = verified.identity();
-            let who = format!("{}/{}", identity.cluster, identity.username);
+            let user = format!("{}/{}", identity.cluster, identity.username);
+            let pod = identity.pod().map(|pod| pod.uid.to_string()).unwrap_or_default();
+            let who = Who { workload: format!("{user}/{pod}"), user };
             Ok((Arc::new(Caller { verified: Some(verified), ..caller }), who))
         })
     }

@@ -6,7 +6,9 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_broker::{Audiences, BadParts, Bearer, Broker, Error, IssueRequest, Issued, Parts, Policies};
+use dayfly_broker::{
+    Audiences, BadParts, Bearer, Broker, Error, IssueRequest, Issued, Parts, Policies, RenewRequest, Renewed,
+};
 use dayfly_core::ids::{ClusterName, LeaseId};
 use dayfly_core::ports::{Clock as _, Cluster, LeaseStore, TestClock};
 use dayfly_core::secret::Secret;
@@ -14,7 +16,7 @@ use dayfly_core::time::Timestamp;
 use dayfly_policy::{File, Loaded, Reserved, load};
 
 pub(crate) use ports::{FakeCluster, FakeEngine, uid_of};
-pub(crate) use store::FakeStore;
+pub(crate) use store::{FakeStore, Hang};
 
 pub(crate) const POLICY: &str = "
 apiVersion: dayfly.dev/v1alpha1
@@ -58,7 +60,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) clusters: Vec<Arc<FakeCluster>>,
     pub(crate) policies: Arc<Policies>,
-    pub(crate) broker: Broker,
+    pub(crate) broker: Arc<Broker>,
 }
 
 impl World {
@@ -85,7 +87,7 @@ impl World {
             directory: Arc::<FakeCluster>::clone(cluster),
             authorizer: Arc::<FakeCluster>::clone(cluster),
         });
-        let broker = Broker::new(Parts {
+        let broker = Arc::new(Broker::new(Parts {
             store: Arc::<FakeStore>::clone(&store),
             clusters: ports.collect(),
             home_cluster: home.map(|home| home.parse().unwrap()),
@@ -104,7 +106,7 @@ impl World {
             lease_id_of: Arc::new(|token| {
                 token.expose_text().ok()?.split('/').nth(1)?.parse::<LeaseId>().ok()
             }),
-        })?;
+        })?);
         Ok(Self { store, engine, clock, clusters, policies, broker })
     }
 
@@ -124,6 +126,15 @@ impl World {
     /// The default request of `payments/api`.
     pub(crate) async fn issued(&self) -> Issued {
         self.issue(&api(), &orders()).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub(crate) async fn renew(&self, token: &Secret, request: &RenewRequest) -> Result<Renewed, Error> {
+        self.broker.renew(bearer(token), request).await
+    }
+
+    /// A lease renewed by `payments/api`.
+    pub(crate) async fn renewed(&self, lease: LeaseId) -> Renewed {
+        self.renew(&api(), &renewal(lease)).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// The reason for which a request of `payments/api` is refused.
@@ -176,6 +187,16 @@ pub(crate) fn operator(name: &str) -> Secret {
 /// The token of the verifier that target `orders` lists.
 pub(crate) fn gate() -> Secret {
     secret("east/dayfly-verifier/system:serviceaccount:orders:gate/gate-0")
+}
+
+/// The token of another pod of `payments/api`.
+pub(crate) fn other_pod() -> Secret {
+    secret("east/dayfly/system:serviceaccount:payments:api/api-1")
+}
+
+/// A request to renew a lease as it is.
+pub(crate) fn renewal(lease: LeaseId) -> RenewRequest {
+    RenewRequest { lease, scope: Vec::new(), ttl: None, confirmation: None, idempotency_key: None }
 }
 
 /// A request for target `orders`.

@@ -66,6 +66,7 @@ pub(crate) struct FakeCluster {
     name: ClusterName,
     pub(crate) ready: AtomicBool,
     pub(crate) down: AtomicBool,
+    refusing: AtomicBool,
     pods: Mutex<HashMap<String, Option<PodFacts>>>,
     accounts: Mutex<HashMap<String, Option<ServiceAccountFacts>>>,
     namespaces: Mutex<HashMap<String, Option<NamespaceFacts>>>,
@@ -86,6 +87,7 @@ impl FakeCluster {
             name: name.parse().unwrap(),
             ready: AtomicBool::new(true),
             down: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
             pods: Mutex::default(),
             accounts: Mutex::default(),
             namespaces: Mutex::default(),
@@ -98,6 +100,11 @@ impl FakeCluster {
     /// A pod of the service account `api`, changed or, by `None`, gone.
     pub(crate) fn pod(&self, name: &str, change: impl FnOnce(PodFacts) -> Option<PodFacts>) {
         self.pods.lock().unwrap().insert(name.to_owned(), change(api_pod(name)));
+    }
+
+    /// From now on no token is good any more.
+    pub(crate) fn refuse_tokens(&self) {
+        self.refusing.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn account(&self, name: &str, facts: Option<ServiceAccountFacts>) {
@@ -144,6 +151,11 @@ impl Reviewer for FakeCluster {
             Err(ReviewError::Unavailable {
                 why: "connection refused".to_owned(),
                 retry_after: Duration::from_secs(1),
+            })
+        } else if self.refusing.load(Ordering::SeqCst) {
+            Err(ReviewError::Invalid {
+                kind: InvalidToken::Refused,
+                message: "the token was invalidated".to_owned(),
             })
         } else if parts[1] == audience.as_str() {
             let extra =
