@@ -6,11 +6,12 @@ use std::time::Duration;
 use dayfly_core::change::{Change, Conflict, Draw, Earlier, Issue, Outcome};
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Audience, GrantName, LeaseId, Scope, TargetName};
-use dayfly_core::lease::{Confirmation, Grounds, Idempotency, Lease, LeaseState, Phase};
+use dayfly_core::lease::{Confirmation, Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::limits;
 use dayfly_core::ports::{Cluster, MintError, Order, SignError};
-use dayfly_core::provenance::Provenance;
+use dayfly_core::provenance::{Labels, Provenance};
 use dayfly_core::secret::Secret;
+use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Identity, Workload};
 use dayfly_policy::Question;
 
@@ -73,8 +74,14 @@ impl Broker {
     ) -> Result<Issued, Error> {
         check(request)?;
         let workload = self.attest(cluster, identity).await?;
+        let issued = self.issue_attested(&workload, request).await;
+        self.note_audited(&workload, request);
+        issued
+    }
+
+    async fn issue_attested(&self, workload: &Workload, request: &IssueRequest) -> Result<Issued, Error> {
         for _ in 0..=DECIDED_AGAIN {
-            let decided = self.decide(&workload, request)?;
+            let decided = self.decide(workload, request)?;
             match self.record(decided).await? {
                 Recorded::Done(issued) => return Ok(issued),
                 Recorded::Repeated { earlier, fresh } => return self.repeat(&earlier, &fresh).await,
@@ -90,18 +97,10 @@ impl Broker {
         let policy = self.policies.current(&workload.cluster, self.clock.monotonic())?;
         let key = self.engine.prepare()?;
         let issued_at = draw.now.floor_secs();
-        let decision = policy.decide(&Question {
-            cluster: workload.cluster.clone(),
-            namespace: workload.service_account.namespace.clone(),
-            service_account: workload.service_account.name.clone(),
-            bound: workload.pod.is_some(),
-            target: request.target.clone(),
-            grant: request.grant.clone(),
-            scope: request.scope.clone(),
-            audience: request.audience.clone(),
-            ttl: request.ttl,
-            key_ends_in: key.not_after.map(|end| end.since(issued_at)),
-        })?;
+        let key_ends_in = key.not_after.map(|end| end.since(issued_at));
+        let explanation = policy.explain(&self.question(workload, request, issued_at, key_ends_in));
+        let grounds = explanation.grounds();
+        let decision = explanation.answer?;
         let lease = Lease {
             id: draw.id,
             workload: workload.clone(),
@@ -110,6 +109,7 @@ impl Broker {
             grant: decision.grant,
             audience: decision.audience,
             scope: decision.scope,
+            claims: decision.claims,
             issued_at,
             expires_at: issued_at.plus(decision.ttl),
             key_id: key.id,
@@ -118,7 +118,7 @@ impl Broker {
             idempotency: idempotency(workload, request),
             renews: None,
             provenance: Provenance::default(),
-            grounds: Grounds::default(),
+            grounds,
             phase: Phase::Active,
         };
         // The rules are read after the draw: what is newer than these sends the commit back.
@@ -127,6 +127,45 @@ impl Broker {
             return Err(Error::denied(Reason::Held, message));
         }
         Ok(Decided { lease, draw, generation: policy.generation() })
+    }
+
+    fn question(
+        &self,
+        workload: &Workload,
+        request: &IssueRequest,
+        now: Timestamp,
+        key_ends_in: Option<Duration>,
+    ) -> Question {
+        Question {
+            cluster: workload.cluster.clone(),
+            namespace: workload.service_account.namespace.clone(),
+            namespace_labels: Labels::new(),
+            service_account: workload.service_account.name.clone(),
+            service_account_labels: Labels::new(),
+            pod_labels: Labels::new(),
+            controller: None,
+            bound: workload.pod.is_some(),
+            target: request.target.clone(),
+            grant: request.grant.clone(),
+            scope: request.scope.clone(),
+            audience: request.audience.clone(),
+            ttl: request.ttl,
+            key_ends_in,
+            now,
+            unowned: self.policies.grace(&workload.cluster),
+        }
+    }
+
+    /// Counts, for the audit log, what Grants of mode Audit would have decided. They are evaluated last and apart.
+    fn note_audited(&self, workload: &Workload, request: &IssueRequest) {
+        let Ok(policy) = self.policies.current(&workload.cluster, self.clock.monotonic()) else { return };
+        if policy.audits_in(&workload.service_account.namespace).next().is_none() {
+            return;
+        }
+        for audited in policy.audit(&self.question(workload, request, self.now(), None)) {
+            let refused = audited.would.err().map(|denial| Error::from(denial).reason());
+            self.note_audited_grant(workload, &request.target, audited.grant, refused);
+        }
     }
 
     /// Steps 6 and 7: the credential, and its durable record.
@@ -245,6 +284,7 @@ fn gives_all_of(fresh: &Lease, earlier: &Lease) -> bool {
         && fresh.target == earlier.target
         && fresh.audience == earlier.audience
         && fresh.owners == earlier.owners
+        && fresh.claims == earlier.claims
         && fresh.confirmation == earlier.confirmation
         // A rule by the id of a presented token must cover all that was got with it.
         && fresh.workload.credential_id == earlier.workload.credential_id

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use dayfly_core::claims::Claims;
 use dayfly_core::ids::{Audience, GrantName, LeaseId, RuleId, Scope, TargetName};
 use dayfly_core::lease::{Grounds, Lease, Owners, Phase};
-use dayfly_core::provenance::Provenance;
+use dayfly_core::provenance::{Labels, Provenance};
 use dayfly_core::workload::Workload;
-use dayfly_policy::{Grant, Ownership};
+use dayfly_policy::{Grant, Ownership, Who};
 
 use crate::attest::{check_live, workload_of};
 use crate::authenticate::{Bearer, Caller};
@@ -19,7 +20,7 @@ pub struct WhoAmI {
     pub workload: Workload,
     /// Why it gets nothing now although its token is good: its pod or service account is gone, ...
     pub trouble: Option<Error>,
-    /// Who answers for its namespace.
+    /// Who answers for it.
     pub ownership: Ownership,
     /// The Grants of its namespace that name it.
     pub grants: Vec<Available>,
@@ -61,8 +62,22 @@ impl Broker {
         let policy = self.policies.current(&cluster.name, self.clock.monotonic())?;
         let account = &workload.service_account;
         let grants = policy.grants_in(&account.namespace);
-        let grants = grants.filter(|grant| grant.spec.service_accounts.contains(&account.name));
-        let ownership = policy.owner_of(&account.namespace).clone();
+        let none = Labels::new();
+        let grants = grants.filter(|grant| grant.is_for(&account.name, &none));
+        let who = Who {
+            namespace: &account.namespace,
+            namespace_labels: &none,
+            service_account: &account.name,
+            pod_labels: &none,
+            controller: None,
+        };
+        let grace = self.policies.grace(&cluster.name).and_then(|grace| grace.owner(self.now()));
+        let ownership = match (policy.owners_of(&who), grace) {
+            (Ownership::Unowned, Some(owner)) if policy.is_unclaimed(&who) => {
+                Ownership::Owned(Owners::of(owner))
+            }
+            (ownership, _) => ownership,
+        };
         let grants = grants.map(|grant| self.available(grant, &workload, &ownership)).collect();
         Ok(WhoAmI { workload, trouble, ownership, grants })
     }
@@ -94,6 +109,7 @@ impl Broker {
             grant: grant.name.clone(),
             audience: self.audiences.workload.clone(),
             scope: Vec::new(),
+            claims: Claims::new(),
             issued_at: now,
             expires_at: now,
             key_id: key.id,

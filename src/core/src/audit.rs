@@ -41,6 +41,8 @@ pub enum EventKind {
     PolicyChanged = 9,
     /// A store behind its witness was accepted: a new incarnation.
     RollbackAccepted = 10,
+    /// What a Grant of mode Audit would have decided, of one minute, workload, target, Grant and outcome.
+    Audited = 11,
 }
 
 impl EventKind {
@@ -58,6 +60,7 @@ impl EventKind {
             Self::Stopped => "stopped",
             Self::PolicyChanged => "policy-changed",
             Self::RollbackAccepted => "rollback-accepted",
+            Self::Audited => "audited",
         }
     }
 }

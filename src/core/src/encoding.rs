@@ -4,6 +4,7 @@
 use prost::Message;
 
 use crate::change::SealedKey;
+use crate::claims::ClaimValue;
 use crate::digest::Digest;
 use crate::ids::{GrantRef, KeyId, LeaseId, Position, RuleId, Scope, Uid};
 use crate::lease::{Check, Confirmation, Grounds, Idempotency, Lease, Owners, Phase, PolicyObject};
@@ -88,6 +89,19 @@ struct LeaseRecord {
     /// Names and outcomes in turn.
     #[prost(string, repeated, tag = "32")]
     checks: Vec<String>,
+    #[prost(message, repeated, tag = "33")]
+    claims: Vec<ClaimRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ClaimRecord {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, repeated, tag = "2")]
+    values: Vec<String>,
+    /// A list, even of one.
+    #[prost(bool, tag = "3")]
+    many: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -251,8 +265,14 @@ pub fn encode_lease(lease: &Lease) -> Vec<u8> {
             .iter()
             .flat_map(|check| [check.name.clone(), check.outcome.clone()])
             .collect(),
+        claims: lease.claims.iter().map(claim_record).collect(),
     }
     .encode_to_vec()
+}
+
+fn claim_record((name, value): (&String, &ClaimValue)) -> ClaimRecord {
+    let many = matches!(value, ClaimValue::Many(_));
+    ClaimRecord { name: name.clone(), values: value.values().to_vec(), many }
 }
 
 fn object_record(object: &ObjectRef) -> ObjectRecord {
@@ -329,6 +349,11 @@ pub fn decode_lease(bytes: &[u8]) -> Result<Lease, BadRecord> {
         grant: read.name::<GrantRef>(&record.grant)?,
         audience: read.name(&record.audience)?,
         scope: record.scope.iter().map(|scope| read.name::<Scope>(scope)).collect::<Result<_, _>>()?,
+        claims: record
+            .claims
+            .into_iter()
+            .map(|claim| Ok((claim.name, read.claim(claim.values, claim.many)?)))
+            .collect::<Result<_, BadRecord>>()?,
         issued_at: Timestamp::from_millis(record.issued_at),
         expires_at: Timestamp::from_millis(record.expires_at),
         key_id: read.name::<KeyId>(&record.key_id)?,
@@ -507,6 +532,17 @@ impl Reader {
         })
     }
 
+    fn claim(&self, values: Vec<String>, many: bool) -> Result<ClaimValue, BadRecord> {
+        if many {
+            return Ok(ClaimValue::Many(values));
+        }
+        let mut values = values.into_iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => Ok(ClaimValue::One(value)),
+            _ => Err(self.bad(&"a claim has not one value")),
+        }
+    }
+
     fn policy_object(&self, record: PolicyObjectRecord) -> Result<PolicyObject, BadRecord> {
         Ok(PolicyObject {
             kind: record.kind,
@@ -572,6 +608,10 @@ mod tests {
         lease.renews = Some(LeaseId::from_u128(8));
         lease.workload.node = Some(Node { name: "node-1".parse().unwrap(), uid: None });
         lease.phase = Phase::Released { at: Timestamp::from_secs(5) };
+        let many = |values: &[&str]| ClaimValue::Many(values.iter().map(ToString::to_string).collect());
+        lease.claims = [("a", ClaimValue::One("x".to_owned())), ("b", many(&["x"])), ("c", many(&[]))]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into();
         assert_eq!(decode_lease(&encode_lease(&lease)), Ok(lease.clone()));
         let object = |kind: &str, uid: Option<u128>| ObjectRef {
             api_version: "apps/v1".to_owned(),

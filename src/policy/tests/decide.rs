@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use dayfly_policy::{Decision, Denial, File, PolicySet, Question, Reserved, load};
+use dayfly_core::claims::{ClaimValue, Claims};
+use dayfly_core::provenance::{Asserted, Labels, ObjectRef};
+use dayfly_core::time::Timestamp;
+use dayfly_policy::{
+    Decision, Denial, File, LiveCaps, PolicySet, Question, Reserved, UnownedGrace, Verdict, load,
+};
 
 const POLICY: &str = "
 apiVersion: dayfly.dev/v1alpha1
@@ -81,7 +86,11 @@ impl Ask {
         Self(Question {
             cluster: "east".parse().unwrap(),
             namespace: namespace.parse().unwrap(),
+            namespace_labels: Labels::new(),
             service_account: service_account.parse().unwrap(),
+            service_account_labels: Labels::new(),
+            pod_labels: Labels::new(),
+            controller: None,
             bound: true,
             target: "orders".parse().unwrap(),
             grant: None,
@@ -89,6 +98,8 @@ impl Ask {
             audience: None,
             ttl: None,
             key_ends_in: None,
+            now: Timestamp::from_secs(1_795_435_200),
+            unowned: None,
         })
     }
     fn target(mut self, target: &str) -> Self {
