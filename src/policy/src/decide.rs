@@ -286,7 +286,7 @@ impl PolicySet {
                 return Ok(Owners::of(unowned));
             }
         };
-        trace.passed("owner", || format!("namespace {namespace} is Owner {name}'s, {}", rank.text()));
+        trace.passed("owner", || format!("namespace {namespace} belongs to Owner {name}, {}", rank.text()));
         let Some(owner) = self.owner(name) else { return Ok(Owners::of(name.clone())) };
         trace.object("Owner", name, &owner.generation);
         match owner.narrowing(&question.who()) {

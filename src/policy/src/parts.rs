@@ -60,16 +60,16 @@ pub struct ControllerSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LiveLeases {
-    /// Of one pod.
+    /// For the target, of one pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_pod: Option<u32>,
-    /// Of one service account, all its pods together.
+    /// For the target, of one service account, all its pods together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_workload: Option<u32>,
-    /// By one Grant.
+    /// For the target, by one Grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_grant: Option<u32>,
-    /// In all.
+    /// For the target, in all; in an entry of a ceiling, of one namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u32>,
 }

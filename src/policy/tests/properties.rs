@@ -534,7 +534,7 @@ proptest! {
             let has = |owner: &&str| owners.iter().any(|o| o == owner);
             let matching = target.ceiling.iter().filter(|e| match &e.namespaces {
                 Some(namespaces) => namespaces.contains(&ns),
-                None => e.owners.iter().any(|owner| has(&owner)),
+                None => e.owners.iter().any(has),
             });
             let mut bounds: Vec<_> = matching.filter_map(|entry| entry.max_ttl).collect();
             bounds.extend([grant.max_ttl, target.max_ttl, 24 * 3600]);
