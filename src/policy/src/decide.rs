@@ -273,8 +273,8 @@ impl PolicySet {
 
     fn own<T: Trace>(&self, question: &Question, trace: &mut T) -> Result<Owners, Denial> {
         let namespace = &question.namespace;
-        let (name, rank) = match self.claims.of(namespace, &question.namespace_labels) {
-            Claimed::By(name, rank) => (name, rank),
+        let (owner, rank) = match self.claims.of(namespace, &question.namespace_labels) {
+            Claimed::By(owner, rank) => (owner, rank),
             Claimed::Contested => return Err(Denial::OwnerAmbiguous(namespace.clone())),
             Claimed::Nobody => {
                 let unowned = question.unowned.and_then(|grace| grace.owner(question.now));
@@ -286,8 +286,8 @@ impl PolicySet {
                 return Ok(Owners::of(unowned));
             }
         };
+        let name = &owner.name;
         trace.passed("owner", || format!("namespace {namespace} belongs to Owner {name}, {}", rank.text()));
-        let Some(owner) = self.owner(name) else { return Ok(Owners::of(name.clone())) };
         trace.object("Owner", name, &owner.generation);
         match owner.narrowing(&question.who()) {
             Narrowing::None => {

@@ -90,23 +90,24 @@ impl PolicySet {
                 format!("leave namespace {namespace} to one valid Owner; it is claimed by {}", list(&rivals))
             }
             Denial::NarrowingAmbiguous(_) | Denial::NarrowedUnowned(_) => {
-                let Claimed::By(name, _) = self.claims.of(namespace, &question.namespace_labels) else {
+                let Claimed::By(owner, _) = self.claims.of(namespace, &question.namespace_labels) else {
                     return format!("leave namespace {namespace} to one valid Owner");
                 };
-                match self.owner(name).map(|owner| owner.narrowing(&question.who())) {
-                    Some(Narrowing::Ambiguous(several)) => {
+                let name = &owner.name;
+                match owner.narrowing(&question.who()) {
+                    Narrowing::Ambiguous(several) => {
                         let several: Vec<_> = several.iter().map(ToString::to_string).collect();
                         format!(
                             "let spec.delegates of Owner {name} give this workload to one of {}",
                             list(&several)
                         )
                     }
-                    Some(Narrowing::To(narrower, by)) => {
+                    Narrowing::To(narrower, by) => {
                         format!(
                             "create Owner {narrower}, to which Owner {name} delegates {by}, or change that delegate"
                         )
                     }
-                    _ => format!("change spec.delegates of Owner {name}"),
+                    Narrowing::None => format!("change spec.delegates of Owner {name}"),
                 }
             }
             Denial::TargetUnknown(_) => format!("create Target {target}, or put right what is wrong with it"),

@@ -1,6 +1,7 @@
 //! Who answers for a workload: the Owner of its namespace, narrowed where that Owner delegates.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use dayfly_core::ids::{Namespace, OwnerName, ServiceAccountName};
 use dayfly_core::lease::Owners;
@@ -47,7 +48,7 @@ pub(crate) enum Rank<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claimed<'a> {
     Nobody,
-    By(&'a OwnerName, Rank<'a>),
+    By(&'a Owner, Rank<'a>),
     Contested,
 }
 
@@ -70,7 +71,7 @@ impl Contested {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Claims {
     /// None where several claim it, or an invalid object does.
-    by_name: HashMap<Namespace, Option<OwnerName>>,
+    by_name: HashMap<Namespace, Option<Arc<Owner>>>,
     /// By the first key and value of each set of labels.
     by_label: HashMap<String, HashMap<String, Vec<LabelClaim>>>,
 }
@@ -79,11 +80,11 @@ pub(crate) struct Claims {
 struct LabelClaim {
     set: Labels,
     /// None for one of an invalid object.
-    owner: Option<OwnerName>,
+    owner: Option<Arc<Owner>>,
 }
 
 impl Claims {
-    pub(crate) fn new<'a>(owners: impl Iterator<Item = &'a Owner>, contested: &Contested) -> Self {
+    pub(crate) fn new<'a>(owners: impl Iterator<Item = &'a Arc<Owner>>, contested: &Contested) -> Self {
         let mut claims = Self::default();
         for namespace in &contested.names {
             claims.by_name.insert(namespace.clone(), None);
@@ -94,16 +95,16 @@ impl Claims {
         for owner in owners {
             for namespace in &owner.spec.namespaces.names {
                 let claim = claims.by_name.entry(namespace.clone());
-                claim.and_modify(|known| *known = None).or_insert_with(|| Some(owner.name.clone()));
+                claim.and_modify(|known| *known = None).or_insert_with(|| Some(Arc::clone(owner)));
             }
             for set in &owner.spec.namespaces.labels {
-                claims.add_labels(set, Some(&owner.name));
+                claims.add_labels(set, Some(owner));
             }
         }
         claims
     }
 
-    fn add_labels(&mut self, set: &Labels, owner: Option<&OwnerName>) {
+    fn add_labels(&mut self, set: &Labels, owner: Option<&Arc<Owner>>) {
         if let Some((key, value)) = set.first_key_value() {
             let values = self.by_label.entry(key.clone()).or_default();
             let claim = LabelClaim { set: set.clone(), owner: owner.cloned() };
@@ -123,7 +124,7 @@ impl Claims {
             found = match (found, &claim.owner) {
                 (_, None) => return Claimed::Contested,
                 (Claimed::Nobody, Some(owner)) => Claimed::By(owner, Rank::Label(&claim.set)),
-                (Claimed::By(one, _), Some(other)) if one != other => return Claimed::Contested,
+                (Claimed::By(one, _), Some(other)) if one.name != other.name => return Claimed::Contested,
                 (found, Some(_)) => found,
             };
         }
@@ -201,22 +202,21 @@ impl PolicySet {
     pub fn owner_of(&self, namespace: &Namespace, labels: &Labels) -> Ownership {
         match self.claims.of(namespace, labels) {
             Claimed::Nobody => Ownership::Unowned,
-            Claimed::By(owner, _) => Ownership::Owned(Owners::of(owner.clone())),
+            Claimed::By(owner, _) => Ownership::Owned(Owners::of(owner.name.clone())),
             Claimed::Contested => Ownership::Ambiguous,
         }
     }
 
     /// Who answers for a workload: its namespace's owner, and the narrower one where that one delegates.
     pub fn owners_of(&self, who: &Who<'_>) -> Ownership {
-        let Claimed::By(name, _) = self.claims.of(who.namespace, who.namespace_labels) else {
+        let Claimed::By(owner, _) = self.claims.of(who.namespace, who.namespace_labels) else {
             return self.owner_of(who.namespace, who.namespace_labels);
         };
-        let narrowing = self.owner(name).map_or(Narrowing::None, |owner| owner.narrowing(who));
-        match narrowing {
-            Narrowing::None => Ownership::Owned(Owners::of(name.clone())),
+        match owner.narrowing(who) {
+            Narrowing::None => Ownership::Owned(Owners::of(owner.name.clone())),
             Narrowing::To(narrower, _) if self.owner(narrower).is_none() => Ownership::Unowned,
             Narrowing::To(narrower, by) => Ownership::Owned(Owners {
-                namespace: name.clone(),
+                namespace: owner.name.clone(),
                 narrowed: Some(narrower.clone()),
                 narrowed_by: Some(by),
             }),
@@ -231,13 +231,13 @@ impl PolicySet {
 
     /// The Owners that claim a namespace at the rank at which it is contested.
     pub(crate) fn rivals(&self, namespace: &Namespace, labels: &Labels) -> Vec<&OwnerName> {
-        let named = |owner: &&std::sync::Arc<Owner>| owner.spec.namespaces.names.contains(namespace);
+        let named = |owner: &&Arc<Owner>| owner.spec.namespaces.names.contains(namespace);
         let by_name: Vec<_> = self.owners().filter(named).map(|owner| &owner.name).collect();
         if !by_name.is_empty() {
             return by_name;
         }
         let labelled: BTreeSet<_> =
-            self.claims.by_labels(labels).filter_map(|claim| claim.owner.as_ref()).collect();
+            self.claims.by_labels(labels).filter_map(|claim| Some(&claim.owner.as_ref()?.name)).collect();
         labelled.into_iter().collect()
     }
 }

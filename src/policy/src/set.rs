@@ -100,7 +100,7 @@ impl PolicySet {
                 .chain(by_label)
                 .map(|parts| Digest::of_parts(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())),
         );
-        let claims = Claims::new(owners.values().map(Arc::as_ref), contested);
+        let claims = Claims::new(owners.values(), contested);
         let mut by_namespace: HashMap<Namespace, Vec<Arc<Grant>>> = HashMap::new();
         let mut audits: HashMap<Namespace, Vec<Arc<Grant>>> = HashMap::new();
         for grant in grants.values() {
