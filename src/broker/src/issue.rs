@@ -9,12 +9,12 @@ use dayfly_core::ids::{Audience, GrantName, LeaseId, Scope, TargetName};
 use dayfly_core::lease::{Confirmation, Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::limits;
 use dayfly_core::ports::{Cluster, MintError, Order, SignError};
-use dayfly_core::provenance::{Labels, Provenance};
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Identity, Workload};
 use dayfly_policy::Question;
 
+use crate::attest::{Attested, Purpose};
 use crate::authenticate::{Bearer, Caller};
 use crate::{Broker, Error, Reason};
 
@@ -73,15 +73,15 @@ impl Broker {
         request: &IssueRequest,
     ) -> Result<Issued, Error> {
         check(request)?;
-        let workload = self.attest(cluster, identity).await?;
-        let issued = self.issue_attested(&workload, request).await;
-        self.note_audited(&workload, request);
+        let attested = self.attest(cluster, identity, Purpose::New).await?;
+        let issued = self.issue_attested(&attested, request).await;
+        self.note_audited(&attested, request);
         issued
     }
 
-    async fn issue_attested(&self, workload: &Workload, request: &IssueRequest) -> Result<Issued, Error> {
+    async fn issue_attested(&self, attested: &Attested, request: &IssueRequest) -> Result<Issued, Error> {
         for _ in 0..=DECIDED_AGAIN {
-            let decided = self.decide(workload, request)?;
+            let decided = self.decide(attested, request)?;
             match self.record(decided).await? {
                 Recorded::Done(issued) => return Ok(issued),
                 Recorded::Repeated { earlier, fresh } => return self.repeat(&earlier, &fresh).await,
@@ -92,15 +92,16 @@ impl Broker {
     }
 
     /// Steps 3 and 4: a lease as it would be, under the rules and the policy of this moment.
-    fn decide(&self, workload: &Workload, request: &IssueRequest) -> Result<Decided, Error> {
+    fn decide(&self, attested: &Attested, request: &IssueRequest) -> Result<Decided, Error> {
+        let workload = &attested.workload;
         let draw = self.store.draw()?;
         let policy = self.policies.current(&workload.cluster, self.clock.monotonic())?;
         let key = self.engine.prepare()?;
         let issued_at = draw.now.floor_secs();
         let key_ends_in = key.not_after.map(|end| end.since(issued_at));
-        let explanation = policy.explain(&self.question(workload, request, issued_at, key_ends_in));
+        let explanation = policy.explain(&self.question(attested, request, issued_at, key_ends_in));
         let grounds = explanation.grounds();
-        let decision = explanation.answer?;
+        let decision = explanation.answer.map_err(|denial| attested.denied(denial))?;
         let lease = Lease {
             id: draw.id,
             workload: workload.clone(),
@@ -117,7 +118,7 @@ impl Broker {
             confirmation: request.confirmation,
             idempotency: idempotency(workload, request),
             renews: None,
-            provenance: Provenance::default(),
+            provenance: attested.provenance.clone(),
             grounds,
             phase: Phase::Active,
         };
@@ -131,19 +132,20 @@ impl Broker {
 
     fn question(
         &self,
-        workload: &Workload,
+        attested: &Attested,
         request: &IssueRequest,
         now: Timestamp,
         key_ends_in: Option<Duration>,
     ) -> Question {
+        let workload = &attested.workload;
         Question {
             cluster: workload.cluster.clone(),
             namespace: workload.service_account.namespace.clone(),
-            namespace_labels: Labels::new(),
+            namespace_labels: attested.namespace_labels.as_ref().clone(),
             service_account: workload.service_account.name.clone(),
-            service_account_labels: Labels::new(),
-            pod_labels: Labels::new(),
-            controller: None,
+            service_account_labels: attested.service_account_labels.as_ref().clone(),
+            pod_labels: attested.pod_labels.as_ref().clone(),
+            controller: attested.top_controller().cloned(),
             bound: workload.pod.is_some(),
             target: request.target.clone(),
             grant: request.grant.clone(),
@@ -157,12 +159,13 @@ impl Broker {
     }
 
     /// Counts, for the audit log, what Grants of mode Audit would have decided. They are evaluated last and apart.
-    fn note_audited(&self, workload: &Workload, request: &IssueRequest) {
+    fn note_audited(&self, attested: &Attested, request: &IssueRequest) {
+        let workload = &attested.workload;
         let Ok(policy) = self.policies.current(&workload.cluster, self.clock.monotonic()) else { return };
         if policy.audits_in(&workload.service_account.namespace).next().is_none() {
             return;
         }
-        for audited in policy.audit(&self.question(workload, request, self.now(), None)) {
+        for audited in policy.audit(&self.question(attested, request, self.now(), None)) {
             let refused = audited.would.err().map(|denial| Error::from(denial).reason());
             self.note_audited_grant(workload, &request.target, audited.grant, refused);
         }

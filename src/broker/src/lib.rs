@@ -27,6 +27,7 @@ use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
 
+pub use attest::{Attested, Purpose};
 pub use authenticate::{Bearer, Caller, Verified};
 pub use error::{Error, Reason};
 pub use introspect::Introspection;

@@ -9,8 +9,10 @@ use dayfly_core::claims::ClaimValue;
 use dayfly_core::digest::Digest;
 use dayfly_core::lease::{Confirmation, Phase};
 use dayfly_core::ports::{PodFacts, PodPhase, ServiceAccountFacts, StoreError};
+use dayfly_core::provenance::Asserted;
 use dayfly_core::rule::{Actor, After, Selector};
 use dayfly_core::time::Timestamp;
+use dayfly_policy::Ownership;
 
 use crate::support::{
     FakeStore, POLICY, World, api, bearer, loaded, operator, orders, refused, secret, uid_of, web,
@@ -78,6 +80,15 @@ async fn an_unbound_token_is_taken_where_target_and_grant_say_so() {
     assert_eq!(issued.lease.workload.pod, None);
 }
 
+fn account(uid: &str, deleting: bool) -> ServiceAccountFacts {
+    ServiceAccountFacts { uid: uid_of(uid), deleting, labels: Arc::default() }
+}
+
+/// Within any test.
+fn soon() -> Timestamp {
+    Timestamp::from_secs(1_795_435_230)
+}
+
 #[tokio::test]
 async fn refuses_pods_and_service_accounts_that_are_not_there_as_they_were() {
     let world = World::new();
@@ -88,18 +99,14 @@ async fn refuses_pods_and_service_accounts_that_are_not_there_as_they_were() {
     assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodGone);
     case(|pod| Some(PodFacts { service_account: "web".parse().unwrap(), ..pod }));
     assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodGone);
-    case(|pod| Some(PodFacts { deleting: true, ..pod }));
+    case(|pod| Some(PodFacts { deleting: Some(soon()), ..pod }));
     assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodTerminating);
     for phase in [PodPhase::Succeeded, PodPhase::Failed] {
         world.east().pod("api-0", |pod| Some(PodFacts { phase, ..pod }));
         assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodFinished);
     }
     case(Some);
-    for facts in [
-        None,
-        Some(ServiceAccountFacts { uid: uid_of("recreated"), deleting: false }),
-        Some(ServiceAccountFacts { uid: uid_of("api"), deleting: true }),
-    ] {
+    for facts in [None, Some(account("recreated", false)), Some(account("api", true))] {
         world.east().account("api", facts);
         assert_eq!(world.refusal(&orders()).await.reason(), Reason::ServiceAccountGone);
     }
@@ -300,6 +307,25 @@ async fn a_lease_keeps_the_grounds_it_was_given_on_and_its_grants_claims() {
 }
 
 #[tokio::test]
+async fn a_workload_is_narrowed_by_its_pods_labels_where_its_owner_delegates_that() {
+    let world = World::new();
+    let labels = Arc::new([("team".to_owned(), "checkout".to_owned())].into());
+    world.east().pod("api-0", |pod| Some(PodFacts { labels: Arc::clone(&labels), ..pod }));
+    assert_eq!(world.issued().await.lease.owners.narrowed, None, "nobody delegates it");
+    let delegating = POLICY.replace(
+        "namespaces: {names: [payments]}}",
+        "namespaces: {names: [payments]}, delegates: [{owner: checkout, labels: [{team: checkout}]}]}",
+    );
+    world.policy(&delegating);
+    let owners = world.issued().await.lease.owners.clone();
+    assert_eq!((owners.namespace.as_str(), owners.narrowest().as_str()), ("payments", "checkout"));
+    let by = Asserted::Label { key: "team".to_owned(), value: "checkout".to_owned() };
+    assert_eq!(owners.narrowed_by, Some(by));
+    let seen = world.broker.who_am_i(bearer(&api())).await.unwrap();
+    assert_eq!(seen.ownership, Ownership::Owned(owners));
+}
+
+#[tokio::test]
 async fn a_grant_of_mode_audit_grants_nothing_and_what_it_would_have_done_is_counted() {
     let world = World::new();
     let audited = POLICY.replace(
@@ -363,7 +389,7 @@ async fn who_am_i_tells_a_workload_of_itself_only() {
     let grants: Vec<_> =
         seen.grants.iter().map(|grant| (grant.name.as_str(), grant.target.as_str())).collect();
     assert_eq!(grants, [("orders", "orders")]);
-    world.east().pod("api-0", |pod| Some(PodFacts { deleting: true, ..pod }));
+    world.east().pod("api-0", |pod| Some(PodFacts { deleting: Some(soon()), ..pod }));
     let seen = world.broker.who_am_i(bearer(&api())).await.unwrap();
     assert_eq!(seen.trouble.unwrap().reason(), Reason::PodTerminating);
 }
