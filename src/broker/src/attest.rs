@@ -81,12 +81,23 @@ impl Broker {
         identity: &Identity,
         purpose: Purpose,
     ) -> Result<Attested, Error> {
-        let mut workload = workload_of(cluster, identity)?;
-        let live = check_live(cluster, &workload, purpose, self.now()).await?;
-        workload.node = workload.node.or(live.node());
-        let chain = controllers(cluster, &workload, live.pod.as_ref()).await;
-        Ok(live.attested(workload, identity.binding(), chain))
+        let workload = workload_of(cluster, identity)?;
+        attest_workload(cluster, workload, identity.binding(), purpose, self.now()).await
     }
+}
+
+/// This workload, live.
+pub(crate) async fn attest_workload(
+    cluster: &Cluster,
+    mut workload: Workload,
+    binding: Binding,
+    purpose: Purpose,
+    now: Timestamp,
+) -> Result<Attested, Error> {
+    let live = check_live(cluster, &workload, purpose, now).await?;
+    workload.node = workload.node.or(live.node());
+    let chain = controllers(cluster, &workload, live.pod.as_ref()).await;
+    Ok(live.attested(workload, binding, chain))
 }
 
 /// The workload that an identity says it is.

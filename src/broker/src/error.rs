@@ -254,14 +254,14 @@ const fn of_token(kind: InvalidToken) -> Reason {
 impl From<Denial> for Error {
     fn from(denial: Denial) -> Self {
         let reason = match &denial {
-            Denial::Unowned(_) => Reason::Unowned,
-            Denial::OwnerAmbiguous(_) => Reason::OwnerAmbiguous,
+            Denial::Unowned(_) | Denial::NarrowedUnowned(_) => Reason::Unowned,
+            Denial::OwnerAmbiguous(_) | Denial::NarrowingAmbiguous(_) => Reason::OwnerAmbiguous,
             Denial::TargetUnknown(_) => Reason::TargetUnknown,
             Denial::GrantMissing { .. } => Reason::GrantMissing,
             Denial::GrantAmbiguous(_) => Reason::GrantAmbiguous,
             Denial::GrantUnknown { .. } => Reason::GrantUnknown,
             Denial::ScopeNotGranted { .. } => Reason::ScopeNotGranted,
-            Denial::ScopeAboveCeiling { .. } => Reason::ScopeAboveCeiling,
+            Denial::ScopeAboveCeiling { .. } | Denial::ClaimAboveCeiling { .. } => Reason::ScopeAboveCeiling,
             Denial::AudienceNotGranted { .. } => Reason::AudienceNotGranted,
             Denial::AudienceAmbiguous { .. } => Reason::AudienceAmbiguous,
             Denial::TokenUnbound => Reason::TokenUnbound,

@@ -6,10 +6,11 @@ use std::time::Duration;
 use dayfly_core::change::{Change, Conflict, Draw, Earlier, Issue, Outcome};
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Audience, GrantName, LeaseId, Scope, TargetName};
-use dayfly_core::lease::{Confirmation, Grounds, Idempotency, Lease, LeaseState, Phase};
+use dayfly_core::lease::{Confirmation, Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::limits;
 use dayfly_core::ports::{Cluster, MintError, Order, SignError};
 use dayfly_core::secret::Secret;
+use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Identity, Workload};
 use dayfly_policy::Question;
 
@@ -74,8 +75,14 @@ impl Broker {
     ) -> Result<Issued, Error> {
         check(request)?;
         let attested = self.attest(cluster, identity, Purpose::New).await?;
+        let issued = self.issue_attested(&attested, request).await;
+        self.note_audited(&attested, request);
+        issued
+    }
+
+    async fn issue_attested(&self, attested: &Attested, request: &IssueRequest) -> Result<Issued, Error> {
         for _ in 0..=DECIDED_AGAIN {
-            let decided = self.decide(&attested, request)?;
+            let decided = self.decide(attested, request)?;
             match self.record(decided).await? {
                 Recorded::Done(issued) => return Ok(issued),
                 Recorded::Repeated { earlier, fresh } => return self.repeat(&earlier, &fresh).await,
@@ -92,19 +99,10 @@ impl Broker {
         let policy = self.policies.current(&workload.cluster, self.clock.monotonic())?;
         let key = self.engine.prepare()?;
         let issued_at = draw.now.floor_secs();
-        let question = Question {
-            cluster: workload.cluster.clone(),
-            namespace: workload.service_account.namespace.clone(),
-            service_account: workload.service_account.name.clone(),
-            bound: workload.pod.is_some(),
-            target: request.target.clone(),
-            grant: request.grant.clone(),
-            scope: request.scope.clone(),
-            audience: request.audience.clone(),
-            ttl: request.ttl,
-            key_ends_in: key.not_after.map(|end| end.since(issued_at)),
-        };
-        let decision = policy.decide(&question).map_err(|denial| attested.denied(denial))?;
+        let key_ends_in = key.not_after.map(|end| end.since(issued_at));
+        let explanation = policy.explain(&self.question(attested, request, issued_at, key_ends_in));
+        let grounds = explanation.grounds();
+        let decision = explanation.answer.map_err(|denial| attested.denied(denial))?;
         let lease = Lease {
             id: draw.id,
             workload: workload.clone(),
@@ -113,6 +111,7 @@ impl Broker {
             grant: decision.grant,
             audience: decision.audience,
             scope: decision.scope,
+            claims: decision.claims,
             issued_at,
             expires_at: issued_at.plus(decision.ttl),
             key_id: key.id,
@@ -121,7 +120,7 @@ impl Broker {
             idempotency: idempotency(workload, request),
             renews: None,
             provenance: attested.provenance.clone(),
-            grounds: Grounds::default(),
+            grounds,
             phase: Phase::Active,
         };
         // The rules are read after the draw: what is newer than these sends the commit back.
@@ -130,6 +129,47 @@ impl Broker {
             return Err(Error::denied(Reason::Held, message));
         }
         Ok(Decided { lease, draw, generation: policy.generation() })
+    }
+
+    fn question(
+        &self,
+        attested: &Attested,
+        request: &IssueRequest,
+        now: Timestamp,
+        key_ends_in: Option<Duration>,
+    ) -> Question {
+        let workload = &attested.workload;
+        Question {
+            cluster: workload.cluster.clone(),
+            namespace: workload.service_account.namespace.clone(),
+            namespace_labels: attested.namespace_labels.as_ref().clone(),
+            service_account: workload.service_account.name.clone(),
+            service_account_labels: attested.service_account_labels.as_ref().clone(),
+            pod_labels: attested.pod_labels.as_ref().clone(),
+            controller: attested.top_controller().cloned(),
+            bound: workload.pod.is_some(),
+            target: request.target.clone(),
+            grant: request.grant.clone(),
+            scope: request.scope.clone(),
+            audience: request.audience.clone(),
+            ttl: request.ttl,
+            key_ends_in,
+            now,
+            unowned: self.policies.grace(&workload.cluster),
+        }
+    }
+
+    /// Counts, for the audit log, what Grants of mode Audit would have decided. They are evaluated last and apart.
+    fn note_audited(&self, attested: &Attested, request: &IssueRequest) {
+        let workload = &attested.workload;
+        let Ok(policy) = self.policies.current(&workload.cluster, self.clock.monotonic()) else { return };
+        if policy.audits_in(&workload.service_account.namespace).next().is_none() {
+            return;
+        }
+        for audited in policy.audit(&self.question(attested, request, self.now(), None)) {
+            let refused = audited.would.err().map(|denial| Error::from(denial).reason());
+            self.note_audited_grant(workload, &request.target, audited.grant, refused);
+        }
     }
 
     /// Steps 6 and 7: the credential, and its durable record.
@@ -255,6 +295,7 @@ fn gives_all_of(fresh: &Lease, earlier: &Lease) -> bool {
         && fresh.target == earlier.target
         && fresh.audience == earlier.audience
         && fresh.owners == earlier.owners
+        && fresh.claims == earlier.claims
         && fresh.confirmation == earlier.confirmation
         // A rule by the id of a presented token must cover all that was got with it.
         && fresh.workload.credential_id == earlier.workload.credential_id

@@ -1,14 +1,16 @@
 //! WhoAmI: what Dayfly sees of a workload, and which Grants of its own namespace name it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use dayfly_core::claims::Claims;
 use dayfly_core::ids::{Audience, GrantName, LeaseId, RuleId, Scope, TargetName};
 use dayfly_core::lease::{Grounds, Lease, Owners, Phase};
-use dayfly_core::provenance::Provenance;
+use dayfly_core::provenance::{Labels, Provenance};
 use dayfly_core::workload::Workload;
-use dayfly_policy::{Grant, Ownership};
+use dayfly_policy::{Grant, Ownership, Who};
 
-use crate::attest::{Purpose, check_live, workload_of};
+use crate::attest::{Attested, Purpose, attest_workload, workload_of};
 use crate::authenticate::{Bearer, Caller};
 use crate::{Broker, Error};
 
@@ -19,7 +21,7 @@ pub struct WhoAmI {
     pub workload: Workload,
     /// Why it gets nothing now although its token is good: its pod or service account is gone, ...
     pub trouble: Option<Error>,
-    /// Who answers for its namespace.
+    /// Who answers for it.
     pub ownership: Ownership,
     /// The Grants of its namespace that name it.
     pub grants: Vec<Available>,
@@ -49,20 +51,38 @@ impl Broker {
     /// When its token is not good, or the cluster or its policy cannot be read.
     pub async fn who_am_i(&self, bearer: Bearer<'_>) -> Result<WhoAmI, Error> {
         let (cluster, identity) = self.authenticate(bearer, Caller::Workload).await?;
-        let mut workload = workload_of(cluster, &identity)?;
-        let trouble = match check_live(cluster, &workload, Purpose::New, self.now()).await {
-            Ok(live) => {
-                workload.node = workload.node.or(live.node());
-                None
-            }
-            Err(error @ Error::Denied { .. }) => Some(error),
+        let workload = workload_of(cluster, &identity)?;
+        let attested =
+            attest_workload(cluster, workload.clone(), identity.binding(), Purpose::New, self.now()).await;
+        let (attested, trouble) = match attested {
+            Ok(attested) => (Some(attested), None),
+            Err(error @ Error::Denied { .. }) => (None, Some(error)),
             Err(error) => return Err(error),
         };
+        let workload = attested.as_ref().map_or(workload, |attested| attested.workload.clone());
+        let none = Arc::new(Labels::new());
+        let labels = |of: fn(&Attested) -> &Arc<Labels>| Arc::clone(attested.as_ref().map_or(&none, of));
+        let account_labels = labels(|attested| &attested.service_account_labels);
+        let namespace_labels = labels(|attested| &attested.namespace_labels);
+        let pod_labels = labels(|attested| &attested.pod_labels);
         let policy = self.policies.current(&cluster.name, self.clock.monotonic())?;
         let account = &workload.service_account;
         let grants = policy.grants_in(&account.namespace);
-        let grants = grants.filter(|grant| grant.spec.service_accounts.contains(&account.name));
-        let ownership = policy.owner_of(&account.namespace).clone();
+        let grants = grants.filter(|grant| grant.is_for(&account.name, &account_labels));
+        let who = Who {
+            namespace: &account.namespace,
+            namespace_labels: &namespace_labels,
+            service_account: &account.name,
+            pod_labels: &pod_labels,
+            controller: attested.as_ref().and_then(Attested::top_controller),
+        };
+        let grace = self.policies.grace(&cluster.name).and_then(|grace| grace.owner(self.now()));
+        let ownership = match (policy.owners_of(&who), grace) {
+            (Ownership::Unowned, Some(owner)) if policy.is_unclaimed(&who) => {
+                Ownership::Owned(Owners::of(owner))
+            }
+            (ownership, _) => ownership,
+        };
         let grants = grants.map(|grant| self.available(grant, &workload, &ownership)).collect();
         Ok(WhoAmI { workload, trouble, ownership, grants })
     }
@@ -94,6 +114,7 @@ impl Broker {
             grant: grant.name.clone(),
             audience: self.audiences.workload.clone(),
             scope: Vec::new(),
+            claims: Claims::new(),
             issued_at: now,
             expires_at: now,
             key_id: key.id,

@@ -58,7 +58,7 @@ enum Verb {
     /// Looks at revocations, as an operator.
     #[command(subcommand)]
     Revocations(revocations::Revocations),
-    /// Checks policy.
+    /// Checks policy and tries it, without a broker.
     #[command(subcommand)]
     Policy(policy::Policy),
     /// Looks after a store.

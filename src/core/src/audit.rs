@@ -43,6 +43,8 @@ pub enum EventKind {
     RollbackAccepted = 10,
     /// A lease was issued in the place of an earlier one of the same pod, which ends after the overlap.
     Renewed = 12,
+    /// What a Grant of mode Audit would have decided, of one minute, workload, target, Grant and outcome.
+    Audited = 11,
 }
 
 impl EventKind {
@@ -61,6 +63,7 @@ impl EventKind {
             Self::PolicyChanged => "policy-changed",
             Self::RollbackAccepted => "rollback-accepted",
             Self::Renewed => "renewed",
+            Self::Audited => "audited",
         }
     }
 }

@@ -4,6 +4,7 @@
 use prost::Message;
 
 use crate::change::SealedKey;
+use crate::claims::ClaimValue;
 use crate::digest::Digest;
 use crate::ids::{GrantRef, KeyId, LeaseId, Position, RuleId, Scope, Uid};
 use crate::lease::{Check, Confirmation, Grounds, Idempotency, Lease, Owners, Phase, PolicyObject};
@@ -93,6 +94,19 @@ struct LeaseRecord {
     /// When the overlap with that one ends.
     #[prost(uint64, tag = "41")]
     renewal_ends_at: u64,
+    #[prost(message, repeated, tag = "33")]
+    claims: Vec<ClaimRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ClaimRecord {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, repeated, tag = "2")]
+    values: Vec<String>,
+    /// A list, even of one.
+    #[prost(bool, tag = "3")]
+    many: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -261,8 +275,14 @@ pub fn encode_lease(lease: &Lease) -> Vec<u8> {
             Phase::Renewed { ends_at, .. } => ends_at.as_millis(),
             Phase::Active | Phase::Released { .. } => 0,
         },
+        claims: lease.claims.iter().map(claim_record).collect(),
     }
     .encode_to_vec()
+}
+
+fn claim_record((name, value): (&String, &ClaimValue)) -> ClaimRecord {
+    let many = matches!(value, ClaimValue::Many(_));
+    ClaimRecord { name: name.clone(), values: value.values().to_vec(), many }
 }
 
 fn object_record(object: &ObjectRef) -> ObjectRecord {
@@ -339,6 +359,11 @@ pub fn decode_lease(bytes: &[u8]) -> Result<Lease, BadRecord> {
         grant: read.name::<GrantRef>(&record.grant)?,
         audience: read.name(&record.audience)?,
         scope: record.scope.iter().map(|scope| read.name::<Scope>(scope)).collect::<Result<_, _>>()?,
+        claims: record
+            .claims
+            .into_iter()
+            .map(|claim| Ok((claim.name, read.claim(claim.values, claim.many)?)))
+            .collect::<Result<_, BadRecord>>()?,
         issued_at: Timestamp::from_millis(record.issued_at),
         expires_at: Timestamp::from_millis(record.expires_at),
         key_id: read.name::<KeyId>(&record.key_id)?,
@@ -521,6 +546,17 @@ impl Reader {
         })
     }
 
+    fn claim(&self, values: Vec<String>, many: bool) -> Result<ClaimValue, BadRecord> {
+        if many {
+            return Ok(ClaimValue::Many(values));
+        }
+        let mut values = values.into_iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => Ok(ClaimValue::One(value)),
+            _ => Err(self.bad(&"a claim has not one value")),
+        }
+    }
+
     fn policy_object(&self, record: PolicyObjectRecord) -> Result<PolicyObject, BadRecord> {
         Ok(PolicyObject {
             kind: record.kind,
@@ -595,6 +631,11 @@ mod tests {
             lease.phase = phase;
             assert_eq!(decode_lease(&encode_lease(&lease)), Ok(lease.clone()));
         }
+        let many = |values: &[&str]| ClaimValue::Many(values.iter().map(ToString::to_string).collect());
+        lease.claims = [("a", ClaimValue::One("x".to_owned())), ("b", many(&["x"])), ("c", many(&[]))]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into();
+        assert_eq!(decode_lease(&encode_lease(&lease)), Ok(lease.clone()));
         let object = |kind: &str, uid: Option<u128>| ObjectRef {
             api_version: "apps/v1".to_owned(),
             kind: kind.to_owned(),

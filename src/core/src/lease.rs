@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::claims::Claims;
 use crate::digest::Digest;
 use crate::ids::{Audience, GrantRef, KeyId, LeaseId, OwnerName, RuleId, Scope, TargetName, Uid};
 use crate::provenance::{Asserted, Provenance};
@@ -26,6 +27,8 @@ pub struct Lease {
     pub audience: Audience,
     /// What it may do there, in the order asked or granted.
     pub scope: Vec<Scope>,
+    /// The claims that its Grant puts into it, beside Dayfly's own.
+    pub claims: Claims,
     /// When it was issued, to the second.
     pub issued_at: Timestamp,
     /// When it ends by itself, to the second.
@@ -291,6 +294,7 @@ impl Lease {
             grant: "payments/orders".parse().unwrap(),
             audience: "https://orders.example".parse().unwrap(),
             scope: vec!["orders:read".parse().unwrap()],
+            claims: Claims::new(),
             issued_at,
             expires_at: issued_at.plus(std::time::Duration::from_secs(300)),
             key_id: "key-1".parse().unwrap(),

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod change;
+pub mod claims;
 pub mod clock;
 pub mod digest;
 pub mod encoding;

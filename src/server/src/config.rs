@@ -8,7 +8,9 @@ use std::time::Duration;
 use dayfly_core::ids::{Audience, ClusterName};
 use dayfly_core::limits::Limits;
 use dayfly_core::ports::Clock;
+use dayfly_core::time::{NotATime, Timestamp};
 use dayfly_kube::{Access, ClusterConfig};
+use dayfly_policy::UnownedGrace;
 use serde::Deserialize;
 
 /// The configuration of one broker. Every field that is not here is an error.
@@ -33,9 +35,34 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// The cluster whose operators' rights hold over all clusters. Without it they hold for their own.
     pub home_cluster: Option<ClusterName>,
+    /// What policy itself does not say.
+    #[serde(default)]
+    pub policy: PolicyConfig,
     /// Limits, where the defaults do not fit.
     #[serde(default)]
     pub limits: LimitsConfig,
+}
+
+/// What policy itself does not say.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// Until when workloads in namespaces without an Owner are decided with the reserved owner `unowned`. By default they
+    /// are denied.
+    pub unowned_until: Option<Until>,
+}
+
+/// A moment: an RFC 3339 date-time, as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Until(Timestamp);
+
+impl TryFrom<String> for Until {
+    type Error = NotATime;
+
+    fn try_from(text: String) -> Result<Self, NotATime> {
+        dayfly_policy::rfc_3339(&text).map(Self).ok_or(NotATime)
+    }
 }
 
 /// The server's certificate and key.
@@ -124,6 +151,8 @@ pub struct Cluster {
     pub api_audiences: Vec<String>,
     /// The folder with its Owners, Targets and Grants.
     pub policy: PathBuf,
+    /// Until when workloads in its namespaces without an Owner are decided as `unowned`, instead of `policy.unowned_until`.
+    pub unowned_until: Option<Until>,
     /// Whether tokens are checked against the cluster's keys before its API server reviews them: yes, unless an external
     /// signer hides its keys.
     #[serde(default = "yes")]
@@ -376,6 +405,14 @@ impl Config {
         Ok(())
     }
 
+    /// Each cluster's grace for namespaces without an Owner, where it has one.
+    pub(crate) fn graces(&self) -> impl Iterator<Item = (&ClusterName, UnownedGrace)> {
+        self.clusters.iter().filter_map(|cluster| {
+            let Until(until) = cluster.unowned_until.or(self.policy.unowned_until)?;
+            Some((&cluster.name, UnownedGrace { until }))
+        })
+    }
+
     /// The places for calls under way.
     pub(crate) fn places(&self) -> crate::guard::Limits {
         let set = &self.limits;
@@ -468,6 +505,20 @@ mod tests {
     }
 
     #[test]
+    fn a_clusters_own_grace_goes_before_the_one_for_all() {
+        let second = GOOD.split_once("[[cluster]]").unwrap().1;
+        let second = second.replace("east", "west").replace("default.svc", "west.svc");
+        let text = format!(
+            "{GOOD}\nunowned_until = \"2027-01-31T00:00:00+01:00\"\n[[cluster]]{second}\n[policy]\nunowned_until = \
+             \"2027-03-01T00:00:00Z\""
+        );
+        let graces: Vec<_> =
+            load(&text).unwrap().graces().map(|(name, grace)| format!("{name} {}", grace.until)).collect();
+        assert_eq!(graces, ["east 2027-01-30T23:00:00.000Z", "west 2027-03-01T00:00:00.000Z"]);
+        assert_eq!(load(GOOD).unwrap().graces().count(), 0);
+    }
+
+    #[test]
     fn a_bad_one_says_what_to_change() {
         let cases = [
             (GOOD.replace("listen", "lisen"), "unknown field `lisen`"),
@@ -480,6 +531,9 @@ mod tests {
             (GOOD.replace("name = \"east\"", "name = \"East\""), "is not a cluster name"),
             (format!("{GOOD}\n[audiences]\nworkload = \"dayfly-operator\""), "three different audiences"),
             (format!("{GOOD}\n[limits]\nreview_cache_secs = 3600"), "at most 60"),
+            (format!("{GOOD}\n[policy]\nunowned_until = \"2027-01-31\""), "not a time such as"),
+            (format!("{GOOD}\n[policy]\nunowned_until = \"2027-01-31 00:00:00Z\""), "not a time such as"),
+            (format!("{GOOD}\n[policy]\nunowned_till = 1"), "unknown field `unowned_till`"),
             (format!("{GOOD}\n[limits]\ncalls_at_once = 0"), "limits.calls_at_once: from 1"),
             (format!("{GOOD}\n[limits]\nclock_jump_secs = 9223372036854775807"), "from 1 to 86400"),
         ];

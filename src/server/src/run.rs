@@ -78,10 +78,15 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     witness.write(store.mark()).await?;
 
     let keys = Arc::new(key_ring(&config.keys.kek_file, store.as_ref(), &clock, &rng).await?);
-    let policies = Arc::new(Policies::new(
-        config.clusters.iter().map(|cluster| cluster.name.clone()),
-        limits.policy_unreadable,
-    ));
+    let clusters = config.clusters.iter().map(|cluster| cluster.name.clone());
+    let policies = Policies::new(clusters, limits.policy_unreadable);
+    let policies = config.graces().fold(policies, |policies, (cluster, grace)| {
+        if clock.now() < grace.until {
+            tracing::warn!(%cluster, until = %grace.until, "namespaces without an Owner are decided as `unowned`");
+        }
+        policies.with_grace(cluster.clone(), grace)
+    });
+    let policies = Arc::new(policies);
     let folders = background::policy_folders(&config);
     for folder in &folders {
         folder.read_into(&policies, clock.as_ref()).await;

@@ -69,6 +69,7 @@ impl LeaseMaker {
             grant: grant.clone(),
             audience: self.audience.clone(),
             scope: self.scope.clone(),
+            claims: dayfly_core::claims::Claims::new(),
             issued_at,
             expires_at: issued_at.plus(TTL),
             key_id: self.key_id.clone(),

@@ -5,11 +5,14 @@ use std::time::Duration;
 use dayfly_broker::{BadParts, Bearer, IssueRequest, Reason};
 use dayfly_core::audit::EventKind;
 use dayfly_core::change::{Change, Revocation};
+use dayfly_core::claims::ClaimValue;
 use dayfly_core::digest::Digest;
 use dayfly_core::lease::{Confirmation, Phase};
 use dayfly_core::ports::{PodFacts, PodPhase, ServiceAccountFacts, StoreError};
+use dayfly_core::provenance::Asserted;
 use dayfly_core::rule::{Actor, After, Selector};
 use dayfly_core::time::Timestamp;
+use dayfly_policy::Ownership;
 
 use crate::support::{
     FakeStore, POLICY, World, api, bearer, loaded, operator, orders, refused, secret, uid_of, web,
@@ -281,6 +284,100 @@ async fn denials_of_verified_callers_are_counted_and_written() {
         ("alice@east", "NOT_A_WORKLOAD")
     );
     assert_eq!((unknown.detail.count, unknown.detail.target.as_str()), (5, ""), "names that callers make up");
+}
+
+#[tokio::test]
+async fn a_lease_keeps_the_grounds_it_was_given_on_and_its_grants_claims() {
+    let world = World::new();
+    let claims = POLICY
+        .replace("scopes: [read, write]}]", "scopes: [read, write], claims: {tier: [gold, tin]}}]")
+        .replace(
+            "target: orders, scope: [read, write],",
+            "target: orders, scope: [read, write], claims: {tier: gold},",
+        );
+    world.policy(&claims);
+    let lease = world.issued().await.lease;
+    assert_eq!(lease.claims.get("tier"), Some(&ClaimValue::One("gold".to_owned())));
+    let objects: Vec<_> =
+        lease.grounds.objects.iter().map(|object| format!("{} {}", object.kind, object.name)).collect();
+    assert_eq!(objects, ["Owner payments", "Grant payments/orders", "Target orders"]);
+    assert!(lease.grounds.objects.iter().all(|object| object.generation.len() == 16));
+    let checks: Vec<_> = lease.grounds.checks.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(checks, ["owner", "grant", "target", "bound", "audience", "scope", "claims", "ttl"]);
+}
+
+#[tokio::test]
+async fn a_workload_is_narrowed_by_its_pods_labels_where_its_owner_delegates_that() {
+    let world = World::new();
+    let labels = Arc::new([("team".to_owned(), "checkout".to_owned())].into());
+    world.east().pod("api-0", |pod| Some(PodFacts { labels: Arc::clone(&labels), ..pod }));
+    assert_eq!(world.issued().await.lease.owners.narrowed, None, "nobody delegates it");
+    let delegating = POLICY.replace(
+        "namespaces: {names: [payments]}}",
+        "namespaces: {names: [payments]}, delegates: [{owner: checkout, labels: [{team: checkout}]}]}",
+    );
+    world.policy(&delegating);
+    let owners = world.issued().await.lease.owners.clone();
+    assert_eq!((owners.namespace.as_str(), owners.narrowest().as_str()), ("payments", "checkout"));
+    let by = Asserted::Label { key: "team".to_owned(), value: "checkout".to_owned() };
+    assert_eq!(owners.narrowed_by, Some(by));
+    let seen = world.broker.who_am_i(bearer(&api())).await.unwrap();
+    assert_eq!(seen.ownership, Ownership::Owned(owners));
+}
+
+#[tokio::test]
+async fn a_grant_of_mode_audit_grants_nothing_and_what_it_would_have_done_is_counted() {
+    let world = World::new();
+    let audited = POLICY.replace(
+        "{serviceAccounts: [api], target: orders",
+        "{mode: Audit, serviceAccounts: [api], target: orders",
+    );
+    assert_ne!(audited, POLICY);
+    world.policy(&audited);
+    let admin = IssueRequest { scope: vec!["admin".parse().unwrap()], ..orders() };
+    for request in [&orders(), &orders(), &admin] {
+        assert_eq!(world.refusal(request).await.reason(), Reason::GrantMissing);
+    }
+    assert_eq!(world.broker.flush_denials().await, Ok(3));
+    let mut notes = world.store.notes();
+    notes.retain(|note| note.kind == EventKind::Audited);
+    notes.sort_by_key(|note| note.detail.reason.clone());
+    let told: Vec<_> = notes
+        .iter()
+        .map(|note| {
+            let detail = &note.detail;
+            (detail.note.as_str(), detail.reason.as_str(), detail.grant.as_str(), detail.count)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("would have been granted", "", "payments/orders", 2),
+            ("would have been denied", "SCOPE_NOT_GRANTED", "payments/orders", 1)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_namespace_without_an_owner_is_decided_until_the_grace_ends() {
+    let policy = format!(
+        "{}---\n{}",
+        POLICY.replace(
+            "{namespaces: [payments, checkout], scopes: [read, write]}",
+            "{owners: [unowned], scopes: [read]}"
+        ),
+        "apiVersion: dayfly.dev/v1alpha1\nkind: Grant\nmetadata: {name: orders, namespace: nobodys}\nspec: \
+         {serviceAccounts: [api], target: orders, scope: [read], defaultTtl: 5m, maxTtl: 15m}\n"
+    );
+    let stranger = secret("east/dayfly/system:serviceaccount:nobodys:api/api-0");
+    let until = Timestamp::from_millis(1_795_435_200_250 + 100_000);
+    let world = World::with_grace(until);
+    world.policy_with_warnings(&policy);
+    let issued = world.issue(&stranger, &orders()).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(issued.lease.owners.narrowest().as_str(), "unowned");
+    assert!(issued.lease.expires_at <= until);
+    world.clock.advance(Duration::from_secs(101));
+    assert_eq!(refused(world.issue(&stranger, &orders()).await).reason(), Reason::Unowned);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dayfly_core::claims::Claims as More;
 use dayfly_core::ids::{
     Audience, ClusterName, LeaseId, Namespace, NodeName, OwnerName, PodName, ServiceAccountName, TargetName,
     Uid,
@@ -42,6 +43,7 @@ pub fn claims<'a>(order: &Order<'a>) -> Claims<'a> {
             grant: lease.grant.to_string(),
             target: &lease.target,
         },
+        more: &lease.claims,
     }
 }
 
@@ -72,6 +74,9 @@ pub struct Claims<'a> {
     pub cnf: Option<Cnf>,
     /// What a verifier needs to match it with rules, offline.
     pub dayfly: DayflyClaim<'a>,
+    /// What the Grant puts in: never a name of the above ([`dayfly_core::claims::is_reserved`]).
+    #[serde(flatten)]
+    pub more: &'a More,
 }
 
 /// The confirmation (RFC 7800, section 3.1): base64url of a SHA-256 digest.

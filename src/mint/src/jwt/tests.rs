@@ -2,6 +2,7 @@ use std::task::{Context, Poll, Waker};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dayfly_core::claims::ClaimValue;
 use dayfly_core::ids::{KeyId, Uid};
 use dayfly_core::lease::{Confirmation, Lease};
 use dayfly_core::secret::Secret;
@@ -101,6 +102,21 @@ fn what_is_not_there_is_not_said() {
         r#""grant":"payments/orders","target":"orders"}}"#,
     );
     assert_eq!(json(&lease), expected);
+}
+
+#[test]
+fn a_grants_claims_come_last_and_no_grant_may_set_one_of_ours() {
+    let own: serde_json::Value = serde_json::from_str(&json(&full())).unwrap();
+    let settable = own.as_object().unwrap().keys().find(|name| !dayfly_core::claims::is_reserved(name));
+    assert_eq!(settable, None);
+    let mut lease = Lease::test(1);
+    lease.claims = [
+        ("tier".to_owned(), ClaimValue::One("gold".to_owned())),
+        ("areas".to_owned(), ClaimValue::Many(vec!["eu".to_owned(), "us".to_owned()])),
+    ]
+    .into();
+    let json = json(&lease);
+    assert!(json.ends_with(r#""target":"orders"},"areas":["eu","us"],"tier":"gold"}"#), "{json}");
 }
 
 #[test]

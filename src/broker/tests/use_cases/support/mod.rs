@@ -13,7 +13,7 @@ use dayfly_core::ids::{ClusterName, LeaseId};
 use dayfly_core::ports::{Clock as _, Cluster, LeaseStore, TestClock};
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
-use dayfly_policy::{File, Loaded, Reserved, load};
+use dayfly_policy::{File, Loaded, Reserved, Severity, UnownedGrace, load};
 
 pub(crate) use ports::{FakeCluster, FakeEngine, uid_of};
 pub(crate) use store::{FakeStore, Hang};
@@ -71,12 +71,25 @@ impl World {
 
     /// Several clusters of one policy; operators of `home` act on all of them.
     pub(crate) fn of(names: &[&str], home: Option<&str>) -> Result<Self, BadParts> {
+        Self::made(names, home, None)
+    }
+
+    /// One cluster, `east`, with a grace for namespaces without an Owner.
+    pub(crate) fn with_grace(until: Timestamp) -> Self {
+        Self::made(&["east"], None, Some(UnownedGrace { until })).unwrap()
+    }
+
+    fn made(names: &[&str], home: Option<&str>, grace: Option<UnownedGrace>) -> Result<Self, BadParts> {
         let clock = Arc::new(TestClock::at(Timestamp::from_millis(1_795_435_200_250)));
         let store = Arc::new(FakeStore::new(Arc::clone(&clock)));
         let engine = Arc::new(FakeEngine::default());
         let clusters: Vec<_> = names.iter().map(|name| Arc::new(FakeCluster::new(name))).collect();
         let of_names = names.iter().map(|name| name.parse::<ClusterName>().unwrap());
-        let policies = Arc::new(Policies::new(of_names, Duration::from_secs(600)));
+        let mut policies = Policies::new(of_names, Duration::from_secs(600));
+        if let Some(grace) = grace {
+            policies = policies.with_grace("east".parse().unwrap(), grace);
+        }
+        let policies = Arc::new(policies);
         for name in names {
             policies.replace(&name.parse().unwrap(), loaded(POLICY), clock.monotonic()).unwrap();
         }
@@ -117,6 +130,14 @@ impl World {
     /// Puts another policy in force in `east`.
     pub(crate) fn policy(&self, text: &str) {
         self.policies.replace(&"east".parse().unwrap(), loaded(text), self.clock.monotonic()).unwrap();
+    }
+
+    /// The same, of a policy about which there are warnings.
+    pub(crate) fn policy_with_warnings(&self, text: &str) {
+        let file = File { name: "p.yaml".to_owned(), text: text.to_owned() };
+        let loaded = load(&[file], &Reserved::default());
+        assert!(loaded.problems.iter().all(|problem| problem.severity == Severity::Warning));
+        self.policies.replace(&"east".parse().unwrap(), loaded, self.clock.monotonic()).unwrap();
     }
 
     pub(crate) async fn issue(&self, token: &Secret, request: &IssueRequest) -> Result<Issued, Error> {
