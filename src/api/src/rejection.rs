@@ -98,7 +98,9 @@ pub fn code(reason: ErrorReason) -> Code {
         }
         R::MethodUnknown => Code::Unimplemented,
         R::NotFound => Code::NotFound,
-        R::IdempotencyKeyReused | R::DecisionChanged | R::LeaseEnded => Code::FailedPrecondition,
+        R::IdempotencyKeyReused | R::DecisionChanged | R::LeaseEnded | R::SigningKeyMissing => {
+            Code::FailedPrecondition
+        }
         R::DecisionOutrun => Code::Aborted,
         R::Overloaded => Code::ResourceExhausted,
         R::ClusterUnavailable

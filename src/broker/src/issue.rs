@@ -15,6 +15,7 @@ use dayfly_core::workload::{Identity, Workload};
 use dayfly_policy::Question;
 
 use crate::authenticate::{Bearer, Caller};
+use crate::credential::Credential;
 use crate::{Broker, Error, Reason};
 
 /// How often a decision that was outrun is made again.
@@ -88,7 +89,8 @@ impl Broker {
     fn decide(&self, workload: &Workload, request: &IssueRequest) -> Result<Decided, Error> {
         let draw = self.store.draw()?;
         let policy = self.policies.current(&workload.cluster, self.clock.monotonic())?;
-        let key = self.engine.prepare()?;
+        let credential = self.credential(&policy, workload, &request.target);
+        let not_after = credential.as_ref().ok().and_then(|credential| credential.key.not_after);
         let issued_at = draw.now.floor_secs();
         let decision = policy.decide(&Question {
             cluster: workload.cluster.clone(),
@@ -100,8 +102,10 @@ impl Broker {
             scope: request.scope.clone(),
             audience: request.audience.clone(),
             ttl: request.ttl,
-            key_ends_in: key.not_after.map(|end| end.since(issued_at)),
+            key_ends_in: not_after.map(|end| end.since(issued_at)),
         })?;
+        // Only who may have it is told why it cannot be made.
+        let Credential { key, spiffe_id } = credential?;
         let lease = Lease {
             id: draw.id,
             workload: workload.clone(),
@@ -115,6 +119,7 @@ impl Broker {
             key_id: key.id,
             digests: Vec::new(),
             confirmation: request.confirmation,
+            spiffe_id,
             idempotency: idempotency(workload, request),
             renews: None,
             provenance: Provenance::default(),
@@ -246,6 +251,7 @@ fn gives_all_of(fresh: &Lease, earlier: &Lease) -> bool {
         && fresh.audience == earlier.audience
         && fresh.owners == earlier.owners
         && fresh.confirmation == earlier.confirmation
+        && fresh.spiffe_id == earlier.spiffe_id
         // A rule by the id of a presented token must cover all that was got with it.
         && fresh.workload.credential_id == earlier.workload.credential_id
         && earlier.scope.iter().all(|scope| fresh.scope.contains(scope))

@@ -59,7 +59,9 @@ impl Policy {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let Self::Check(check) = self;
         let own = OWN.iter().map(|name| name.parse::<Audience>()).collect::<Result<Vec<_>, _>>()?;
-        let reserved = Reserved { audiences: own.into_iter().chain(check.reserved).collect() };
+        let audiences = own.into_iter().chain(check.reserved).collect();
+        // Which trust domains there are, the broker's configuration says.
+        let reserved = Reserved { audiences, trust_domains: None };
         let loaded = load_folder(&check.folder, &reserved)?;
         let printed = check.output.answer(&view(&loaded), || text(&loaded))?;
         let broken = loaded.problems.iter().any(|problem| problem.severity == Severity::Error);

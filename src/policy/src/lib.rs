@@ -9,6 +9,7 @@
 mod ceiling;
 pub mod decide;
 pub mod folder;
+mod kind;
 pub mod load;
 mod object;
 pub mod problem;
@@ -19,6 +20,7 @@ mod yaml;
 
 pub use decide::{Decision, Denial, Question};
 pub use folder::{SourceError, load_folder};
+pub use kind::Kind;
 pub use load::{File, Loaded, Reserved, load};
 pub use problem::{Problem, Severity};
 pub use set::{Grant, Owner, Ownership, PolicySet, Target};

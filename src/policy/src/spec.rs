@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::load::Reserved;
 use crate::ttl::Ttl;
 
+pub use crate::kind::{JwtSpec, SvidSpec};
+
 /// The API group and version of every policy object.
 pub const API_VERSION: &str = "dayfly.dev/v1alpha1";
 
@@ -47,8 +49,12 @@ pub struct NamespacesSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TargetSpec {
-    /// Kind `jwt`: RFC 9068 access tokens.
-    pub jwt: JwtSpec,
+    /// Kind `jwt`: RFC 9068 access tokens. Exactly one kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtSpec>,
+    /// Kind `svid`: SPIFFE JWT-SVIDs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub svid: Option<SvidSpec>,
     /// The longest life it tolerates, 30 s to 24 h.
     pub max_ttl: Ttl,
     /// The life its owner recommends: at least three times as long as a broker or API server may be gone.
@@ -63,14 +69,6 @@ pub struct TargetSpec {
     /// What a Grant may choose from. Nothing may be granted beyond it, and nothing where no entry matches.
     #[serde(default)]
     pub ceiling: Vec<CeilingSpec>,
-}
-
-/// Settings of kind `jwt`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct JwtSpec {
-    /// The audiences its tokens may have, at least one; each token has exactly one.
-    pub audiences: Vec<Audience>,
 }
 
 /// A service account that may introspect a target's credentials.
@@ -176,13 +174,19 @@ pub(crate) trait Spec {
 pub(crate) struct Faults(pub(crate) Vec<Fault>);
 
 impl Faults {
-    fn add(&mut self, path: &[Step], message: impl Into<String>) {
+    pub(crate) fn add(&mut self, path: &[Step], message: impl Into<String>) {
         let path = std::iter::once(Key("spec")).chain(path.iter().copied()).collect();
         self.0.push(Fault { path, message: message.into() });
     }
 
     /// A list has between `least` and `most` entries, and none twice.
-    fn list<T: PartialEq + ToString>(&mut self, path: &[Step], list: &[T], least: usize, most: usize) {
+    pub(crate) fn list<T: PartialEq + ToString>(
+        &mut self,
+        path: &[Step],
+        list: &[T],
+        least: usize,
+        most: usize,
+    ) {
         if list.len() < least || list.len() > most {
             self.add(path, format!("has {} entries: {least} to {most} are allowed", list.len()));
         }
@@ -224,13 +228,7 @@ impl Spec for OwnerSpec {
 
 impl Spec for TargetSpec {
     fn check(&self, reserved: &Reserved, faults: &mut Faults) {
-        let audiences = &self.jwt.audiences;
-        faults.list(&[Key("jwt"), Key("audiences")], audiences, 1, LIST);
-        for (index, _) in audiences.iter().enumerate().filter(|(_, a)| reserved.audiences.contains(*a)) {
-            let message =
-                "is an audience of Dayfly itself or of a cluster's API server: name the target's own";
-            faults.add(&[Key("jwt"), Key("audiences"), Index(index)], message);
-        }
+        self.check_kind(reserved, faults);
         faults.ttl(&[Key("maxTtl")], self.max_ttl);
         if let Some(recommended) = self.recommended_ttl {
             faults.ttl(&[Key("recommendedTtl")], recommended);
@@ -245,7 +243,7 @@ impl Spec for TargetSpec {
             faults.add(&[Key("ceiling")], format!("has more than {LIST} entries"));
         }
         for (index, entry) in self.ceiling.iter().enumerate().take(LIST) {
-            entry.check(index, audiences, faults);
+            entry.check(index, self.audiences(), faults);
         }
     }
 }
@@ -263,7 +261,7 @@ impl CeilingSpec {
             faults.list(&at("audiences"), audiences, 1, LIST);
             for (n, audience) in audiences.iter().enumerate().filter(|(_, a)| !target.contains(a)) {
                 let path = [Key("ceiling"), Index(index), Key("audiences"), Index(n)];
-                faults.add(&path, format!("{audience} is not in jwt.audiences"));
+                faults.add(&path, format!("{audience} is not one of the target's audiences"));
             }
         }
         if let Some(ttl) = self.max_ttl {

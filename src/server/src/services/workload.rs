@@ -90,8 +90,7 @@ fn asked(wire: v1::IssueRequest) -> Result<IssueRequest, Status> {
             .map(|text| text.parse().map_err(|error| reject::field("audience", &error)))
             .transpose()?,
         ttl: wire.ttl.map(ttl).transpose()?,
-        confirmation: dayfly_api::confirmation(wire.confirmation.as_ref())
-            .map_err(|bad| reject::bad_field(&bad))?,
+        confirmation: super::confirmation(wire.confirmation.as_ref())?,
         idempotency_key: optional(wire.idempotency_key),
     })
 }

@@ -10,6 +10,7 @@ use dayfly_broker::{Audiences, BadParts, Bearer, Broker, Error, IssueRequest, Is
 use dayfly_core::ids::{ClusterName, LeaseId};
 use dayfly_core::ports::{Clock as _, Cluster, LeaseStore, TestClock};
 use dayfly_core::secret::Secret;
+use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
 use dayfly_policy::{File, Loaded, Reserved, load};
 
@@ -93,6 +94,14 @@ impl World {
             engine: Arc::<FakeEngine>::clone(&engine),
             clock: Arc::<TestClock>::clone(&clock),
             issuer: "https://dayfly.example".to_owned(),
+            trust_domains: vec![
+                ServedDomain::new(
+                    "prod.example".parse().unwrap(),
+                    names.iter().map(|n| n.parse().unwrap()).collect(),
+                    None,
+                )
+                .unwrap(),
+            ],
             audiences: Audiences {
                 workload: "dayfly".parse().unwrap(),
                 operator: "dayfly-operator".parse().unwrap(),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Audience, ClusterName, Namespace, PodName, ServiceAccountName, Uid};
 use dayfly_core::ports::{
-    Action, Authorizer, BoxFuture, Directory, DirectoryError, Engine, InvalidToken, MintError, Minted, Order,
-    PodFacts, PodPhase, ReviewError, Reviewer, ServiceAccountFacts, SignError, SigningKey,
+    Action, Authorizer, BoxFuture, Directory, DirectoryError, Engine, InvalidToken, KeyFor, MintError,
+    Minted, Order, PodFacts, PodPhase, ReviewError, Reviewer, ServiceAccountFacts, SignError, SigningKey,
 };
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
@@ -38,7 +38,7 @@ impl FakeEngine {
 }
 
 impl Engine for FakeEngine {
-    fn prepare(&self) -> Result<SigningKey, MintError> {
+    fn prepare(&self, _: &KeyFor) -> Result<SigningKey, MintError> {
         Ok(SigningKey { id: "key-1".parse().unwrap(), not_after: *self.not_after.lock().unwrap() })
     }
 
