@@ -246,6 +246,22 @@ mod tests {
         assert_eq!(verified.claims.subject.as_deref(), Some("s"));
     }
 
+    /// RS256 and EdDSA are deterministic: what joserfc signs with these keys is what we sign, byte for byte.
+    #[test]
+    fn another_library_signs_the_same() {
+        let same = |key: &SigningKey, theirs: &str| {
+            let ours = key.sign_jws("at+jwt", br#"{"sub":"s"}"#).unwrap();
+            assert_eq!(ours.expose_text().unwrap(), theirs.trim_end());
+        };
+        let rsa = include_str!("import/keys_of_tests/rsa2048.pem").to_owned();
+        same(&SigningKey::import_rsa(&Secret::from(rsa)).unwrap(), include_str!("signing/vectors/RS256.jws"));
+        // keys_of_tests/ed25519.pem with its public key, as RFC 8410, section 7 has it.
+        let ed25519 = "MFECAQEwBQYDK2VwBCIEIDY9UxwA30KiUZRO1uY7DjDTvcxjYSWvlWWcpgLqzZalgSEAqk7JrhQA5OJ79GunDazdJ+3dscNraJOPaBN4YkWOb7s=";
+        let ed25519 = base64::engine::general_purpose::STANDARD.decode(ed25519).unwrap();
+        let ed25519 = SigningKey::from_der(Alg::EdDsa, &Secret::from(ed25519)).unwrap();
+        same(&ed25519, include_str!("signing/vectors/EdDSA.jws"));
+    }
+
     #[test]
     fn a_key_that_is_none_is_refused() {
         let pkcs8 = SigningKey::generate().unwrap().to_der();

@@ -38,7 +38,11 @@ impl FakeEngine {
 }
 
 impl Engine for FakeEngine {
-    fn prepare(&self, _: &KeyFor) -> Result<SigningKey, MintError> {
+    /// No RSA key is imported here.
+    fn prepare(&self, wanted: &KeyFor) -> Result<SigningKey, MintError> {
+        if wanted.algorithm.is_imported() {
+            return Err(SignError::NotImported(wanted.target.clone(), wanted.algorithm).into());
+        }
         Ok(SigningKey { id: "key-1".parse().unwrap(), not_after: *self.not_after.lock().unwrap() })
     }
 
