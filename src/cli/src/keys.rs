@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -104,30 +105,38 @@ async fn published(connection: &Connection, trust_domain: Option<TrustDomain>) -
 
 impl Import {
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let pem = read(&self.file)?;
+        let (pem, exposed) = read(&self.file)?;
         let config = Config::load(&self.config)?;
         let Of { cluster, target } = self.target;
         let imported = dayfly_server::import_key(&config, &pem, cluster, target)
             .await
             .with_context(|| format!("{} was not imported", self.file.display()))?;
+        let mut hints = imported.hints;
+        if exposed {
+            hints.push(
+                "others on this machine could read the file: have it made again, for its owner alone"
+                    .to_owned(),
+            );
+        }
         let view = View {
             key_id: imported.id.as_str(),
             algorithm: "RS256",
             cluster: imported.cluster.as_str(),
             target: imported.target.as_str(),
-            hints: &imported.hints,
+            hints: &hints,
         };
         self.output.answer(&view, || text(&view, &self.file))
     }
 }
 
-/// The file's content; of a file that is too large, enough to be refused.
-fn read(path: &Path) -> anyhow::Result<Secret> {
+/// The file's content, of a file that is too large, enough to be refused; and whether others than its owner may read it.
+fn read(path: &Path) -> anyhow::Result<(Secret, bool)> {
     let cannot = || format!("cannot read {}", path.display());
     let most = dayfly_server::MAX_KEY_FILE_BYTES + 1;
     // Room for all of it at once, so that no part stays behind in a buffer that was outgrown.
     let mut content = vec![0; most];
     let mut file = std::fs::File::open(path).with_context(cannot)?;
+    let exposed = file.metadata().with_context(cannot)?.mode() & 0o077 != 0;
     let mut length = 0;
     let read = loop {
         match file.read(content.get_mut(length..).unwrap_or_default()) {
@@ -140,7 +149,7 @@ fn read(path: &Path) -> anyhow::Result<Secret> {
     content.truncate(length);
     let content = Secret::from(content);
     read.with_context(cannot)?;
-    Ok(content)
+    Ok((content, exposed))
 }
 
 fn text(view: &View<'_>, file: &Path) -> String {

@@ -9,7 +9,7 @@ use dayfly_core::ports::{Clock, KeyFor, KeyUse, SignError, Signer, SigningAlgori
 use dayfly_core::secret::Secret;
 use dayfly_core::signing::KeyPurpose;
 use dayfly_core::time::Timestamp;
-use dayfly_jose::{Alg, ImportError, Jwk, JwkSet, KeyFailed};
+use dayfly_jose::{Alg, ImportError, Jwk, JwkSet, KeyFailed, MAX_JWKS_KEYS};
 
 use crate::kek::{KeyEncryption, OpenError, SealError};
 
@@ -108,14 +108,18 @@ impl KeyRing {
     /// An RSA key from PEM for one target, sealed, and not in the ring yet.
     ///
     /// # Errors
-    /// When it is no key that is taken, it is in the ring already, for this target or another, or the key-encryption
-    /// key does not seal.
+    /// When it is no key that is taken, it is in the ring already, for this target or another, there are as many
+    /// as verifiers take ([`MAX_JWKS_KEYS`]), or the key-encryption key does not seal.
     pub fn import(&self, pem: &Secret, only: TargetRef) -> Result<NewKey, KeyError> {
         let key = dayfly_jose::SigningKey::import_rsa(pem)?;
         let keys = self.keys.load();
         if let Some(held) = keys.all.iter().find(|held| held.pair.key_id() == key.key_id()) {
             let (id, purpose) = (key.key_id().clone(), held.purpose.to_string());
             return Err(KeyError::KnownAlready { id, purpose });
+        }
+        let published = keys.all.iter().filter(|held| held.purpose.key_use == KeyUse::AccessToken).count();
+        if published >= MAX_JWKS_KEYS {
+            return Err(KeyError::TooMany);
         }
         self.seal(key, KeyPurpose::imported(only))
     }
@@ -337,6 +341,11 @@ pub enum KeyError {
         /// What it is for.
         purpose: String,
     },
+    /// The published set would be larger than verifiers take.
+    #[error(
+        "{MAX_JWKS_KEYS} keys for access tokens are published already, and verifiers take no more: let targets sign by ES256 or EdDSA"
+    )]
+    TooMany,
     /// No key of this id is published.
     #[error("there is no published signing key {0}")]
     NoSuchKey(KeyId),

@@ -10,6 +10,7 @@ fn target(kind: &str, reserved: &Reserved) -> Loaded {
     load(&[File { name: "t.yaml".to_owned(), text }], reserved)
 }
 
+#[expect(clippy::unwrap_used, reason = "a test's target is there")]
 fn signed_by(kind: &str) -> (KeyUse, SigningAlgorithm) {
     let loaded = target(kind, &Reserved::default());
     assert_eq!(loaded.problems, []);

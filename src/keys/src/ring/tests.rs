@@ -383,3 +383,12 @@ fn a_bundle_is_a_spiffe_bundle() {
     }
     assert!(sequences[0] < sequences[1], "{sequences:?}");
 }
+
+#[test]
+fn no_more_keys_are_imported_than_verifiers_take() {
+    let setting = Setting::new();
+    let (ring, _) = setting.ring_of(MAX_JWKS_KEYS - 1);
+    add(&ring, ring.import(&pem(RSA), target("east/orders")).unwrap());
+    assert_eq!(KeySet::parse(jwks(&ring).as_bytes()).unwrap().len(), MAX_JWKS_KEYS);
+    assert_eq!(ring.import(&pem(ANOTHER_RSA), target("east/ledger")).err(), Some(KeyError::TooMany));
+}

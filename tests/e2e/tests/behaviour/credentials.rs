@@ -1,5 +1,7 @@
 //! What a credential is: how it is signed, SVIDs, and what it is bound to.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use dayfly_api::v1;
@@ -75,7 +77,13 @@ async fn a_target_that_signs_by_rs256_needs_a_key_of_its_own(kind: Kind) {
 
     let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/../../src/jose/src/import/keys_of_tests");
     let import = async |file: &str, target: &str| {
-        let file = format!("{keys}/{file}.pem");
+        // A clone's files may be read by all, a key's file by its owner alone.
+        let (from, file) =
+            (format!("{keys}/{file}.pem"), world.broker().dir().join(file).display().to_string());
+        if let Ok(pem) = std::fs::read(from) {
+            std::fs::write(&file, pem).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
         let arguments = ["keys", "import", &file, "--target", target, "--config", "dayfly.toml"];
         world.broker().command(&arguments).await.unwrap()
     };
@@ -106,6 +114,14 @@ async fn a_target_that_signs_by_rs256_needs_a_key_of_its_own(kind: Kind) {
     }
     let (status, said) = import("rsa3072", &plain.target).await;
     assert!(status.success() && said.contains("does not sign with RS256"), "{said}");
+    assert!(!said.contains("could read the file"), "{said}");
+    let exposed = world.broker().dir().join("exposed");
+    std::fs::copy(format!("{keys}/rsa4096.pem"), &exposed).unwrap();
+    std::fs::set_permissions(&exposed, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let exposed = exposed.display().to_string();
+    let arguments = ["keys", "import", &exposed, "--target", &plain.target, "--config", "dayfly.toml"];
+    let (status, said) = world.broker().command(&arguments).await.unwrap();
+    assert!(status.success() && said.contains("could read the file"), "{said}");
 
     let store = world.broker().store_dir();
     let (status, said) =
