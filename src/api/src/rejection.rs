@@ -80,6 +80,7 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::PodTerminating
         | R::PodFinished
         | R::ServiceAccountGone
+        | R::NamespaceTerminating
         | R::Unowned
         | R::OwnerAmbiguous
         | R::TargetUnknown

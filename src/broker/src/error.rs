@@ -136,6 +136,8 @@ reasons! {
     PodFinished = "POD_FINISHED",
     /// The service account is gone, or was recreated.
     ServiceAccountGone = "SERVICE_ACCOUNT_GONE",
+    /// The namespace is being deleted.
+    NamespaceTerminating = "NAMESPACE_TERMINATING",
     /// The namespace has no Owner.
     Unowned = "UNOWNED",
     /// The namespace has several Owners of equal rank.

@@ -9,11 +9,11 @@ use dayfly_core::ids::{Audience, GrantName, LeaseId, Scope, TargetName};
 use dayfly_core::lease::{Confirmation, Grounds, Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::limits;
 use dayfly_core::ports::{Cluster, MintError, Order, SignError};
-use dayfly_core::provenance::Provenance;
 use dayfly_core::secret::Secret;
 use dayfly_core::workload::{Identity, Workload};
 use dayfly_policy::Question;
 
+use crate::attest::{Attested, Purpose};
 use crate::authenticate::{Bearer, Caller};
 use crate::credential::Credential;
 use crate::{Broker, Error, Reason};
@@ -73,9 +73,9 @@ impl Broker {
         request: &IssueRequest,
     ) -> Result<Issued, Error> {
         check(request)?;
-        let workload = self.attest(cluster, identity).await?;
+        let attested = self.attest(cluster, identity, Purpose::New).await?;
         for _ in 0..=DECIDED_AGAIN {
-            let decided = self.decide(&workload, request)?;
+            let decided = self.decide(&attested, request)?;
             match self.record(decided).await? {
                 Recorded::Done(issued) => return Ok(issued),
                 Recorded::Repeated { earlier, fresh } => return self.repeat(&earlier, &fresh).await,
@@ -86,13 +86,14 @@ impl Broker {
     }
 
     /// Steps 3 and 4: a lease as it would be, under the rules and the policy of this moment.
-    fn decide(&self, workload: &Workload, request: &IssueRequest) -> Result<Decided, Error> {
+    fn decide(&self, attested: &Attested, request: &IssueRequest) -> Result<Decided, Error> {
+        let workload = &attested.workload;
         let draw = self.store.draw()?;
         let policy = self.policies.current(&workload.cluster, self.clock.monotonic())?;
         let credential = self.credential(&policy, workload, &request.target);
         let not_after = credential.as_ref().ok().and_then(|credential| credential.key.not_after);
         let issued_at = draw.now.floor_secs();
-        let decision = policy.decide(&Question {
+        let question = Question {
             cluster: workload.cluster.clone(),
             namespace: workload.service_account.namespace.clone(),
             service_account: workload.service_account.name.clone(),
@@ -103,7 +104,8 @@ impl Broker {
             audience: request.audience.clone(),
             ttl: request.ttl,
             key_ends_in: not_after.map(|end| end.since(issued_at)),
-        })?;
+        };
+        let decision = policy.decide(&question).map_err(|denial| attested.denied(denial))?;
         // Only who may have it is told why it cannot be made.
         let Credential { key, spiffe_id } = credential?;
         let lease = Lease {
@@ -122,7 +124,7 @@ impl Broker {
             spiffe_id,
             idempotency: idempotency(workload, request),
             renews: None,
-            provenance: Provenance::default(),
+            provenance: attested.provenance.clone(),
             grounds: Grounds::default(),
             phase: Phase::Active,
         };

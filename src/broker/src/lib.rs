@@ -29,6 +29,7 @@ use dayfly_core::secret::Secret;
 use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
 
+pub use attest::{Attested, Purpose};
 pub use authenticate::{Bearer, Caller, Verified};
 pub use error::{Error, Reason};
 pub use introspect::Introspection;

@@ -8,7 +8,7 @@ use dayfly_core::provenance::Provenance;
 use dayfly_core::workload::Workload;
 use dayfly_policy::{Grant, Ownership, PolicySet};
 
-use crate::attest::{check_live, workload_of};
+use crate::attest::{Purpose, check_live, workload_of};
 use crate::authenticate::{Bearer, Caller};
 use crate::credential::Credential;
 use crate::{Broker, Error};
@@ -51,9 +51,9 @@ impl Broker {
     pub async fn who_am_i(&self, bearer: Bearer<'_>) -> Result<WhoAmI, Error> {
         let (cluster, identity) = self.authenticate(bearer, Caller::Workload).await?;
         let mut workload = workload_of(cluster, &identity)?;
-        let trouble = match check_live(cluster, &workload).await {
-            Ok(node) => {
-                workload.node = workload.node.or(node);
+        let trouble = match check_live(cluster, &workload, Purpose::New, self.now()).await {
+            Ok(live) => {
+                workload.node = workload.node.or(live.node());
                 None
             }
             Err(error @ Error::Denied { .. }) => Some(error),

@@ -14,6 +14,7 @@ use crate::ids::{
     Audience, ClusterName, KeyId, LeaseId, Namespace, NodeName, PodName, Position, ServiceAccountName, Uid,
 };
 use crate::lease::Lease;
+use crate::provenance::{Image, Labels, ObjectRef};
 use crate::rule::RuleSet;
 use crate::secret::Secret;
 pub use crate::signing::{KeyUse, SigningAlgorithm, TargetRef};
@@ -320,11 +321,23 @@ pub trait Directory: Send + Sync + 'static {
         name: &'a ServiceAccountName,
         expected: Option<Uid>,
     ) -> BoxFuture<'a, Result<Option<ServiceAccountFacts>, DirectoryError>>;
+    /// The namespace of this name now.
+    fn namespace<'a>(
+        &'a self,
+        name: &'a Namespace,
+    ) -> BoxFuture<'a, Result<Option<NamespaceFacts>, DirectoryError>>;
+    /// The chain of controllers that begins with `first`, in this namespace: each as its API server tells it now, or told
+    /// a moment ago. It does not fail: what cannot be read ends the chain, which is then not whole.
+    fn controllers<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        first: &'a ObjectRef,
+    ) -> BoxFuture<'a, ControllerChain>;
     /// Whether the first lists have arrived: nothing is issued before.
     fn ready(&self) -> bool;
 }
 
-/// What Dayfly keeps of a pod.
+/// What Dayfly keeps of a pod. What its author wrote is shared, not copied, by those who look it up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodFacts {
     /// Its uid.
@@ -335,8 +348,19 @@ pub struct PodFacts {
     pub node: Option<NodeName>,
     /// Its phase.
     pub phase: PodPhase,
-    /// Whether it is being deleted.
-    pub deleting: bool,
+    /// Until when its grace period runs, where it is being deleted (`metadata.deletionTimestamp`). The epoch, where that
+    /// does not read.
+    pub deleting: Option<Timestamp>,
+    /// Its labels, as its author wrote them: asserted. None of them where they are more than
+    /// [`crate::provenance::LABELS`], or not as Kubernetes has them.
+    pub labels: Arc<Labels>,
+    /// Its controller: the one entry of its `ownerReferences` with `controller: true`. Its author can write it, so
+    /// nothing is to be believed of it before [`Directory::controllers`] has looked.
+    pub controller: Option<Arc<ObjectRef>>,
+    /// What its containers run, from its status: init containers only where they go on running.
+    pub images: Arc<[Image]>,
+    /// The GitOps object that applied it, by its own labels and annotations: asserted.
+    pub applied_by: Option<Arc<ObjectRef>>,
 }
 
 /// A pod's phase (`status.phase`).
@@ -361,6 +385,31 @@ pub struct ServiceAccountFacts {
     pub uid: Uid,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Its labels, bounded as a pod's are.
+    pub labels: Arc<Labels>,
+}
+
+/// What Dayfly keeps of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceFacts {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its labels, bounded as a pod's are.
+    pub labels: Arc<Labels>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+/// The controllers of an object, from its own up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ControllerChain {
+    /// Those that are there, under the uid by which they are referred to; at most [`crate::provenance::CONTROLLERS`].
+    pub controllers: Vec<ObjectRef>,
+    /// Whether the last of them is the top. It is not where the next one cannot be read, is gone, has another uid, or the
+    /// chain is too long: then nothing may follow from which one is last.
+    pub whole: bool,
+    /// The GitOps object that applied the last of them, by that one's labels and annotations: asserted.
+    pub applied_by: Option<ObjectRef>,
 }
 
 /// The directory cannot say now.

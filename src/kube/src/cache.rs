@@ -20,10 +20,15 @@ pub(crate) struct ReviewCache {
     held: Mutex<Held>,
 }
 
-#[derive(Default)]
 struct Held {
     reviews: Aged<Digest, Review>,
     gone: Aged<Uid, ()>,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { reviews: Aged::new(ENTRIES), gone: Aged::new(ENTRIES) }
+    }
 }
 
 struct Review {
@@ -78,26 +83,26 @@ impl Held {
 }
 
 /// A bounded map that forgets the oldest first.
-struct Aged<K, V> {
+pub(crate) struct Aged<K, V> {
     entries: HashMap<K, (u64, V)>,
     order: VecDeque<(Duration, u64, K)>,
     serial: u64,
-}
-
-impl<K, V> Default for Aged<K, V> {
-    fn default() -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), serial: 0 }
-    }
+    most: usize,
 }
 
 impl<K: std::hash::Hash + Eq + Copy, V> Aged<K, V> {
-    fn get(&self, key: &K) -> Option<&V> {
+    /// An empty one, of at most so many entries.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new(), serial: 0, most }
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|(_, value)| value)
     }
 
-    fn put(&mut self, key: K, value: V, now: Duration) {
+    pub(crate) fn put(&mut self, key: K, value: V, now: Duration) {
         // The order may hold an entry twice, where it was replaced: it is what is bounded.
-        if self.order.len() >= ENTRIES {
+        if self.order.len() >= self.most {
             self.forget_oldest();
         }
         self.serial += 1;
@@ -105,7 +110,7 @@ impl<K: std::hash::Hash + Eq + Copy, V> Aged<K, V> {
         self.order.push_back((now, self.serial, key));
     }
 
-    fn forget_before(&mut self, time: Duration) {
+    pub(crate) fn forget_before(&mut self, time: Duration) {
         while self.order.front().is_some_and(|(put, _, _)| *put < time) {
             self.forget_oldest();
         }

@@ -10,6 +10,7 @@ use crate::api::ApiServer;
 use crate::authorize::AccessReviewer;
 use crate::cache::ReviewCache;
 use crate::config::{ClusterConfig, ConnectError};
+use crate::controllers::Controllers;
 use crate::directory::{ClusterDirectory, Lookup};
 use crate::informer::{Informer, Store};
 use crate::keys::ClusterKeys;
@@ -64,6 +65,8 @@ pub async fn connect(config: ClusterConfig) -> Result<RunningCluster, ConnectErr
     let directory = ClusterDirectory {
         pods: inform(&mut tasks, &config, &api, &cache),
         service_accounts: inform(&mut tasks, &config, &api, &cache),
+        namespaces: inform(&mut tasks, &config, &api, &cache),
+        controllers: Controllers::new(Arc::clone(&api), limits.review_timeout),
     };
 
     let permits = Permits::split(limits.reviews_at_once);

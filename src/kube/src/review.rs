@@ -111,11 +111,12 @@ impl Asker {
         let text = token
             .expose_text()
             .map_err(|_| invalid(InvalidToken::Malformed, "the token is not a signed JWT"))?;
-        let expires_at = self.local.check(text, audience).await?;
+        let said = self.local.check(text, audience).await?;
         let asked = self.api.clock.monotonic();
-        let life = expires_at.since(self.api.clock.now());
+        let life = said.expires_at.since(self.api.clock.now());
         let status = self.ask(text, audience).await?;
-        let identity = Arc::new(self.identity(status, audience)?);
+        let identity = Identity { of_secret: said.of_secret, ..self.identity(status, audience)? };
+        let identity = Arc::new(identity);
         self.cache.put(key, &identity, asked, life);
         Ok(identity)
     }
@@ -154,6 +155,7 @@ impl Asker {
                 uid,
                 groups: user.groups.unwrap_or_default(),
                 extra: user.extra.unwrap_or_default(),
+                of_secret: false,
             }),
             _ => refused("the cluster's API server does not say whose token it is, by name and uid"),
         }

@@ -25,7 +25,7 @@ use dayfly_api::v1;
 use dayfly_api::v1::operator_service_client::OperatorServiceClient;
 use dayfly_api::v1::verifier_service_client::VerifierServiceClient;
 use dayfly_api::v1::workload_service_client::WorkloadServiceClient;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -189,14 +189,19 @@ impl World {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("{service_account}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let uid = self.cluster.create_pod(namespace, &name, service_account).await?;
-        Ok(Pod {
+        Ok(self.pod_that_is(namespace, service_account, &name, &uid))
+    }
+
+    /// A running pod that something else made.
+    pub fn pod_that_is(&self, namespace: &str, service_account: &str, name: &str, uid: &str) -> Pod<'_> {
+        Pod {
             world: self,
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
-            name,
-            uid,
+            name: name.to_owned(),
+            uid: uid.to_owned(),
             token: OnceCell::new(),
-        })
+        }
     }
 
     /// A token of a service account that is bound to no pod.
@@ -207,6 +212,22 @@ impl World {
         audience: &str,
     ) -> Result<String> {
         let token = self.cluster.token(namespace, service_account, &[audience], None, TOKEN_SECS).await?;
+        self.broker.keep_secret(&token);
+        Ok(token)
+    }
+
+    /// A token for workloads that is bound to an object of this kind.
+    pub async fn token_bound_to(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        kind: &str,
+        name: &str,
+    ) -> Result<String> {
+        let bound = json!({ "apiVersion": "v1", "kind": kind, "name": name });
+        let cluster = &self.cluster;
+        let token =
+            cluster.token_bound_to(namespace, service_account, &[WORKLOAD], Some(bound), TOKEN_SECS).await?;
         self.broker.keep_secret(&token);
         Ok(token)
     }
@@ -531,6 +552,11 @@ pub fn reason(status: &Status) -> String {
         Some(info) if info.domain == "dayfly.dev" => info.reason,
         _ => format!("({:?} without a reason: {})", status.code(), status.message()),
     }
+}
+
+/// Leases without what is told to operators only: as their workloads and verifiers see them.
+pub fn as_others_see(leases: impl IntoIterator<Item = v1::Lease>) -> Vec<v1::Lease> {
+    leases.into_iter().map(|lease| v1::Lease { provenance: None, ..lease }).collect()
 }
 
 /// When to ask again: the delay of its `google.rpc.RetryInfo`.

@@ -26,7 +26,8 @@ pub enum ErrorReason {
     TokenRefused = 9,
     /// PERMISSION_DENIED. The caller is no service account.
     NotAWorkload = 20,
-    /// PERMISSION_DENIED. The token is bound to no pod, and target and grant do not say that they accept that.
+    /// PERMISSION_DENIED. The token is bound to no pod (but to a node, a Secret, or nothing), and target and grant do not
+    /// both say that they accept that.
     TokenUnbound = 21,
     /// PERMISSION_DENIED. The pod that the token is bound to does not exist any more, or is another by uid.
     PodGone = 22,
@@ -62,6 +63,8 @@ pub enum ErrorReason {
     Held = 37,
     /// PERMISSION_DENIED. The operator lacks the right; `metadata` names verb, resource and name to grant by RBAC.
     NotAllowed = 38,
+    /// PERMISSION_DENIED. The workload's namespace is being deleted: nothing in it gets anything new.
+    NamespaceTerminating = 39,
     /// INVALID_ARGUMENT. A field of the request is wrong; `metadata.field` names it.
     InvalidField = 50,
     /// INVALID_ARGUMENT. The selector is empty. Name at least one field, or say `all`.
@@ -142,6 +145,7 @@ impl ErrorReason {
             Self::TtlTooShort => "ERROR_REASON_TTL_TOO_SHORT",
             Self::Held => "ERROR_REASON_HELD",
             Self::NotAllowed => "ERROR_REASON_NOT_ALLOWED",
+            Self::NamespaceTerminating => "ERROR_REASON_NAMESPACE_TERMINATING",
             Self::InvalidField => "ERROR_REASON_INVALID_FIELD",
             Self::SelectorEmpty => "ERROR_REASON_SELECTOR_EMPTY",
             Self::AfterMissing => "ERROR_REASON_AFTER_MISSING",
@@ -197,6 +201,7 @@ impl ErrorReason {
             "ERROR_REASON_TTL_TOO_SHORT" => Some(Self::TtlTooShort),
             "ERROR_REASON_HELD" => Some(Self::Held),
             "ERROR_REASON_NOT_ALLOWED" => Some(Self::NotAllowed),
+            "ERROR_REASON_NAMESPACE_TERMINATING" => Some(Self::NamespaceTerminating),
             "ERROR_REASON_INVALID_FIELD" => Some(Self::InvalidField),
             "ERROR_REASON_SELECTOR_EMPTY" => Some(Self::SelectorEmpty),
             "ERROR_REASON_AFTER_MISSING" => Some(Self::AfterMissing),
@@ -303,13 +308,17 @@ pub struct ObjectRef {
 /// Where a workload came from, as its cluster's API server told it when the lease was decided.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Provenance {
-    /// The chain of `ownerReferences` with `controller: true`, from the pod's own up to the top controller; at most 8.
+    /// The chain of `ownerReferences` with `controller: true`, from the pod's own up to the top controller, each as it is
+    /// there under the uid by which it is referred to; at most 8. It ends below what the broker may not read
+    /// (`deploy/rbac.yaml`), and below what is gone or another by uid.
     #[prost(message, repeated, tag = "1")]
     pub controllers: ::prost::alloc::vec::Vec<ObjectRef>,
     /// What its pod's containers run, from the pod's status: one for each container, at most 64.
     #[prost(message, repeated, tag = "2")]
     pub images: ::prost::alloc::vec::Vec<Image>,
-    /// The GitOps object that applied the top controller, by that one's labels and annotations; unset where none says so.
+    /// The GitOps object that applied the top controller, or else the pod, by the labels and annotations that the tools leave
+    /// there: asserted. Argo CD's `Application` (without a namespace where it is in Argo CD's own), Flux' `Kustomization` or
+    /// `HelmRelease`, or `helm.sh/v1` `Release`, which is no object of the API but Helm's own record. Unset where none is said.
     #[prost(message, optional, tag = "3")]
     pub applied_by: ::core::option::Option<ObjectRef>,
 }

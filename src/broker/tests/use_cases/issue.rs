@@ -9,6 +9,7 @@ use dayfly_core::digest::Digest;
 use dayfly_core::lease::{Confirmation, Phase};
 use dayfly_core::ports::{PodFacts, PodPhase, ServiceAccountFacts, StoreError};
 use dayfly_core::rule::{Actor, After, Selector};
+use dayfly_core::time::Timestamp;
 
 use crate::support::{
     FakeStore, POLICY, World, api, bearer, loaded, operator, orders, refused, secret, uid_of, web,
@@ -76,6 +77,15 @@ async fn an_unbound_token_is_taken_where_target_and_grant_say_so() {
     assert_eq!(issued.lease.workload.pod, None);
 }
 
+fn account(uid: &str, deleting: bool) -> ServiceAccountFacts {
+    ServiceAccountFacts { uid: uid_of(uid), deleting, labels: Arc::default() }
+}
+
+/// Within any test.
+fn soon() -> Timestamp {
+    Timestamp::from_secs(1_795_435_230)
+}
+
 #[tokio::test]
 async fn refuses_pods_and_service_accounts_that_are_not_there_as_they_were() {
     let world = World::new();
@@ -86,18 +96,14 @@ async fn refuses_pods_and_service_accounts_that_are_not_there_as_they_were() {
     assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodGone);
     case(|pod| Some(PodFacts { service_account: "web".parse().unwrap(), ..pod }));
     assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodGone);
-    case(|pod| Some(PodFacts { deleting: true, ..pod }));
+    case(|pod| Some(PodFacts { deleting: Some(soon()), ..pod }));
     assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodTerminating);
     for phase in [PodPhase::Succeeded, PodPhase::Failed] {
         world.east().pod("api-0", |pod| Some(PodFacts { phase, ..pod }));
         assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodFinished);
     }
     case(Some);
-    for facts in [
-        None,
-        Some(ServiceAccountFacts { uid: uid_of("recreated"), deleting: false }),
-        Some(ServiceAccountFacts { uid: uid_of("api"), deleting: true }),
-    ] {
+    for facts in [None, Some(account("recreated", false)), Some(account("api", true))] {
         world.east().account("api", facts);
         assert_eq!(world.refusal(&orders()).await.reason(), Reason::ServiceAccountGone);
     }
@@ -286,7 +292,7 @@ async fn who_am_i_tells_a_workload_of_itself_only() {
     let grants: Vec<_> =
         seen.grants.iter().map(|grant| (grant.name.as_str(), grant.target.as_str())).collect();
     assert_eq!(grants, [("orders", "orders")]);
-    world.east().pod("api-0", |pod| Some(PodFacts { deleting: true, ..pod }));
+    world.east().pod("api-0", |pod| Some(PodFacts { deleting: Some(soon()), ..pod }));
     let seen = world.broker.who_am_i(bearer(&api())).await.unwrap();
     assert_eq!(seen.trouble.unwrap().reason(), Reason::PodTerminating);
 }

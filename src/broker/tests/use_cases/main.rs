@@ -1,6 +1,7 @@
 //! The use cases over in-memory ports, named by behaviour.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "fixtures of tests")]
 
+mod attest;
 mod credential;
 mod introspect;
 mod issue;

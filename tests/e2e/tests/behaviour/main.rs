@@ -30,6 +30,7 @@ mod issue;
 mod listing;
 mod outage;
 mod policy;
+mod provenance;
 mod revoke;
 mod store;
 mod tokens;
