@@ -99,9 +99,11 @@ pub fn code(reason: ErrorReason) -> Code {
         }
         R::MethodUnknown => Code::Unimplemented,
         R::NotFound => Code::NotFound,
-        R::IdempotencyKeyReused | R::DecisionChanged | R::LeaseEnded | R::LeaseRenewed => {
-            Code::FailedPrecondition
-        }
+        R::IdempotencyKeyReused
+        | R::DecisionChanged
+        | R::LeaseEnded
+        | R::LeaseRenewed
+        | R::SigningKeyMissing => Code::FailedPrecondition,
         R::DecisionOutrun => Code::Aborted,
         R::Overloaded | R::ReaderSlow => Code::ResourceExhausted,
         R::ClusterUnavailable

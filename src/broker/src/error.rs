@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use dayfly_core::ports::{Action, DirectoryError, InvalidToken, MintError, ReviewError, StoreError};
+use dayfly_core::ports::{
+    Action, DirectoryError, InvalidToken, MintError, ReviewError, SignError, StoreError, TargetRef,
+};
 use dayfly_policy::Denial;
 
 /// A use case's refusal. `Display` is for the caller: it names what to change and holds nothing secret and nothing of
@@ -174,6 +176,8 @@ reasons! {
     LeaseEnded = "LEASE_ENDED",
     /// The lease was renewed before.
     LeaseRenewed = "LEASE_RENEWED",
+    /// The target signs with an imported key, and there is none.
+    SigningKeyMissing = "SIGNING_KEY_MISSING",
     /// Policy or rules changed each time.
     DecisionOutrun = "DECISION_OUTRUN",
     /// Too much at once.
@@ -333,6 +337,14 @@ impl From<MintError> for Error {
         match &error {
             MintError::TooLarge(_) => {
                 Self::invalid("scope", "the credential would be too large: ask for fewer scopes")
+            }
+            MintError::Sign(SignError::NotImported(target, algorithm)) => {
+                let TargetRef { cluster, target } = target;
+                let message = format!(
+                    "Target {target} signs with {algorithm}, and no key was imported for it: whoever runs the broker \
+                     does that, with `dayfly keys import FILE --target {cluster}/{target}`"
+                );
+                Self::stale(Reason::SigningKeyMissing, message)
             }
             MintError::Sign(_) => Self::internal(error.to_string()),
         }

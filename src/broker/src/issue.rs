@@ -16,6 +16,7 @@ use dayfly_policy::Question;
 
 use crate::attest::{Attested, Purpose};
 use crate::authenticate::{Bearer, Caller};
+use crate::credential::Credential;
 use crate::renew::not_renewed;
 use crate::{Broker, Error, Reason};
 
@@ -97,12 +98,15 @@ impl Broker {
         let workload = &attested.workload;
         let draw = self.store.draw()?;
         let policy = self.policies.current(&workload.cluster, self.clock.monotonic())?;
-        let key = self.engine.prepare()?;
+        let credential = self.credential(&policy, workload, &request.target);
+        let not_after = credential.as_ref().ok().and_then(|credential| credential.key.not_after);
         let issued_at = draw.now.floor_secs();
-        let key_ends_in = key.not_after.map(|end| end.since(issued_at));
+        let key_ends_in = not_after.map(|end| end.since(issued_at));
         let explanation = policy.explain(&self.question(attested, request, issued_at, key_ends_in));
         let grounds = explanation.grounds();
         let decision = explanation.answer.map_err(|denial| attested.denied(denial))?;
+        // Only who may have it is told why it cannot be made.
+        let Credential { key, spiffe_id } = credential?;
         let lease = Lease {
             id: draw.id,
             workload: workload.clone(),
@@ -117,6 +121,7 @@ impl Broker {
             key_id: key.id,
             digests: Vec::new(),
             confirmation: request.confirmation,
+            spiffe_id,
             idempotency: idempotency(workload, request),
             renews: None,
             provenance: attested.provenance.clone(),
@@ -297,6 +302,7 @@ fn gives_all_of(fresh: &Lease, earlier: &Lease) -> bool {
         && fresh.owners == earlier.owners
         && fresh.claims == earlier.claims
         && fresh.confirmation == earlier.confirmation
+        && fresh.spiffe_id == earlier.spiffe_id
         // A rule by the id of a presented token must cover all that was got with it.
         && fresh.workload.credential_id == earlier.workload.credential_id
         && earlier.scope.iter().all(|scope| fresh.scope.contains(scope))

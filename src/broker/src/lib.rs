@@ -6,6 +6,7 @@
 
 mod attest;
 mod authenticate;
+mod credential;
 pub mod denials;
 mod error;
 pub mod introspect;
@@ -29,6 +30,7 @@ use dayfly_core::ids::{Audience, ClusterName, LeaseId};
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
 use dayfly_core::secret::Secret;
+use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
 
 pub use attest::{Attested, Purpose};
@@ -71,12 +73,14 @@ pub struct Parts {
     pub home_cluster: Option<ClusterName>,
     /// The policy of each cluster.
     pub policies: Arc<Policies>,
-    /// Makes the credentials of targets of kind `jwt`.
+    /// Makes the credentials.
     pub engine: Arc<dyn Engine>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Dayfly's issuer identifier: the `iss` of its tokens.
     pub issuer: String,
+    /// The trust domains that it issues SVIDs of.
+    pub trust_domains: Vec<ServedDomain>,
     /// Its own audiences.
     pub audiences: Audiences,
     /// Reads a token's issuer.
@@ -118,6 +122,7 @@ pub struct Broker {
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
     issuer: String,
+    trust_domains: Vec<ServedDomain>,
     audiences: Audiences,
     issuer_of: IssuerOf,
     lease_id_of: LeaseIdOf,
@@ -173,6 +178,7 @@ impl Broker {
             guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
             issuer: parts.issuer,
+            trust_domains: parts.trust_domains,
             audiences: parts.audiences,
             issuer_of: parts.issuer_of,
             lease_id_of: parts.lease_id_of,

@@ -8,10 +8,11 @@ use dayfly_core::ids::{Audience, GrantName, LeaseId, RuleId, Scope, TargetName};
 use dayfly_core::lease::{Grounds, Lease, Owners, Phase};
 use dayfly_core::provenance::{Labels, Provenance};
 use dayfly_core::workload::Workload;
-use dayfly_policy::{Grant, Ownership, Who};
+use dayfly_policy::{Grant, Ownership, PolicySet, Who};
 
 use crate::attest::{Attested, Purpose, attest_workload, workload_of};
 use crate::authenticate::{Bearer, Caller};
+use crate::credential::Credential;
 use crate::{Broker, Error};
 
 /// What Dayfly sees of a workload.
@@ -83,13 +84,19 @@ impl Broker {
             }
             (ownership, _) => ownership,
         };
-        let grants = grants.map(|grant| self.available(grant, &workload, &ownership)).collect();
+        let grants = grants.map(|grant| self.available(&policy, grant, &workload, &ownership)).collect();
         Ok(WhoAmI { workload, trouble, ownership, grants })
     }
 
-    fn available(&self, grant: &Grant, workload: &Workload, ownership: &Ownership) -> Available {
+    fn available(
+        &self,
+        policy: &PolicySet,
+        grant: &Grant,
+        workload: &Workload,
+        ownership: &Ownership,
+    ) -> Available {
         let held_by = match ownership {
-            Ownership::Owned(owners) => self.held_by(grant, workload, owners),
+            Ownership::Owned(owners) => self.held_by(policy, grant, workload, owners),
             Ownership::Unowned | Ownership::Ambiguous => None,
         };
         Available {
@@ -102,8 +109,14 @@ impl Broker {
         }
     }
     /// The revocation that would keep this grant from giving anything now.
-    fn held_by(&self, grant: &Grant, workload: &Workload, owners: &Owners) -> Option<RuleId> {
-        let key = self.engine.prepare().ok()?;
+    fn held_by(
+        &self,
+        policy: &PolicySet,
+        grant: &Grant,
+        workload: &Workload,
+        owners: &Owners,
+    ) -> Option<RuleId> {
+        let Credential { key, spiffe_id } = self.credential(policy, workload, &grant.spec.target).ok()?;
         let now = self.now();
         // A lease as it would be, as far as a rule looks at it.
         let lease = Lease {
@@ -120,6 +133,7 @@ impl Broker {
             key_id: key.id,
             digests: Vec::new(),
             confirmation: None,
+            spiffe_id,
             idempotency: None,
             renews: None,
             provenance: Provenance::default(),

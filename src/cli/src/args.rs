@@ -42,7 +42,7 @@ enum Verb {
     /// The credential comes from standard input or a file, never from an argument: arguments can be read by everyone on
     /// the machine.
     Introspect(introspect::Introspect),
-    /// Prints the public keys that credentials are signed with: a JWK Set.
+    /// Prints the public keys that credentials are signed with, a JWK Set; or imports one.
     Keys(keys::Keys),
     /// Looks at leases, as an operator.
     #[command(subcommand)]
@@ -90,7 +90,7 @@ impl Cli {
             Verb::Watch(verb) => connect::run(verb.run(&connection)),
             Verb::Whoami(verb) => connect::run(verb.run(&connection)),
             Verb::Introspect(verb) => connect::run(verb.run(&connection)),
-            Verb::Keys(verb) => connect::run(verb.run(&connection)),
+            Verb::Keys(verb) => verb.run(&connection),
             Verb::Leases(verb) => connect::run(verb.run(&connection)),
             Verb::Owners(verb) => connect::run(verb.run(&connection)),
             Verb::Revoke(verb) => connect::run(verb.run(&connection)),

@@ -64,7 +64,9 @@ impl ReservedAudiences {
     /// These, and Dayfly's own.
     fn all(&self) -> anyhow::Result<Reserved> {
         let own = OWN.iter().map(|name| name.parse::<Audience>()).collect::<Result<Vec<_>, _>>()?;
-        Ok(Reserved { audiences: own.into_iter().chain(self.reserved.iter().cloned()).collect() })
+        let audiences = own.into_iter().chain(self.reserved.iter().cloned()).collect();
+        // Which trust domains there are, the broker's configuration says.
+        Ok(Reserved { audiences, trust_domains: None })
     }
 
     /// A folder's policy, or one file's.

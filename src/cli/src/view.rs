@@ -86,6 +86,8 @@ pub(crate) struct LeaseView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     confirmation: Option<ConfirmationView<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
+    spiffe_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     renews: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     renewed_by: &'a str,
@@ -110,6 +112,8 @@ fn confirmation(lease: &v1::Lease) -> Option<ConfirmationView<'_>> {
     Some(match lease.confirmation.as_ref()?.kind.as_ref()? {
         Kind::JwkThumbprint(print) => ConfirmationView::JwkThumbprint(print),
         Kind::CertificateThumbprint(print) => ConfirmationView::CertificateThumbprint(print),
+        // A lease tells thumbprints alone.
+        Kind::Jwk(_) | Kind::Certificate(_) => return None,
     })
 }
 
@@ -129,6 +133,7 @@ impl<'a> From<&'a v1::Lease> for LeaseView<'a> {
             expires_at: time(lease.expires_at.as_ref()),
             key_id: &lease.key_id,
             confirmation: confirmation(lease),
+            spiffe_id: &lease.spiffe_id,
             renews: &lease.renews,
             renewed_by: &lease.renewed_by,
             revoked_by: &lease.revoked_by,
@@ -175,6 +180,7 @@ pub(crate) fn lease_facts(lease: &v1::Lease) -> String {
         ("target", lease.target.clone()),
         ("grant", lease.grant.clone()),
         ("audience", lease.audience.clone()),
+        ("SPIFFE id", lease.spiffe_id.clone()),
         ("scope", lease.scope.join(" ")),
         ("issued", time(lease.issued_at.as_ref())),
         ("expires", time(lease.expires_at.as_ref())),

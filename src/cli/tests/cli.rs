@@ -83,7 +83,7 @@ fn the_command_line_reference_is_not_stale() {
 
 #[test]
 fn wrong_usage_is_told_and_exits_with_2() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 16] = [
         (&[], "Usage: dayfly"),
         (&["isue"], "unrecognized subcommand"),
         (&["issue"], "--target <NAME>"),
@@ -95,6 +95,10 @@ fn wrong_usage_is_told_and_exits_with_2() {
             "plaintext is refused",
         ),
         (&["introspect", "eyJhbGciOi"], "unexpected argument"),
+        (&["issue", "--target", "t", "--bind-jwk", "a", "--bind-certificate", "b"], "cannot be used with"),
+        (&["keys", "import", "key.pem", "--config", "dayfly.toml"], "--target"),
+        (&["keys", "import", "key.pem", "--target", "a/b/c", "--config", "dayfly.toml"], "not a target name"),
+        (&["keys", "--trust-domain", "spiffe://t"], "not a trust domain"),
         (&["revoke", "--after", "hold", "--reason", "r"], "required arguments"),
         (&["revoke", "--owner", "o", "--reason", "r"], "--after <AFTER>"),
         (&["revoke", "--all", "--after", "hold", "--reason", "r"], "add --yes"),
@@ -133,6 +137,14 @@ fn a_broker_that_is_not_there_exits_with_4() {
     error: cannot reach the broker: tcp connect error: Connection refused (os error 111)
     to do: check --server and --ca-file, and that the broker runs
     ");
+    // A private key does not even travel.
+    fs::write(path("jwk"), r#"{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}"#).unwrap();
+    fs::write(path("pem"), "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n").unwrap();
+    for (option, file) in [("--bind-jwk", "jwk"), ("--bind-certificate", "pem")] {
+        let bound = ["issue", "--target", "t", option, &path(file)];
+        let bound = run(&[&bound, args.get(1..).unwrap()].concat());
+        assert!(bound.code == 1 && bound.err.contains("holds a private key"), "{bound:?}");
+    }
     fs::remove_file(path("token")).unwrap();
     let no_token = run(&args);
     assert!(no_token.code == 1 && no_token.err.contains("cannot read the token file"), "{no_token:?}");

@@ -96,6 +96,8 @@ struct LeaseRecord {
     renewal_ends_at: u64,
     #[prost(message, repeated, tag = "33")]
     claims: Vec<ClaimRecord>,
+    #[prost(string, tag = "50")]
+    spiffe_id: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -264,6 +266,7 @@ pub fn encode_lease(lease: &Lease) -> Vec<u8> {
         applied_by: lease.provenance.applied_by.as_ref().map(object_record),
         narrowed_by: lease.owners.narrowed_by.as_ref().map(asserted_record),
         objects: lease.grounds.objects.iter().map(policy_object_record).collect(),
+        spiffe_id: show(lease.spiffe_id.as_ref()),
         checks: lease
             .grounds
             .checks
@@ -369,6 +372,7 @@ pub fn decode_lease(bytes: &[u8]) -> Result<Lease, BadRecord> {
         key_id: read.name::<KeyId>(&record.key_id)?,
         digests: digests.collect::<Result<_, _>>()?,
         confirmation,
+        spiffe_id: read.optional(&record.spiffe_id)?,
         idempotency: read.idempotency(&record.idempotency_key, &record.idempotency_request)?,
         renews: read.optional_id(&record.renews)?.map(LeaseId::from_bytes),
         provenance: Provenance {
@@ -620,6 +624,7 @@ mod tests {
         let mut lease = Lease::test(9).narrowed_to("api-team").with_key("k", "r");
         lease.confirmation = Some(Confirmation::Certificate(Digest::of(b"der")));
         lease.renews = Some(LeaseId::from_u128(8));
+        lease.spiffe_id = "spiffe://prod.example/ns/payments/sa/api".parse().ok();
         lease.workload.node = Some(Node { name: "node-1".parse().unwrap(), uid: None });
         let (at, by) = (Timestamp::from_secs(5), LeaseId::from_u128(10));
         for phase in [

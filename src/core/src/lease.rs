@@ -4,9 +4,10 @@ use std::fmt;
 
 use crate::claims::Claims;
 use crate::digest::Digest;
-use crate::ids::{Audience, GrantRef, KeyId, LeaseId, OwnerName, RuleId, Scope, TargetName, Uid};
+use crate::ids::{Audience, GrantRef, KeyId, LeaseId, OwnerName, RuleId, Scope, SpiffeId, TargetName, Uid};
 use crate::provenance::{Asserted, Provenance};
 use crate::rule::RuleSet;
+use crate::signing::{KeyUse, TargetRef};
 use crate::time::Timestamp;
 use crate::workload::Workload;
 
@@ -39,6 +40,8 @@ pub struct Lease {
     pub digests: Vec<Digest>,
     /// What its holder must prove to hold, where it is bound.
     pub confirmation: Option<Confirmation>,
+    /// Who its holder is, where the credential is an SVID: its `sub`.
+    pub spiffe_id: Option<SpiffeId>,
     /// The caller's idempotency key, where it sent one.
     pub idempotency: Option<Idempotency>,
     /// The lease that this one renews.
@@ -238,6 +241,16 @@ impl fmt::Display for LeaseState {
 }
 
 impl Lease {
+    /// The target it is for, of its workload's cluster.
+    pub fn target_ref(&self) -> TargetRef {
+        TargetRef { cluster: self.workload.cluster.clone(), target: self.target.clone() }
+    }
+
+    /// What keys sign its credential.
+    pub fn key_use(&self) -> KeyUse {
+        self.spiffe_id.as_ref().map_or(KeyUse::AccessToken, |id| KeyUse::Svid(id.trust_domain()))
+    }
+
     /// Its state at `now` under `rules`. What ended it first is what is told.
     pub fn state(&self, rules: &RuleSet, now: Timestamp) -> LeaseState {
         let released = match self.phase {
@@ -300,6 +313,7 @@ impl Lease {
             key_id: "key-1".parse().unwrap(),
             digests: vec![Digest::of(&id.to_be_bytes())],
             confirmation: None,
+            spiffe_id: None,
             idempotency: None,
             renews: None,
             provenance: Provenance::default(),

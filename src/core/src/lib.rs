@@ -19,5 +19,7 @@ pub mod ports;
 pub mod provenance;
 pub mod rule;
 pub mod secret;
+pub mod signing;
+pub mod spiffe;
 pub mod time;
 pub mod workload;

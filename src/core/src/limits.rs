@@ -11,6 +11,10 @@ pub const MESSAGE_BYTES: usize = 64 * 1024;
 pub const SCOPES: usize = 64;
 /// An idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 64;
+/// A JWK that a request binds its credential to, in bytes of JSON.
+pub const CONFIRMATION_JWK_BYTES: usize = 8 * 1024;
+/// A certificate that a request binds its credential to, in bytes of PEM or DER.
+pub const CONFIRMATION_CERTIFICATE_BYTES: usize = 16 * 1024;
 /// The reason of a revocation, in bytes.
 pub const REASON_BYTES: usize = 512;
 /// A user name, uid or group of an operator as recorded, in bytes.

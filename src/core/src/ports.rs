@@ -19,6 +19,8 @@ use crate::lease::Lease;
 use crate::provenance::{Image, Labels, ObjectRef};
 use crate::rule::RuleSet;
 use crate::secret::Secret;
+pub use crate::signing::{KeyUse, SigningAlgorithm, TargetRef};
+use crate::spiffe::TrustDomain;
 use crate::time::Timestamp;
 use crate::workload::Identity;
 
@@ -143,28 +145,33 @@ pub struct WitnessError(pub String);
 
 /// Signs with Dayfly's own keys, which never leave it.
 pub trait Signer: Send + Sync + 'static {
-    /// The key that signs for this use now.
-    fn current(&self, key_use: KeyUse) -> Result<SigningKey, SignError>;
-    /// A compact JWS (RFC 7515, section 7.1) over `payload`, with header `typ`, the key's `alg` and its `kid`.
-    fn sign(&self, key: &KeyId, typ: &str, payload: &[u8]) -> Result<Secret, SignError>;
-    /// The public keys of this use, of every key that has not retired: a JWK Set (RFC 7517, section 5) as JSON.
-    fn jwks(&self, key_use: KeyUse) -> Arc<str>;
+    /// The key that signs for this now.
+    fn current(&self, wanted: &KeyFor) -> Result<SigningKey, SignError>;
+    /// A compact JWS (RFC 7515, section 7.1) over `payload`, with header `typ`, the key's `alg` and its `kid`, as a
+    /// credential for this target. A key signs for its use alone, and one that was imported, for its target alone.
+    fn sign(
+        &self,
+        key: &KeyId,
+        key_use: &KeyUse,
+        target: &TargetRef,
+        payload: &[u8],
+    ) -> Result<Secret, SignError>;
+    /// The public keys of this use, of every key that has not retired, as JSON: a JWK Set (RFC 7517, section 5), for
+    /// SVIDs a SPIFFE bundle (SPIFFE Trust Domain and Bundle, section 4). None where there is no key of this use.
+    fn jwks(&self, key_use: &KeyUse) -> Option<Arc<str>>;
+    /// The trust domains that there are bundles of, in order.
+    fn trust_domains(&self) -> Vec<TrustDomain>;
 }
 
-/// What a key is for. Each use has its own keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeyUse {
-    /// Access tokens, `typ` `at+jwt` (RFC 9068).
-    AccessToken,
-}
-
-impl KeyUse {
-    /// Its name in the store and in sealed keys' associated data.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AccessToken => "access-token",
-        }
-    }
+/// Which key is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFor {
+    /// To sign what.
+    pub key_use: KeyUse,
+    /// How.
+    pub algorithm: SigningAlgorithm,
+    /// For which target.
+    pub target: TargetRef,
 }
 
 /// A key that signs now.
@@ -182,6 +189,9 @@ pub enum SignError {
     /// There is no key for this use, or none of this id.
     #[error("there is no such signing key")]
     NoKey,
+    /// The target signs with an imported key, and none was imported for it.
+    #[error("no {1} key was imported for target {0}")]
+    NotImported(TargetRef, SigningAlgorithm),
     /// The key did not sign.
     #[error("the signing key failed")]
     Failed,
@@ -190,7 +200,7 @@ pub enum SignError {
 /// Makes the credentials of one kind of target.
 pub trait Engine: Send + Sync + 'static {
     /// Draws what the lease must say before it is minted: the signing key, and until when that signs.
-    fn prepare(&self) -> Result<SigningKey, MintError>;
+    fn prepare(&self, wanted: &KeyFor) -> Result<SigningKey, MintError>;
     /// Makes the credential of this lease. It is not handed over before the lease is committed.
     fn mint<'a>(&'a self, order: &'a Order<'a>) -> BoxFuture<'a, Result<Minted, MintError>>;
 }

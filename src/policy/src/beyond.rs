@@ -45,12 +45,12 @@ impl PolicySet {
         };
         let mut faults = Vec::new();
         let audiences = match &spec.audience {
-            Some(audience) if !target.spec.jwt.audiences.contains(audience) => {
+            Some(audience) if !target.spec.audiences().contains(audience) => {
                 faults.push(fault("audience", format!("{audience} is not one of the target's")));
                 return faults;
             }
             Some(audience) => std::slice::from_ref(audience),
-            None => target.spec.jwt.audiences.as_slice(),
+            None => target.spec.audiences(),
         };
         let owners = match self.owner_of(&grant.name.namespace, &Labels::new()) {
             Ownership::Owned(owners) => Some(owners),

@@ -443,8 +443,8 @@ fn audience<'a>(
     grant: &'a Grant,
     ceiling: &Ceiling<'_>,
 ) -> Result<&'a Audience, Denial> {
-    let of_target = &target.spec.jwt.audiences;
-    let chosen = match (&question.audience, &grant.spec.audience, of_target.as_slice()) {
+    let of_target = target.spec.audiences();
+    let chosen = match (&question.audience, &grant.spec.audience, of_target) {
         (Some(asked), _, _) => asked,
         (None, Some(granted), _) => granted,
         (None, None, [only]) => only,

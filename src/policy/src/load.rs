@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dayfly_core::ids::Audience;
+use dayfly_core::ids::{Audience, TrustDomain};
 use dayfly_core::limits;
 use dayfly_core::provenance::Labels;
 
@@ -24,11 +24,13 @@ pub struct File {
     pub text: String,
 }
 
-/// Audiences that no target may have: Dayfly's own, and those of the clusters' API servers.
+/// What the broker's configuration keeps from targets. Audiences: Dayfly's own, and those of the clusters' API servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reserved {
     /// The audiences.
     pub audiences: BTreeSet<Audience>,
+    /// The only trust domains that targets may have; none where that is not known, as offline.
+    pub trust_domains: Option<BTreeSet<TrustDomain>>,
 }
 
 /// A policy as it was read, and everything that is wrong with what it was read from.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::load::Reserved;
 use crate::ttl::Ttl;
 
+pub use crate::kind::{JwtSpec, SvidSpec};
 pub use crate::parts::{AllowedClaims, ControllerSpec, DelegateSpec, LiveLeases, UNOWNED};
 
 /// The API group and version of every policy object.
@@ -65,8 +66,12 @@ impl NamespacesSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TargetSpec {
-    /// Kind `jwt`: RFC 9068 access tokens.
-    pub jwt: JwtSpec,
+    /// Kind `jwt`: RFC 9068 access tokens. Exactly one kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtSpec>,
+    /// Kind `svid`: SPIFFE JWT-SVIDs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub svid: Option<SvidSpec>,
     /// The longest life it tolerates, 30 s to 24 h.
     pub max_ttl: Ttl,
     /// The life its owner recommends: at least three times as long as a broker or API server may be gone.
@@ -84,14 +89,6 @@ pub struct TargetSpec {
     /// What a Grant may choose from. Nothing may be granted beyond it, and nothing where no entry matches.
     #[serde(default)]
     pub ceiling: Vec<CeilingSpec>,
-}
-
-/// Settings of kind `jwt`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct JwtSpec {
-    /// The audiences its tokens may have, at least one; each token has exactly one.
-    pub audiences: Vec<Audience>,
 }
 
 /// A service account that may introspect a target's credentials.
@@ -285,13 +282,7 @@ impl Spec for OwnerSpec {
 
 impl Spec for TargetSpec {
     fn check(&self, reserved: &Reserved, faults: &mut Faults) {
-        let audiences = &self.jwt.audiences;
-        faults.list(&[Key("jwt"), Key("audiences")], audiences, 1, LIST);
-        for (index, _) in audiences.iter().enumerate().filter(|(_, a)| reserved.audiences.contains(*a)) {
-            let message =
-                "is an audience of Dayfly itself or of a cluster's API server: name the target's own";
-            faults.add(&[Key("jwt"), Key("audiences"), Index(index)], message);
-        }
+        self.check_kind(reserved, faults);
         faults.ttl(&[Key("maxTtl")], self.max_ttl);
         if let Some(recommended) = self.recommended_ttl {
             faults.ttl(&[Key("recommendedTtl")], recommended);
@@ -307,7 +298,7 @@ impl Spec for TargetSpec {
         }
         faults.live_leases(&[Key("liveLeases")], &self.live_leases);
         for (index, entry) in self.ceiling.iter().enumerate().take(LIST) {
-            entry.check(index, audiences, faults);
+            entry.check(index, self.audiences(), faults);
             if entry.unbound_tokens == Some(true) && !self.unbound_tokens {
                 let path = [Key("ceiling"), Index(index), Key("unboundTokens")];
                 faults.add(&path, "is above spec.unboundTokens, which is false");
@@ -329,7 +320,7 @@ impl CeilingSpec {
             faults.list(&at("audiences"), audiences, 1, LIST);
             for (n, audience) in audiences.iter().enumerate().filter(|(_, a)| !target.contains(a)) {
                 let path = [Key("ceiling"), Index(index), Key("audiences"), Index(n)];
-                faults.add(&path, format!("{audience} is not in jwt.audiences"));
+                faults.add(&path, format!("{audience} is not one of the target's audiences"));
             }
         }
         if let Some(ttl) = self.max_ttl {

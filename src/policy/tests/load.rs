@@ -225,7 +225,8 @@ fn a_grant_beyond_its_target_is_kept_with_a_warning() {
 
 #[test]
 fn a_target_may_not_have_an_audience_of_ours_or_of_an_api_server() {
-    let reserved = Reserved { audiences: ["https://orders.example".parse().unwrap()].into() };
+    let reserved =
+        Reserved { audiences: ["https://orders.example".parse().unwrap()].into(), ..Reserved::default() };
     let loaded = load(&[file("t.yaml", TARGET)], &reserved);
     assert_eq!(loaded.set.targets().count(), 0);
     assert!(shown(&loaded)[0].starts_with("t.yaml:5:21: error: Target orders: "), "{:?}", shown(&loaded));

@@ -1,13 +1,15 @@
 //! `dayfly.toml`: read whole and checked before anything is bound or opened.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_core::ids::{Audience, ClusterName};
+use dayfly_core::ids::{Audience, ClusterName, TrustDomain};
 use dayfly_core::limits::Limits;
 use dayfly_core::ports::Clock;
+use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::{NotATime, Timestamp};
 use dayfly_kube::{Access, ClusterConfig};
 use dayfly_policy::UnownedGrace;
@@ -38,6 +40,9 @@ pub struct Config {
     /// What policy itself does not say.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// The SPIFFE trust domains that it issues SVIDs of; none by default.
+    #[serde(rename = "trust_domain", default)]
+    pub trust_domains: Vec<TrustDomainConfig>,
     /// Limits, where the defaults do not fit.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -170,6 +175,19 @@ pub struct Cluster {
     pub ca_file: Option<PathBuf>,
     /// With `server`: the broker's own token, read again as it is rotated.
     pub token_file: Option<PathBuf>,
+}
+
+/// A SPIFFE trust domain that SVIDs are issued of. It has signing keys of its own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustDomainConfig {
+    /// Its name, without `spiffe://`.
+    pub name: TrustDomain,
+    /// The clusters whose Targets may name it, and whose workloads get SVIDs of it; at least one.
+    pub clusters: Vec<ClusterName>,
+    /// Whether the path of its ids names the cluster. Where there are several clusters it always does, and by default
+    /// only then. Never change it: ids are in other systems' rules.
+    pub cluster_in_path: Option<bool>,
 }
 
 /// Limits that may be set, in seconds unless named otherwise.
@@ -393,6 +411,17 @@ impl Config {
         {
             return wrong("home_cluster", "names no [[cluster]]");
         }
+        let domains = self.trust_domains()?;
+        for (n, domain) in self.trust_domains.iter().enumerate() {
+            let field = format!("trust_domain {}", domain.name);
+            if domains.iter().take(n).any(|earlier| *earlier.name() == domain.name) {
+                return wrong(&field, "is there twice");
+            }
+            let known = |name: &ClusterName| self.clusters.iter().any(|cluster| cluster.name == *name);
+            if domain.clusters.is_empty() || !domain.clusters.iter().all(known) {
+                return wrong(&field, "clusters names at least one [[cluster]], and nothing else");
+            }
+        }
         if let Some((name, most)) = self.limits.out_of_bounds() {
             return wrong(&format!("limits.{name}"), &format!("from 1 to {most}"));
         }
@@ -411,6 +440,26 @@ impl Config {
             let Until(until) = cluster.unowned_until.or(self.policy.unowned_until)?;
             Some((&cluster.name, UnownedGrace { until }))
         })
+    }
+
+    /// The trust domains, with the form of their ids.
+    pub(crate) fn trust_domains(&self) -> Result<Vec<ServedDomain>, ConfigError> {
+        let served = |domain: &TrustDomainConfig| {
+            // A cluster that is named twice is one.
+            let clusters: BTreeSet<_> = domain.clusters.iter().cloned().collect();
+            ServedDomain::new(domain.name.clone(), clusters.into_iter().collect(), domain.cluster_in_path)
+                .map_err(|error| ConfigError::Value {
+                    field: format!("trust_domain {}", domain.name),
+                    why: error.to_string(),
+                })
+        };
+        self.trust_domains.iter().map(served).collect()
+    }
+
+    /// The trust domains that Targets of this cluster may name.
+    pub(crate) fn trust_domains_of(&self, cluster: &ClusterName) -> BTreeSet<TrustDomain> {
+        let of_cluster = self.trust_domains.iter().filter(|domain| domain.clusters.contains(cluster));
+        of_cluster.map(|domain| domain.name.clone()).collect()
     }
 
     /// The places for calls under way.
@@ -496,7 +545,9 @@ mod tests {
         let source = include_str!("config.rs").lines().take_while(|line| !line.contains("mod tests"));
         let fields =
             source.filter_map(|line| line.strip_prefix("    pub ")?.split_once(": ").map(|(name, _)| name));
-        for setting in fields.filter(|name| !name.contains("fn ") && *name != "clusters") {
+        for setting in
+            fields.filter(|name| !name.contains("fn ") && *name != "clusters" && *name != "trust_domains")
+        {
             let value = format!("{setting} = ");
             let said = reference.lines().any(|line| line.trim_start_matches("# ").starts_with(&value));
             let table = reference.contains(&format!("{setting}]\n"));
@@ -516,6 +567,28 @@ mod tests {
             load(&text).unwrap().graces().map(|(name, grace)| format!("{name} {}", grace.until)).collect();
         assert_eq!(graces, ["east 2027-01-30T23:00:00.000Z", "west 2027-03-01T00:00:00.000Z"]);
         assert_eq!(load(GOOD).unwrap().graces().count(), 0);
+    }
+
+    #[test]
+    fn a_trust_domain_of_several_clusters_has_them_in_its_paths() {
+        let west =
+            "[[cluster]]\nname = \"west\"\nissuer = \"https://west\"\npolicy = \"west\"\nin_cluster = true\n";
+        let domain = |rest: &str| format!("{GOOD}{west}[[trust_domain]]\nname = \"prod.example\"\n{rest}");
+        let both = r#"clusters = ["east", "west"]"#;
+        let config = load(&domain(both)).unwrap();
+        let served = config.trust_domains().unwrap();
+        assert!(served[0].form(&"west".parse().unwrap()).unwrap().cluster_in_path);
+        assert_eq!(config.trust_domains_of(&"west".parse().unwrap()).len(), 1);
+        let twice = format!("{both}\n[[trust_domain]]\nname = \"prod.example\"\n{both}");
+        for (bad, why) in [
+            (format!("{both}\ncluster_in_path = false"), "the path must name the cluster"),
+            (r#"clusters = ["north"]"#.to_owned(), "at least one [[cluster]]"),
+            ("clusters = []".to_owned(), "at least one [[cluster]]"),
+            (twice, "is there twice"),
+        ] {
+            let error = load(&domain(&bad)).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

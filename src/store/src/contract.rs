@@ -14,6 +14,7 @@ use dayfly_core::lease::{Lease, LeaseState, Phase};
 use dayfly_core::merkle;
 use dayfly_core::ports::{BoxFuture, Clock as _, LeaseStore, StoreError, TestClock};
 use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
+use prost::Message as _;
 
 /// One store and its clock.
 pub trait Harness: Send + Sync {
@@ -354,8 +355,14 @@ async fn a_key_is_added_once_and_keys_come_oldest_first(harness: &dyn Harness) {
     position(&store.commit(Change::Key(young.clone())).await.unwrap());
     position(&store.commit(Change::Key(old.clone())).await.unwrap());
     assert_eq!(conflict(&store.commit(Change::Key(old.clone())).await.unwrap()), Conflict::KeyExists);
+    let imported = SealedKey { purpose: "access-token/RS256/east/orders".to_owned(), ..key("c", 12) };
+    let at = position(&store.commit(Change::Key(imported.clone())).await.unwrap());
+    let event = store.events(at, 1).await.unwrap().remove(0);
+    let detail = dayfly_core::audit::Detail::decode(event.detail.as_slice()).unwrap();
+    assert_eq!((&*detail.key_id, &*detail.target), ("c", "orders"));
+    assert!(detail.note.ends_with(", imported"), "{}", detail.note);
     drop(store);
-    assert_eq!(harness.reopen().keys().await.unwrap(), [old, young]);
+    assert_eq!(harness.reopen().keys().await.unwrap(), [old, young, imported]);
 }
 
 async fn pages_follow_filters_and_each_other(harness: &dyn Harness) {

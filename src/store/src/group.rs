@@ -12,6 +12,7 @@ use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::limits::{RECORD_BYTES, STORED_VALUE_BYTES};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Rule;
+use dayfly_core::signing::KeyPurpose;
 use dayfly_core::time::Timestamp;
 use prost::Message;
 use sled::Batch;
@@ -307,12 +308,15 @@ impl<'a> Group<'a> {
             return Ok(Outcome::Conflict(Conflict::KeyExists));
         }
         let record = sized(encoding::encode_key(key))?;
+        let only = key.purpose.parse().ok().and_then(|purpose: KeyPurpose| purpose.only);
+        let imported = if only.is_some() { ", imported" } else { "" };
         let draft = Draft {
             kind: dayfly_core::audit::EventKind::KeyCreated,
             subject: None,
             detail: dayfly_core::audit::Detail {
                 key_id: key.id.to_string(),
-                note: format!("a signing key for {}", key.purpose),
+                target: only.map(|only| only.target.to_string()).unwrap_or_default(),
+                note: format!("a signing key for {}{imported}", key.purpose),
                 ..Default::default()
             },
         };

@@ -75,6 +75,7 @@ impl LeaseMaker {
             key_id: self.key_id.clone(),
             digests: vec![digest(b"credential")],
             confirmation: None,
+            spiffe_id: None,
             idempotency: Some(Idempotency { key: digest(b"key"), request: digest(b"request") }),
             renews: None,
             provenance: Provenance::default(),

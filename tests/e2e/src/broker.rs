@@ -24,6 +24,8 @@ use crate::process::{Process, free_port, tail};
 
 /// The cluster's name in the broker's configuration.
 pub const CLUSTER: &str = "east";
+/// The broker's SPIFFE trust domain, whose ids name the cluster.
+pub const TRUST_DOMAIN: &str = "prod.example.org";
 /// The broker's issuer identifier.
 pub const ISSUER: &str = "https://dayfly.example.org";
 
@@ -148,6 +150,10 @@ impl Broker {
         if ca_pem.is_some() {
             text += "ca_file = \"cluster-ca.crt\"\n";
         }
+        writeln!(
+            text,
+            "[[trust_domain]]\nname = {TRUST_DOMAIN:?}\nclusters = [{CLUSTER:?}]\ncluster_in_path = true"
+        )?;
         let mut all = BTreeMap::from([("policy_reload_secs", 1)]);
         all.extend(limits);
         text += "[limits]\n";

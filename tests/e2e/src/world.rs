@@ -289,6 +289,26 @@ impl World {
         VerifierServiceClient::new(self.broker.channel())
     }
 
+    /// What the broker serves at this path over HTTPS; the status where that is not 200.
+    pub async fn fetch(&self, path: &str) -> Result<Result<String, u16>> {
+        let url = format!("https://127.0.0.1:{}{path}", self.broker.port());
+        let output = tokio::process::Command::new("curl")
+            .args(["--silent", "--show-error", "--path-as-is", "--write-out", "\n%{http_code}", "--cacert"])
+            .arg(self.broker.dir().join("ca.crt"))
+            .arg(url)
+            .output()
+            .await?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout)?;
+        let (body, status) = text.rsplit_once('\n').context("curl told no status")?;
+        Ok(if status == "200" { Ok(body.to_owned()) } else { Err(status.parse()?) })
+    }
+
+    /// The public keys, as gRPC tells them.
+    pub async fn keys(&self) -> Result<v1::GetKeysResponse> {
+        Ok(self.verifiers().get_keys(v1::GetKeysRequest {}).await?.into_inner())
+    }
+
     /// Asks for a credential with this token.
     pub async fn issue_with(
         &self,

@@ -89,6 +89,9 @@ pub enum ErrorReason {
     /// FAILED_PRECONDITION. The lease to renew, or that of a repeated request, was renewed before: a lease is renewed once.
     /// Renew the newer one, or ask Issue.
     LeaseRenewed = 73,
+    /// FAILED_PRECONDITION. The Target signs with an algorithm whose keys are imported (RS256), and none was imported for
+    /// it. Whoever runs the broker does that: `dayfly keys import FILE --target NAME`.
+    SigningKeyMissing = 79,
     /// ABORTED. Policy or rules changed twice while this was decided. Ask again.
     DecisionOutrun = 80,
     /// RESOURCE_EXHAUSTED. The broker sheds load. Ask again after the hint.
@@ -160,6 +163,7 @@ impl ErrorReason {
             Self::DecisionChanged => "ERROR_REASON_DECISION_CHANGED",
             Self::LeaseEnded => "ERROR_REASON_LEASE_ENDED",
             Self::LeaseRenewed => "ERROR_REASON_LEASE_RENEWED",
+            Self::SigningKeyMissing => "ERROR_REASON_SIGNING_KEY_MISSING",
             Self::DecisionOutrun => "ERROR_REASON_DECISION_OUTRUN",
             Self::Overloaded => "ERROR_REASON_OVERLOADED",
             Self::ReaderSlow => "ERROR_REASON_READER_SLOW",
@@ -217,6 +221,7 @@ impl ErrorReason {
             "ERROR_REASON_DECISION_CHANGED" => Some(Self::DecisionChanged),
             "ERROR_REASON_LEASE_ENDED" => Some(Self::LeaseEnded),
             "ERROR_REASON_LEASE_RENEWED" => Some(Self::LeaseRenewed),
+            "ERROR_REASON_SIGNING_KEY_MISSING" => Some(Self::SigningKeyMissing),
             "ERROR_REASON_DECISION_OUTRUN" => Some(Self::DecisionOutrun),
             "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
             "ERROR_REASON_READER_SLOW" => Some(Self::ReaderSlow),
@@ -263,11 +268,11 @@ pub struct Workload {
     #[prost(string, tag = "9")]
     pub credential_id: ::prost::alloc::string::String,
 }
-/// What a bound credential's holder must prove to hold (`cnf`, RFC 7800).
+/// What a bound credential's holder must prove to hold (`cnf`, RFC 7800). A lease tells the thumbprint alone.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Confirmation {
     /// Exactly one.
-    #[prost(oneof = "confirmation::Kind", tags = "1, 2")]
+    #[prost(oneof = "confirmation::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<confirmation::Kind>,
 }
 /// Nested message and enum types in `Confirmation`.
@@ -281,6 +286,14 @@ pub mod confirmation {
         /// `x5t#S256`: the SHA-256 of a certificate's DER form (RFC 8705), 43 characters of base64url.
         #[prost(string, tag = "2")]
         CertificateThumbprint(::prost::alloc::string::String),
+        /// In requests alone: the public JWK (RFC 7517) as JSON, at most 8 KiB: RSA of 2048 bits or more, EC on P-256 or
+        /// P-384, or Ed25519. Dayfly computes its thumbprint. A private key is refused.
+        #[prost(string, tag = "3")]
+        Jwk(::prost::alloc::string::String),
+        /// In requests alone: an X.509 certificate, one, in PEM or DER, at most 16 KiB. Dayfly computes its thumbprint; it
+        /// checks neither its issuer nor its dates.
+        #[prost(bytes, tag = "4")]
+        Certificate(::prost::alloc::vec::Vec<u8>),
     }
 }
 /// A Kubernetes object, of the cluster of the workload that it is told of.
@@ -431,6 +444,9 @@ pub struct Lease {
     /// lease that renews it. A verifier that looks at the token alone goes by its `exp`, which is `expires_at`.
     #[prost(message, optional, tag = "23")]
     pub ends_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The SPIFFE id that the credential says its holder has, where it is an SVID: its `sub`.
+    #[prost(string, tag = "40")]
+    pub spiffe_id: ::prost::alloc::string::String,
 }
 /// An intent, on disk before its credential is made, so that a crash leaves something that can be undone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -626,7 +642,8 @@ pub struct IssueRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct IssueResponse {
-    /// The credential: for kind `jwt`, an RFC 9068 access token in compact form. Secret: keep it out of logs.
+    /// The credential: for kind `jwt`, an RFC 9068 access token in compact form; for `svid`, a SPIFFE JWT-SVID. Secret: keep
+    /// it out of logs.
     #[prost(string, tag = "1")]
     pub credential: ::prost::alloc::string::String,
     /// Its lease.
@@ -1407,15 +1424,29 @@ pub struct IntrospectResponse {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetKeysRequest {}
 /// Public keys.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetKeysResponse {
-    /// A JWK Set (RFC 7517, section 5) as JSON: every key that may have signed a credential that is still alive, and the
-    /// next one before it signs.
+    /// For access tokens, a JWK Set (RFC 7517, section 5) as JSON: every key that may have signed a credential that is
+    /// still alive, and the next one before it signs. Keys for SVIDs are never in it.
     #[prost(string, tag = "1")]
     pub jwks: ::prost::alloc::string::String,
     /// Dayfly's issuer identifier: the `iss` of its tokens.
     #[prost(string, tag = "2")]
     pub issuer: ::prost::alloc::string::String,
+    /// For SVIDs, a bundle for each trust domain, by name.
+    #[prost(message, repeated, tag = "3")]
+    pub bundles: ::prost::alloc::vec::Vec<SpiffeBundle>,
+}
+/// The public keys of a trust domain (SPIFFE Trust Domain and Bundle).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpiffeBundle {
+    /// The trust domain's name, without `spiffe://`.
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// A SPIFFE bundle (section 4) as JSON: a JWK Set whose keys have the use `jwt-svid`, with `spiffe_sequence` and
+    /// `spiffe_refresh_hint`. Keys for access tokens are never in it.
+    #[prost(string, tag = "2")]
+    pub bundle: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod verifier_service_client {
@@ -1532,7 +1563,8 @@ pub mod verifier_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.VerifierService", "Introspect"));
             self.inner.unary(req, path, codec).await
         }
-        /// The public keys that credentials are signed with. Also at `GET /.well-known/jwks.json` over HTTPS.
+        /// The public keys that credentials are signed with. Over HTTPS too: `GET /.well-known/jwks.json` for access tokens,
+        /// `GET /spiffe/TRUST-DOMAIN/bundle.json` for a trust domain's SVIDs.
         pub async fn get_keys(
             &mut self,
             request: impl tonic::IntoRequest<super::GetKeysRequest>,
@@ -1581,7 +1613,8 @@ pub mod verifier_service_server {
             tonic::Response<super::IntrospectResponse>,
             tonic::Status,
         >;
-        /// The public keys that credentials are signed with. Also at `GET /.well-known/jwks.json` over HTTPS.
+        /// The public keys that credentials are signed with. Over HTTPS too: `GET /.well-known/jwks.json` for access tokens,
+        /// `GET /spiffe/TRUST-DOMAIN/bundle.json` for a trust domain's SVIDs.
         async fn get_keys(
             &self,
             request: tonic::Request<super::GetKeysRequest>,

@@ -15,7 +15,7 @@ use dayfly_policy::{File, Loaded, Reserved, Severity, load};
 use serde_json::{Map, Value, json};
 use source::{Field, Source};
 
-/// Each kind: its name, the type of its spec, whether it is namespaced, its example.
+/// Each kind: its name, the type of its spec, whether it is namespaced, its examples.
 const KINDS: [(&str, &str, bool, &str); 4] = [
     ("Owner", "OwnerSpec", false, include_str!("owner.yaml")),
     ("Target", "TargetSpec", false, include_str!("target.yaml")),
@@ -42,8 +42,8 @@ fn file_name(kind: &str) -> String {
     name
 }
 
-fn value(yaml: &str) -> Value {
-    serde_saphyr::from_str(yaml).unwrap()
+fn values(yaml: &str) -> Vec<Value> {
+    yaml.split("---\n").map(|document| serde_saphyr::from_str(document).unwrap()).collect()
 }
 
 fn loaded(value: &Value) -> Loaded {
@@ -146,9 +146,11 @@ fn policy_md(source: &Source) -> String {
         let place = if namespaced { "namespace` and `metadata.name`" } else { "name` alone" };
         let _ = write!(md, "{place}.\n\n```yaml\n{example}```\n\n");
         md.push_str("| field | is | needed | says | example |\n|---|---|---|---|---|\n");
-        let example = value(example);
+        let examples = values(example);
         for (path, field) in fields(source, spec, "spec") {
-            let shown = at(&example, &path)
+            let shown = examples
+                .iter()
+                .find_map(|example| at(example, &path))
                 .filter(|_| !source.is_struct(field.inner()))
                 .map(compact)
                 .unwrap_or_default();
@@ -206,11 +208,14 @@ fn schemas_and_reference_are_not_stale() {
 fn every_field_is_documented_and_in_a_valid_example() {
     let source = Source::read();
     for (kind, spec, _, example) in KINDS {
-        let example = value(example);
-        assert_eq!(errors(&example), [""; 0], "{kind}");
+        let examples = values(example);
+        for example in &examples {
+            assert_eq!(errors(example), [""; 0], "{kind}");
+        }
         for (path, field) in fields(&source, spec, "spec") {
             assert!(!field.doc.is_empty(), "{kind} {path} is not documented");
-            let there = at(&example, &path).is_some() || NOT_IN_EXAMPLES.contains(&path.as_str());
+            let there = examples.iter().any(|example| at(example, &path).is_some())
+                || NOT_IN_EXAMPLES.contains(&path.as_str());
             assert!(there, "{kind} {path} is in no example: add it to src/policy/tests/reference");
         }
     }
@@ -297,8 +302,10 @@ fn schemas_take_what_serde_takes() {
     let schemas = KINDS.map(|kind| schema(&source, kind));
     let any = any_kind(&schemas);
     let (mut taken, mut refused) = (0, BTreeSet::new());
-    for ((kind, .., example), schema) in KINDS.iter().zip(&schemas) {
-        let example = value(example);
+    let of_kinds = KINDS.iter().zip(&schemas);
+    for (kind, example, schema) in of_kinds
+        .flat_map(|((kind, .., yaml), schema)| values(yaml).into_iter().map(move |e| (kind, e, schema)))
+    {
         assert!(takes(schema, &example) && takes(&any, &example), "{kind}");
         for changed in changed(&example) {
             let errors = errors(&changed);

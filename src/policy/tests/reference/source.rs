@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     include_str!("../../src/spec.rs"),
     include_str!("../../src/parts.rs"),
+    include_str!("../../src/kind.rs"),
     include_str!("../../src/table.rs"),
 ];
 
 /// Types that are text, or made of it: type, what a table calls it, pattern, what it is.
-const LEAVES: [(&str, &str, &str, &str); 15] = [
+const LEAVES: [(&str, &str, &str, &str); 17] = [
     ("String", "text", "", ""),
     ("bool", "boolean", "", ""),
     ("u32", "number", "", "a whole number from 1"),
@@ -34,6 +35,18 @@ const LEAVES: [(&str, &str, &str, &str); 15] = [
         "1 to 128 printable ASCII characters without space, `\"` and `\\` (RFC 6749, section 3.3)",
     ),
     ("Audience", "audience", "^[!-~]{1,255}$", "1 to 255 printable ASCII characters without space"),
+    (
+        "TrustDomain",
+        "trust domain",
+        "^[a-z0-9._-]{1,255}$",
+        "1 to 255 of a-z, 0-9, '.', '-' and '_', without `spiffe://` (SPIFFE ID, section 2.1)",
+    ),
+    (
+        "SigningAlgorithm",
+        "algorithm",
+        "^(ES256|EdDSA|RS256)$",
+        "`ES256`, `EdDSA` or `RS256` (RFC 7518, RFC 8037)",
+    ),
     (
         "Labels",
         "labels",

@@ -125,8 +125,7 @@ fn asked(wire: v1::IssueRequest) -> Result<IssueRequest, Status> {
             .map(|text| text.parse().map_err(|error| reject::field("audience", &error)))
             .transpose()?,
         ttl: wire.ttl.map(ttl).transpose()?,
-        confirmation: dayfly_api::confirmation(wire.confirmation.as_ref())
-            .map_err(|bad| reject::bad_field(&bad))?,
+        confirmation: super::confirmation(wire.confirmation.as_ref())?,
         idempotency_key: optional(wire.idempotency_key),
     })
 }
@@ -137,8 +136,7 @@ fn renewal(wire: v1::RenewRequest) -> Result<RenewRequest, Status> {
         lease: lease_id(&wire.lease)?,
         scope: scope(&wire.scope)?,
         ttl: wire.ttl.map(ttl).transpose()?,
-        confirmation: dayfly_api::confirmation(wire.confirmation.as_ref())
-            .map_err(|bad| reject::bad_field(&bad))?,
+        confirmation: super::confirmation(wire.confirmation.as_ref())?,
         idempotency_key: optional(wire.idempotency_key),
     })
 }

@@ -25,6 +25,7 @@ macro_rules! on_both {
 
 mod api;
 mod clock;
+mod credentials;
 mod issue;
 mod listing;
 mod outage;

@@ -12,6 +12,7 @@ use dayfly_broker::{
 use dayfly_core::ids::{ClusterName, LeaseId};
 use dayfly_core::ports::{Clock as _, Cluster, LeaseStore, TestClock};
 use dayfly_core::secret::Secret;
+use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
 use dayfly_policy::{File, Loaded, Reserved, Severity, UnownedGrace, load};
 
@@ -108,6 +109,14 @@ impl World {
             engine: Arc::<FakeEngine>::clone(&engine),
             clock: Arc::<TestClock>::clone(&clock),
             issuer: "https://dayfly.example".to_owned(),
+            trust_domains: vec![
+                ServedDomain::new(
+                    "prod.example".parse().unwrap(),
+                    names.iter().map(|n| n.parse().unwrap()).collect(),
+                    None,
+                )
+                .unwrap(),
+            ],
             audiences: Audiences {
                 workload: "dayfly".parse().unwrap(),
                 operator: "dayfly-operator".parse().unwrap(),

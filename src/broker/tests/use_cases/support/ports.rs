@@ -8,7 +8,7 @@ use std::time::Duration;
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Audience, ClusterName, Namespace, PodName, ServiceAccountName, Uid};
 use dayfly_core::ports::{
-    Action, Authorizer, BoxFuture, ControllerChain, Directory, DirectoryError, Engine, InvalidToken,
+    Action, Authorizer, BoxFuture, ControllerChain, Directory, DirectoryError, Engine, InvalidToken, KeyFor,
     MintError, Minted, NamespaceFacts, Order, PodFacts, PodPhase, ReviewError, Reviewer, ServiceAccountFacts,
     SignError, SigningKey,
 };
@@ -40,7 +40,11 @@ impl FakeEngine {
 }
 
 impl Engine for FakeEngine {
-    fn prepare(&self) -> Result<SigningKey, MintError> {
+    /// No RSA key is imported here.
+    fn prepare(&self, wanted: &KeyFor) -> Result<SigningKey, MintError> {
+        if wanted.algorithm.is_imported() {
+            return Err(SignError::NotImported(wanted.target.clone(), wanted.algorithm).into());
+        }
         Ok(SigningKey { id: "key-1".parse().unwrap(), not_after: *self.not_after.lock().unwrap() })
     }
 
