@@ -17,7 +17,7 @@ use dayfly_core::time::Timestamp;
 use prost::Message;
 use sled::Batch;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, damaged};
 use crate::layout::{self, Entry, EventGroup};
 use crate::news::Told;
 use crate::recent::{RecentKeys, SeenNamespaces};
@@ -25,6 +25,8 @@ use crate::runs::{self, Records};
 use crate::shared::Shared;
 use crate::tip::Tip;
 
+/// Index entries that one request may have read for it while others wait: some 50 ms.
+const LEARNT_AT_ONCE: usize = 20_000;
 /// Forms of one credential that a lease records.
 const DIGESTS: usize = 16;
 
@@ -151,7 +153,7 @@ impl<'a> Group<'a> {
             self.insert(namespace, Vec::new());
         }
         if let Some(used) = lease.idempotency {
-            self.keys.add(&used.key, lease.id, self.now);
+            self.keys.add(&used.key, lease.id);
         }
         self.tip.leases += 1;
         self.tip.latest_expiry = self.tip.latest_expiry.max(lease.expires_at);
@@ -196,24 +198,31 @@ impl<'a> Group<'a> {
         Ok(earlier.filter(|earlier| earlier.idempotency.is_some_and(|used| used.key == key)))
     }
 
-    /// Learns from the disk which keys were used in the caller's namespace, by way of the owners it had: once for each.
+    /// Learns from the disk which keys were used in the caller's namespace, by way of the owners it had: once for each, and
+    /// no more at a time than others can wait for.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when there is more: to be asked again.
     fn learn_keys(&mut self, lease: &Lease) -> Result<(), StoreError> {
         let Some(from) = self.keys.may_lack(self.now) else { return Ok(()) };
         let workload = &lease.workload;
         let namespace = layout::namespace_prefix(&workload.cluster, &workload.service_account.namespace);
+        let mut left = LEARNT_AT_ONCE;
         for entry in self.engine.scan(&namespace, &namespace) {
             let (key, _) = entry?;
             let owner = layout::owner_at_end(&key, &namespace)?;
-            if self.keys.knows(&owner) {
-                continue;
-            }
+            let Some(from) = self.keys.learns_from(&owner, from) else { continue };
             let prefix = layout::owner_prefix(&owner);
-            let first = layout::with_id(prefix.clone(), LeaseId::first_at(from));
-            for entry in self.engine.scan(&prefix, &first) {
+            for entry in self.engine.scan(&prefix, &layout::with_id(prefix.clone(), from)) {
                 let (key, value) = entry?;
-                let used = Entry::decode(&key, &value)?.used;
-                if let (Some(used), Some(id)) = (used, layout::id_at_end(&key)) {
-                    self.keys.see(used, id, self.now);
+                let id = layout::id_at_end(&key).ok_or_else(|| damaged(&key, &"it has no id"))?;
+                if left == 0 {
+                    self.keys.learnt_up_to(owner, id);
+                    return Err(StoreError::Busy);
+                }
+                left -= 1;
+                if let Some(used) = Entry::decode(&key, &value)?.used {
+                    self.keys.see(used, id);
                 }
             }
             self.keys.learnt(owner);
@@ -360,7 +369,7 @@ impl<'a> Group<'a> {
         self.batch.remove(key);
     }
 
-    /// How many keys the batch has so far, at most: leases that it records may share theirs.
+    /// How many keys the batch has so far, about: leases that it records may share theirs, and a run may be split.
     pub(crate) fn operations(&self) -> usize {
         self.operations + self.records.len()
     }
@@ -375,7 +384,7 @@ impl<'a> Group<'a> {
     /// # Errors
     /// When a run that a lease belongs to does not read back: there is no commit then.
     pub(crate) fn ready(mut self) -> Result<Ready, StoreError> {
-        for (key, run) in runs::place(self.engine, self.records.clone(), self.highest)? {
+        for (key, run) in runs::place(self.engine, self.records.clone(), self.highest, self.tip.pruned)? {
             self.insert(key, run);
         }
         let mut first = self.first_event;

@@ -5,7 +5,7 @@ use std::path::Path;
 use dayfly_core::audit::{Event, EventKind};
 use dayfly_core::encoding;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position};
-use dayfly_core::lease::Lease;
+use dayfly_core::lease::{Lease, Phase};
 use dayfly_core::merkle::Hash;
 use dayfly_core::ports::StoreError;
 
@@ -158,6 +158,7 @@ impl<'a> Check<'a> {
         if let Some(id) = event.issued().filter(|id| Some(*id) > self.tip.pruned) {
             self.issued(id, event)?;
         }
+        self.changed(event)?;
         let rule = event.rule().map(|id| self.tip.rules.get(id).map(|rule| rule.position));
         if rule.is_some_and(|at| at != Some(event.position)) {
             self.problem(format!("the rule of event {} is not there", event.position));
@@ -180,11 +181,37 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
+    /// What an event says was done to a lease, where that is still kept, shows in it.
+    fn changed(&mut self, event: &Event) -> Result<(), StoreError> {
+        if !matches!(event.kind, EventKind::Released | EventKind::Reissued) {
+            return Ok(());
+        }
+        let Some(id) = event.lease().filter(|id| Some(*id) > self.tip.pruned) else { return Ok(()) };
+        let lease = runs::read(self.engine, id)?;
+        let shows = lease.is_some_and(|lease| match event.kind {
+            EventKind::Released => matches!(lease.phase, Phase::Released { .. }),
+            _ => event.detail.as_ref().is_none_or(|detail| {
+                lease.digests.iter().any(|digest| digest.as_bytes().as_slice() == detail.credential_digest)
+            }),
+        });
+        if !shows {
+            self.problem(format!("lease {id} does not show what event {} says", event.position));
+        }
+        Ok(())
+    }
+
     fn leases(&mut self) -> Result<(), StoreError> {
         let mut indexed = 0u64;
         let mut last = LeaseId::from_u128(0);
         for run in runs::from(self.engine, last)? {
-            let (_, run) = run?;
+            let run = match run {
+                Ok((_, run)) => run,
+                Err(StoreError::Damaged(why)) => {
+                    self.problem(why);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             for (id, record) in run {
                 self.report.leases += 1;
                 match runs::decode_lease(id, &record) {
