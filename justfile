@@ -24,9 +24,10 @@ bench *ARGS:
 fmt:
     cargo fmt --all
 
-# writes what is generated anew: protobuf code, API, error and command-line reference
+# writes what is generated anew: protobuf code, API, error, policy and command-line reference, schemas
 gen:
     DAYFLY_GEN=1 cargo test --package dayfly-core --test generated
+    DAYFLY_GEN=1 cargo test --package dayfly-policy --test reference
     DAYFLY_GEN=1 cargo test --package dayfly --test cli
 
 # clippy as CI runs it, and buf where it is installed

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dayfly_core::digest::Digest;
 use dayfly_core::lease::{Confirmation, Lease, LeaseState};
+use dayfly_core::limits;
 use dayfly_core::provenance::{Asserted, Image, ObjectRef, Provenance};
 use dayfly_core::rule::{After, Fields, Rule, Selector};
 use dayfly_core::time::Timestamp;
@@ -21,29 +22,52 @@ pub struct BadField {
     pub why: String,
 }
 
+/// How the thumbprint of what a request binds its credential to is computed. An error says what is wrong with it.
+#[derive(Clone, Copy)]
+pub struct Thumbprints {
+    /// Of a public JWK's JSON (RFC 7638).
+    pub jwk: fn(&[u8]) -> Result<Digest, String>,
+    /// Of a certificate in PEM or DER (RFC 8705, section 3.1).
+    pub certificate: fn(&[u8]) -> Result<Digest, String>,
+}
+
 /// A confirmation, if the request has one.
 ///
 /// # Errors
-/// Unless it is exactly one thumbprint of 43 characters of base64url.
-pub fn confirmation(wire: Option<&v1::Confirmation>) -> Result<Option<Confirmation>, BadField> {
+/// Unless it is exactly one thumbprint of 43 characters of base64url, public JWK or certificate.
+pub fn confirmation(
+    wire: Option<&v1::Confirmation>,
+    thumbprints: Thumbprints,
+) -> Result<Option<Confirmation>, BadField> {
+    use v1::confirmation::Kind;
     let Some(wire) = wire else { return Ok(None) };
+    let bad = |field, why: String| BadField { field, why };
     let digest = |text: &str, field| {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        let why = "a SHA-256 thumbprint is 43 characters of base64url without padding".to_owned();
-        bytes.map(Digest::from_bytes).ok_or(BadField { field, why })
+        let why = "a SHA-256 thumbprint is 43 characters of base64url without padding";
+        bytes.map(Digest::from_bytes).ok_or_else(|| bad(field, why.to_owned()))
     };
-    match &wire.kind {
-        Some(v1::confirmation::Kind::JwkThumbprint(text)) => {
-            digest(text, "confirmation.jwk_thumbprint").map(|digest| Some(Confirmation::Jwk(digest)))
+    let within = |content: &[u8], most: usize, field| {
+        if content.len() > most { Err(bad(field, format!("at most {most} bytes"))) } else { Ok(()) }
+    };
+    let confirmation = match &wire.kind {
+        Some(Kind::JwkThumbprint(text)) => Confirmation::Jwk(digest(text, "confirmation.jwk_thumbprint")?),
+        Some(Kind::CertificateThumbprint(text)) => {
+            Confirmation::Certificate(digest(text, "confirmation.certificate_thumbprint")?)
         }
-        Some(v1::confirmation::Kind::CertificateThumbprint(text)) => {
-            digest(text, "confirmation.certificate_thumbprint")
-                .map(|digest| Some(Confirmation::Certificate(digest)))
+        Some(Kind::Jwk(json)) => {
+            let field = "confirmation.jwk";
+            within(json.as_bytes(), limits::CONFIRMATION_JWK_BYTES, field)?;
+            Confirmation::Jwk((thumbprints.jwk)(json.as_bytes()).map_err(|why| bad(field, why))?)
         }
-        None => {
-            Err(BadField { field: "confirmation", why: "set one kind of it, or leave it out".to_owned() })
+        Some(Kind::Certificate(content)) => {
+            let field = "confirmation.certificate";
+            within(content, limits::CONFIRMATION_CERTIFICATE_BYTES, field)?;
+            Confirmation::Certificate((thumbprints.certificate)(content).map_err(|why| bad(field, why))?)
         }
-    }
+        None => return Err(bad("confirmation", "set one kind of it, or leave it out".to_owned())),
+    };
+    Ok(Some(confirmation))
 }
 
 /// A lease with its state, as the API shows it.
@@ -86,6 +110,9 @@ pub fn lease(lease: &Lease, state: LeaseState) -> v1::Lease {
         lost_ground: v1::LostGround::Unspecified.into(),
         provenance: None,
         narrowed_by: lease.owners.narrowed_by.as_ref().map(asserted),
+        renewed_by: text(lease.phase.renewed_by().as_ref()),
+        ends_at: Some(timestamp(lease.ends_at())),
+        spiffe_id: text(lease.spiffe_id.as_ref()),
     }
 }
 
@@ -240,13 +267,40 @@ mod tests {
     }
 
     #[test]
-    fn a_confirmation_is_one_thumbprint() {
+    fn a_renewed_lease_shows_its_link_and_its_end() {
+        let (by, minute) = (dayfly_core::ids::LeaseId::from_u128(6), std::time::Duration::from_secs(60));
+        let mut core = Lease::test(5);
+        assert_eq!(lease(&core, LeaseState::Active).ends_at, lease(&core, LeaseState::Active).expires_at);
+        let at = core.issued_at.plus(minute);
+        core.phase = core.phase.renew(by, at).unwrap();
+        let wire = lease(&core, LeaseState::Expired { at });
+        assert_eq!(
+            (wire.renewed_by.as_str(), wire.state()),
+            (by.to_string().as_str(), v1::LeaseState::Expired)
+        );
+        assert_eq!((wire.ends_at, wire.ended_at), (Some(timestamp(at)), Some(timestamp(at))));
+    }
+
+    #[test]
+    fn a_confirmation_is_one_thumbprint_or_what_has_one() {
+        use v1::confirmation::Kind;
         let digest = Digest::of(b"key");
-        let jkt = |text: String| v1::Confirmation { kind: Some(v1::confirmation::Kind::JwkThumbprint(text)) };
-        let good = jkt(URL_SAFE_NO_PAD.encode(digest.as_bytes()));
-        assert_eq!(confirmation(Some(&good)), Ok(Some(Confirmation::Jwk(digest))));
-        assert!(confirmation(Some(&jkt("short".to_owned()))).is_err());
-        assert!(confirmation(Some(&v1::Confirmation { kind: None })).is_err());
-        assert_eq!(confirmation(None), Ok(None));
+        let thumbprints =
+            Thumbprints { jwk: |json| Ok(Digest::of(json)), certificate: |_| Err("not one".to_owned()) };
+        let read = |kind| confirmation(Some(&v1::Confirmation { kind }), thumbprints);
+        let shown = || URL_SAFE_NO_PAD.encode(digest.as_bytes());
+        assert_eq!(read(Some(Kind::JwkThumbprint(shown()))), Ok(Some(Confirmation::Jwk(digest))));
+        assert_eq!(read(Some(Kind::Jwk("key".to_owned()))), Ok(Some(Confirmation::Jwk(digest))));
+        let refused = |kind| read(kind).unwrap_err().field;
+        assert_eq!(refused(Some(Kind::JwkThumbprint("short".to_owned()))), "confirmation.jwk_thumbprint");
+        assert_eq!(refused(Some(Kind::Certificate(vec![1]))), "confirmation.certificate");
+        assert_eq!(
+            refused(Some(Kind::Jwk(" ".repeat(limits::CONFIRMATION_JWK_BYTES + 1)))),
+            "confirmation.jwk"
+        );
+        let certificate = vec![0; limits::CONFIRMATION_CERTIFICATE_BYTES + 1];
+        assert_eq!(read(Some(Kind::Certificate(certificate))).unwrap_err().why, "at most 16384 bytes");
+        assert_eq!(refused(None), "confirmation");
+        assert_eq!(confirmation(None, thumbprints), Ok(None));
     }
 }

@@ -8,7 +8,8 @@ pub mod rejection;
 mod secret_messages;
 
 pub use convert::{
-    BadField, confirmation, lease, lease_for_operators, lease_state, provenance, rule, selector, workload,
+    BadField, Thumbprints, confirmation, lease, lease_for_operators, lease_state, provenance, rule, selector,
+    workload,
 };
 
 /// The generated code.

@@ -80,6 +80,7 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::PodTerminating
         | R::PodFinished
         | R::ServiceAccountGone
+        | R::NamespaceTerminating
         | R::Unowned
         | R::OwnerAmbiguous
         | R::TargetUnknown
@@ -98,9 +99,13 @@ pub fn code(reason: ErrorReason) -> Code {
         }
         R::MethodUnknown => Code::Unimplemented,
         R::NotFound => Code::NotFound,
-        R::IdempotencyKeyReused | R::DecisionChanged | R::LeaseEnded => Code::FailedPrecondition,
+        R::IdempotencyKeyReused
+        | R::DecisionChanged
+        | R::LeaseEnded
+        | R::LeaseRenewed
+        | R::SigningKeyMissing => Code::FailedPrecondition,
         R::DecisionOutrun => Code::Aborted,
-        R::Overloaded => Code::ResourceExhausted,
+        R::Overloaded | R::ReaderSlow => Code::ResourceExhausted,
         R::ClusterUnavailable
         | R::StoreUnavailable
         | R::StoreFull

@@ -2,13 +2,23 @@
 
 use std::fmt;
 
-use crate::v1::{IntrospectRequest, IssueResponse};
+use crate::v1::{IntrospectRequest, IssueResponse, RenewResponse};
 
 impl fmt::Debug for IssueResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssueResponse")
             .field("lease", &self.lease)
             .field("renew_after", &self.renew_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RenewResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenewResponse")
+            .field("lease", &self.lease)
+            .field("renew_after", &self.renew_after)
+            .field("earlier", &self.earlier)
             .finish_non_exhaustive()
     }
 }
@@ -28,6 +38,7 @@ mod tests {
         let credential = "a-credential".to_owned();
         let shown = [
             format!("{:?}", IssueResponse { credential: credential.clone(), ..IssueResponse::default() }),
+            format!("{:?}", RenewResponse { credential: credential.clone(), ..RenewResponse::default() }),
             format!("{:#?}", IntrospectRequest { credential: credential.clone() }),
         ];
         assert!(shown.iter().all(|text| !text.contains(&credential)), "{shown:?}");

@@ -1,20 +1,103 @@
-//! Step 2: which workload an identity is, and that its pod and service account are there now.
+//! Step 2: which workload an identity is, that its pod, service account and namespace are there now, and where it came
+//! from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_core::ports::{Cluster, PodPhase};
-use dayfly_core::workload::{Identity, Node, Pod, ServiceAccount, Workload};
+use dayfly_core::ports::{Cluster, ControllerChain, NamespaceFacts, PodFacts, PodPhase, ServiceAccountFacts};
+use dayfly_core::provenance::{Labels, ObjectRef, Provenance};
+use dayfly_core::time::Timestamp;
+use dayfly_core::workload::{Binding, Identity, Node, Pod, ServiceAccount, Workload};
+use dayfly_policy::Denial;
 
+use crate::authenticate::{Bearer, Caller};
 use crate::{Broker, Error, Reason};
 
-impl Broker {
-    /// The workload, live. TokenReview says yes to a pod that is being deleted or has ended; this does not.
-    pub(crate) async fn attest(&self, cluster: &Cluster, identity: &Identity) -> Result<Workload, Error> {
-        let mut workload = workload_of(cluster, identity)?;
-        let on = check_live(cluster, &workload).await?;
-        workload.node = workload.node.or(on);
-        Ok(workload)
+/// A workload that is there now, and what is known of it.
+///
+/// Labels and controllers are asserted: whoever can create the pod can write them. They count where the namespace's
+/// owner delegates that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attested {
+    /// The workload.
+    pub workload: Workload,
+    /// What its token is bound to.
+    pub binding: Binding,
+    /// Where it came from.
+    pub provenance: Provenance,
+    /// Whether all of its controllers are known ([`ControllerChain::whole`]).
+    pub controllers_whole: bool,
+    /// The labels of its pod; none where it has none.
+    pub pod_labels: Arc<Labels>,
+    /// The labels of its service account.
+    pub service_account_labels: Arc<Labels>,
+    /// The labels of its namespace.
+    pub namespace_labels: Arc<Labels>,
+    /// Until when its pod's grace period runs, where that is being deleted: only for a [`Purpose::Renewal`].
+    pub terminating_until: Option<Timestamp>,
+}
+
+/// What a workload is attested for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A new credential: a pod or namespace that is being deleted gets none.
+    New,
+    /// The renewal of one: a pod may finish its work, until its grace period ends.
+    Renewal,
+}
+
+impl Attested {
+    /// Its top controller, if that is known to be the top.
+    pub fn top_controller(&self) -> Option<&ObjectRef> {
+        self.provenance.top().filter(|_| self.controllers_whole)
     }
+
+    /// A denial, in words that fit its token.
+    pub(crate) fn denied(&self, denial: Denial) -> Error {
+        let bound_to = match (&denial, self.binding) {
+            (Denial::TokenUnbound, Binding::Node) => "a node, and to no pod",
+            (Denial::TokenUnbound, Binding::Secret) => "a Secret, and to no pod",
+            _ => return denial.into(),
+        };
+        let message = format!("the token is bound to {bound_to}: use a projected serviceAccountToken volume");
+        Error::denied(Reason::TokenUnbound, message)
+    }
+}
+
+impl Broker {
+    /// What is known of the workload that presents this token.
+    ///
+    /// # Errors
+    /// When its token is not good, it gets nothing of this kind now, or the cluster does not answer.
+    pub async fn attested(&self, bearer: Bearer<'_>, purpose: Purpose) -> Result<Attested, Error> {
+        let (cluster, identity) = self.authenticate(bearer, Caller::Workload).await?;
+        self.attest(cluster, &identity, purpose).await
+    }
+
+    /// The workload, live. TokenReview says yes to a pod that is being deleted or has ended; this does not.
+    pub(crate) async fn attest(
+        &self,
+        cluster: &Cluster,
+        identity: &Identity,
+        purpose: Purpose,
+    ) -> Result<Attested, Error> {
+        let workload = workload_of(cluster, identity)?;
+        attest_workload(cluster, workload, identity.binding(), purpose, self.now()).await
+    }
+}
+
+/// This workload, live.
+pub(crate) async fn attest_workload(
+    cluster: &Cluster,
+    mut workload: Workload,
+    binding: Binding,
+    purpose: Purpose,
+    now: Timestamp,
+) -> Result<Attested, Error> {
+    let live = check_live(cluster, &workload, purpose, now).await?;
+    workload.node = workload.node.or(live.node());
+    let chain = controllers(cluster, &workload, live.pod.as_ref()).await;
+    Ok(live.attested(workload, binding, chain))
 }
 
 /// The workload that an identity says it is.
@@ -31,25 +114,72 @@ pub(crate) fn workload_of(cluster: &Cluster, identity: &Identity) -> Result<Work
     })
 }
 
-/// Checks that a workload's service account and pod are there now, and says which node the pod is on.
-pub(crate) async fn check_live(cluster: &Cluster, workload: &Workload) -> Result<Option<Node>, Error> {
+/// A workload's objects as they are now.
+pub(crate) struct Live {
+    namespace: NamespaceFacts,
+    service_account: ServiceAccountFacts,
+    pod: Option<PodFacts>,
+}
+
+impl Live {
+    /// The node that its pod is on.
+    pub(crate) fn node(&self) -> Option<Node> {
+        let name = self.pod.as_ref()?.node.clone()?;
+        Some(Node { name, uid: None })
+    }
+
+    fn attested(self, workload: Workload, binding: Binding, chain: ControllerChain) -> Attested {
+        let Self { namespace, service_account, pod } = self;
+        let of_pod = || pod.as_ref().and_then(|pod| pod.applied_by.as_deref().cloned());
+        let provenance = Provenance {
+            applied_by: chain.applied_by.or_else(of_pod),
+            controllers: chain.controllers,
+            images: pod.as_ref().map(|pod| pod.images.to_vec()).unwrap_or_default(),
+        };
+        Attested {
+            workload,
+            binding,
+            provenance,
+            controllers_whole: chain.whole,
+            terminating_until: pod.as_ref().and_then(|pod| pod.deleting),
+            pod_labels: pod.map(|pod| pod.labels).unwrap_or_default(),
+            service_account_labels: service_account.labels,
+            namespace_labels: namespace.labels,
+        }
+    }
+}
+
+/// Checks that a workload's namespace, service account and pod are there now, and may have what is asked for.
+pub(crate) async fn check_live(
+    cluster: &Cluster,
+    workload: &Workload,
+    purpose: Purpose,
+    now: Timestamp,
+) -> Result<Live, Error> {
     if !cluster.directory.ready() {
         return Err(not_ready());
     }
-    check_service_account(cluster, &workload.service_account).await?;
-    match &workload.pod {
-        Some(pod) => check_pod(cluster, &workload.service_account, pod).await,
-        None => Ok(None),
+    let service_account = check_service_account(cluster, &workload.service_account).await?;
+    let pod = match &workload.pod {
+        Some(pod) => Some(check_pod(cluster, &workload.service_account, pod, purpose, now).await?),
+        None => None,
+    };
+    let namespace = check_namespace(cluster, workload, purpose).await?;
+    Ok(Live { namespace, service_account, pod })
+}
+
+/// What controls a pod. That it cannot be read is no reason to refuse anything: it is then not known.
+async fn controllers(cluster: &Cluster, workload: &Workload, pod: Option<&PodFacts>) -> ControllerChain {
+    match pod.and_then(|pod| pod.controller.as_ref()) {
+        Some(first) => cluster.directory.controllers(&workload.service_account.namespace, first).await,
+        None => ControllerChain { whole: true, ..ControllerChain::default() },
     }
 }
 
 /// The pod that an identity is bound to. One that is named in a way that cannot be read is not taken for none.
 fn pod_of(identity: &Identity) -> Result<Option<Pod>, Error> {
     let pod = identity.pod();
-    let names_one = ["pod-name", "pod-uid"]
-        .iter()
-        .any(|key| identity.extra.contains_key(&format!("authentication.kubernetes.io/{key}")));
-    if pod.is_none() && names_one {
+    if pod.is_none() && identity.binding() == Binding::Pod {
         return Err(Error::denied(Reason::PodGone, "the pod that the token is bound to cannot be made out"));
     }
     Ok(pod)
@@ -58,13 +188,34 @@ fn pod_of(identity: &Identity) -> Result<Option<Pod>, Error> {
 pub(crate) fn not_ready() -> Error {
     Error::Unavailable {
         reason: Reason::NotReady,
-        message: "the cluster's pods and service accounts have not been read yet: ask again".to_owned(),
+        message: "the cluster's pods, service accounts and namespaces have not been read yet: ask again"
+            .to_owned(),
         cause: "the directory is not ready".to_owned(),
         retry_after: Duration::from_secs(1),
     }
 }
 
-async fn check_service_account(cluster: &Cluster, account: &ServiceAccount) -> Result<(), Error> {
+async fn check_namespace(
+    cluster: &Cluster,
+    workload: &Workload,
+    purpose: Purpose,
+) -> Result<NamespaceFacts, Error> {
+    let name = &workload.service_account.namespace;
+    let denied =
+        |what: &str| Err(Error::denied(Reason::NamespaceTerminating, format!("namespace {name} {what}")));
+    match cluster.directory.namespace(name).await? {
+        None => denied("does not exist any more"),
+        Some(now) if now.deleting && purpose == Purpose::New => {
+            denied("is being deleted: nothing in it gets anything new")
+        }
+        Some(now) => Ok(now),
+    }
+}
+
+async fn check_service_account(
+    cluster: &Cluster,
+    account: &ServiceAccount,
+) -> Result<ServiceAccountFacts, Error> {
     let gone = |what: &str| {
         let message = format!("service account {}/{} {what}", account.namespace, account.name);
         Err(Error::denied(Reason::ServiceAccountGone, message))
@@ -76,33 +227,73 @@ async fn check_service_account(cluster: &Cluster, account: &ServiceAccount) -> R
             gone("was recreated since the token was made: restart the pod")
         }
         Some(now) if now.deleting => gone("is being deleted"),
-        Some(_) => Ok(()),
+        Some(now) => Ok(now),
     }
 }
 
-/// Checks a pod, and says which node it is on.
-async fn check_pod(cluster: &Cluster, account: &ServiceAccount, pod: &Pod) -> Result<Option<Node>, Error> {
+async fn check_pod(
+    cluster: &Cluster,
+    account: &ServiceAccount,
+    pod: &Pod,
+    purpose: Purpose,
+    now: Timestamp,
+) -> Result<PodFacts, Error> {
     let denied = |reason, what: &str| {
         Err(Error::denied(reason, format!("pod {}/{} {what}", account.namespace, pod.name)))
     };
-    let Some(now) = cluster.directory.pod(&account.namespace, &pod.name, Some(pod.uid)).await? else {
+    let Some(facts) = cluster.directory.pod(&account.namespace, &pod.name, Some(pod.uid)).await? else {
         return denied(Reason::PodGone, "does not exist any more");
     };
-    if now.uid != pod.uid {
+    if facts.uid != pod.uid {
         return denied(Reason::PodGone, "is another one by now: read the token file again");
     }
-    if now.service_account != account.name {
+    if facts.service_account != account.name {
         return denied(Reason::PodGone, "does not run as this service account");
     }
-    if now.deleting {
-        return denied(Reason::PodTerminating, "is being deleted: it gets nothing new");
+    if let Err(what) = may_have(purpose, facts.deleting, now) {
+        return denied(Reason::PodTerminating, what);
     }
-    match now.phase {
+    match facts.phase {
         PodPhase::Succeeded | PodPhase::Failed => {
             denied(Reason::PodFinished, "has ended: it gets nothing new")
         }
-        PodPhase::Pending | PodPhase::Running | PodPhase::Unknown => {
-            Ok(now.node.map(|name| Node { name, uid: None }))
+        PodPhase::Pending | PodPhase::Running | PodPhase::Unknown => Ok(facts),
+    }
+}
+
+/// Whether a pod may have this, of which `until` says when its grace period ends, where it is being deleted: nothing new
+/// at once, and no renewal once that has ended. Otherwise why not.
+pub(crate) fn may_have(
+    purpose: Purpose,
+    until: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), &'static str> {
+    match (until, purpose) {
+        (None, _) => Ok(()),
+        (Some(_), Purpose::New) => Err("is being deleted: it gets nothing new"),
+        (Some(until), Purpose::Renewal) if now < until => Ok(()),
+        (Some(_), Purpose::Renewal) => {
+            Err("is being deleted, and its grace period has ended: it renews nothing")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminating_pod_renews_until_its_grace_period_ends_and_gets_nothing_new() {
+        let end = Timestamp::from_secs(1_795_435_200);
+        let (before, after) = (end.minus(Duration::from_millis(1)), end.plus(Duration::from_millis(1)));
+        for now in [before, end, after] {
+            for purpose in [Purpose::New, Purpose::Renewal] {
+                assert!(may_have(purpose, None, now).is_ok());
+            }
+            assert!(may_have(Purpose::New, Some(end), now).is_err());
+            assert_eq!(may_have(Purpose::Renewal, Some(end), now).is_ok(), now == before, "{now}");
+        }
+        // What the time of did not read.
+        assert!(may_have(Purpose::Renewal, Some(Timestamp::default()), before).is_err());
     }
 }

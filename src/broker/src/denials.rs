@@ -1,15 +1,16 @@
-//! Denials of verified callers, counted per minute, caller, target and reason, and written to the audit log.
+//! Denials of verified callers, counted per minute, caller, target and reason, and written to the audit log; and so what
+//! Grants of mode Audit would have decided.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use dayfly_core::audit::{Detail, Draft, EventKind};
 use dayfly_core::change::Change;
-use dayfly_core::ids::TargetName;
+use dayfly_core::ids::{GrantRef, TargetName};
 use dayfly_core::ports::{Cluster, StoreError};
 use dayfly_core::rule::Actor;
 use dayfly_core::time::Timestamp;
-use dayfly_core::workload::Identity;
+use dayfly_core::workload::{Identity, Workload};
 use futures_util::future::join_all;
 
 use crate::attest::workload_of;
@@ -33,7 +34,16 @@ struct Key {
     /// `USERNAME@CLUSTER` of a caller that is no workload, or empty.
     actor: String,
     target: Option<TargetName>,
-    reason: Reason,
+    what: What,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum What {
+    /// A denial.
+    Denied(Reason),
+    /// What a Grant of mode Audit would have decided: a denial for this reason, or a credential.
+    Audited { grant: Option<GrantRef>, refused: Option<Reason> },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +73,7 @@ impl Broker {
                     service_account_uid: workload.service_account.uid.to_string(),
                     actor: String::new(),
                     target,
-                    reason,
+                    what: What::Denied(reason),
                 },
                 self.clock.now(),
             ),
@@ -79,7 +89,26 @@ impl Broker {
             service_account_uid: String::new(),
             actor: actor.to_string(),
             target: None,
-            reason,
+            what: What::Denied(reason),
+        };
+        self.denials.note(key, self.clock.now());
+    }
+
+    /// Counts what a Grant of mode Audit would have decided: a denial for a reason, or a credential.
+    pub(crate) fn note_audited_grant(
+        &self,
+        workload: &Workload,
+        target: &TargetName,
+        grant: GrantRef,
+        refused: Option<Reason>,
+    ) {
+        let key = Key {
+            minute: self.minute(),
+            workload: workload.to_string(),
+            service_account_uid: workload.service_account.uid.to_string(),
+            actor: String::new(),
+            target: Some(target.clone()),
+            what: What::Audited { grant: Some(grant), refused },
         };
         self.denials.note(key, self.clock.now());
     }
@@ -132,7 +161,7 @@ impl Denials {
     fn put_back(&self, key: Key, tally: Tally) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = counts.len() >= ENTRIES && !counts.contains_key(&key);
-        let key = if full { Key::other(key.reason) } else { key };
+        let key = if full { Key::other(key.what) } else { key };
         let kept = counts.entry(key).or_insert(Tally { count: 0, ..tally });
         kept.count += tally.count;
         kept.first = kept.first.min(tally.first);
@@ -152,31 +181,46 @@ impl Denials {
 
 impl Key {
     /// Where a denial is counted when there are too many different ones.
-    fn other(reason: Reason) -> Self {
+    fn other(what: What) -> Self {
+        let what = match what {
+            What::Denied(_) => what,
+            What::Audited { refused, .. } => What::Audited { grant: None, refused },
+        };
         Self {
             minute: 0,
             workload: "other".to_owned(),
             service_account_uid: String::new(),
             actor: String::new(),
             target: None,
-            reason,
+            what,
         }
     }
 }
 
 fn draft(key: &Key, tally: Tally) -> Draft {
+    let (kind, grant, reason) = match &key.what {
+        What::Denied(reason) => (EventKind::Denied, None, Some(*reason)),
+        What::Audited { grant, refused } => (EventKind::Audited, grant.as_ref(), *refused),
+    };
+    let note = match (kind, reason) {
+        (EventKind::Audited, None) => "would have been granted",
+        (EventKind::Audited, Some(_)) => "would have been denied",
+        _ => "",
+    };
     let detail = Detail {
         workload: key.workload.clone(),
         service_account_uid: key.service_account_uid.clone(),
         actor: key.actor.clone(),
         target: key.target.as_ref().map(ToString::to_string).unwrap_or_default(),
-        reason: key.reason.name().to_owned(),
+        grant: grant.map(ToString::to_string).unwrap_or_default(),
+        reason: reason.map(|reason| reason.name().to_owned()).unwrap_or_default(),
+        note: note.to_owned(),
         count: tally.count,
         first_millis: tally.first.as_millis(),
         last_millis: tally.last.as_millis(),
         ..Detail::default()
     };
-    Draft { kind: EventKind::Denied, subject: None, detail }
+    Draft { kind, subject: None, detail }
 }
 
 #[cfg(test)]
@@ -188,7 +232,7 @@ mod tests {
         let denials = Denials::default();
         let now = Timestamp::from_secs(60);
         for n in 0..(ENTRIES as u64 + 500) {
-            let key = Key { minute: n, workload: n.to_string(), ..Key::other(Reason::PodGone) };
+            let key = Key { minute: n, workload: n.to_string(), ..Key::other(What::Denied(Reason::PodGone)) };
             denials.note(key, now);
         }
         assert_eq!(denials.len(), ENTRIES + 1);

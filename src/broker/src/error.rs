@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use dayfly_core::ports::{Action, DirectoryError, InvalidToken, MintError, ReviewError, StoreError};
+use dayfly_core::ports::{
+    Action, DirectoryError, InvalidToken, MintError, ReviewError, SignError, StoreError, TargetRef,
+};
 use dayfly_policy::Denial;
 
 /// A use case's refusal. `Display` is for the caller: it names what to change and holds nothing secret and nothing of
@@ -134,6 +136,8 @@ reasons! {
     PodFinished = "POD_FINISHED",
     /// The service account is gone, or was recreated.
     ServiceAccountGone = "SERVICE_ACCOUNT_GONE",
+    /// The namespace is being deleted.
+    NamespaceTerminating = "NAMESPACE_TERMINATING",
     /// The namespace has no Owner.
     Unowned = "UNOWNED",
     /// The namespace has several Owners of equal rank.
@@ -168,12 +172,18 @@ reasons! {
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
     /// A repeat would not be decided as before.
     DecisionChanged = "DECISION_CHANGED",
-    /// A repeated request's lease has ended.
+    /// The lease of a repeated request, or the one to renew, has ended.
     LeaseEnded = "LEASE_ENDED",
+    /// The lease was renewed before.
+    LeaseRenewed = "LEASE_RENEWED",
+    /// The target signs with an imported key, and there is none.
+    SigningKeyMissing = "SIGNING_KEY_MISSING",
     /// Policy or rules changed each time.
     DecisionOutrun = "DECISION_OUTRUN",
     /// Too much at once.
     Overloaded = "OVERLOADED",
+    /// A stream's reader took nothing for too long.
+    ReaderSlow = "READER_SLOW",
     /// The cluster's API server does not answer.
     ClusterUnavailable = "CLUSTER_UNAVAILABLE",
     /// The store cannot commit.
@@ -248,14 +258,14 @@ const fn of_token(kind: InvalidToken) -> Reason {
 impl From<Denial> for Error {
     fn from(denial: Denial) -> Self {
         let reason = match &denial {
-            Denial::Unowned(_) => Reason::Unowned,
-            Denial::OwnerAmbiguous(_) => Reason::OwnerAmbiguous,
+            Denial::Unowned(_) | Denial::NarrowedUnowned(_) => Reason::Unowned,
+            Denial::OwnerAmbiguous(_) | Denial::NarrowingAmbiguous(_) => Reason::OwnerAmbiguous,
             Denial::TargetUnknown(_) => Reason::TargetUnknown,
             Denial::GrantMissing { .. } => Reason::GrantMissing,
             Denial::GrantAmbiguous(_) => Reason::GrantAmbiguous,
             Denial::GrantUnknown { .. } => Reason::GrantUnknown,
             Denial::ScopeNotGranted { .. } => Reason::ScopeNotGranted,
-            Denial::ScopeAboveCeiling { .. } => Reason::ScopeAboveCeiling,
+            Denial::ScopeAboveCeiling { .. } | Denial::ClaimAboveCeiling { .. } => Reason::ScopeAboveCeiling,
             Denial::AudienceNotGranted { .. } => Reason::AudienceNotGranted,
             Denial::AudienceAmbiguous { .. } => Reason::AudienceAmbiguous,
             Denial::TokenUnbound => Reason::TokenUnbound,
@@ -327,6 +337,14 @@ impl From<MintError> for Error {
         match &error {
             MintError::TooLarge(_) => {
                 Self::invalid("scope", "the credential would be too large: ask for fewer scopes")
+            }
+            MintError::Sign(SignError::NotImported(target, algorithm)) => {
+                let TargetRef { cluster, target } = target;
+                let message = format!(
+                    "Target {target} signs with {algorithm}, and no key was imported for it: whoever runs the broker \
+                     does that, with `dayfly keys import FILE --target {cluster}/{target}`"
+                );
+                Self::stale(Reason::SigningKeyMissing, message)
             }
             MintError::Sign(_) => Self::internal(error.to_string()),
         }

@@ -6,15 +6,18 @@ use std::time::Duration;
 use dayfly_core::change::{Change, Conflict, Draw, Earlier, Issue, Outcome};
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Audience, GrantName, LeaseId, Scope, TargetName};
-use dayfly_core::lease::{Confirmation, Grounds, Idempotency, Lease, LeaseState, Phase};
+use dayfly_core::lease::{Confirmation, Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::limits;
 use dayfly_core::ports::{Cluster, MintError, Order, SignError};
-use dayfly_core::provenance::Provenance;
 use dayfly_core::secret::Secret;
+use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Identity, Workload};
 use dayfly_policy::Question;
 
+use crate::attest::{Attested, Purpose};
 use crate::authenticate::{Bearer, Caller};
+use crate::credential::Credential;
+use crate::renew::not_renewed;
 use crate::{Broker, Error, Reason};
 
 /// How often a decision that was outrun is made again.
@@ -72,9 +75,15 @@ impl Broker {
         request: &IssueRequest,
     ) -> Result<Issued, Error> {
         check(request)?;
-        let workload = self.attest(cluster, identity).await?;
+        let attested = self.attest(cluster, identity, Purpose::New).await?;
+        let issued = self.issue_attested(&attested, request).await;
+        self.note_audited(&attested, request);
+        issued
+    }
+
+    async fn issue_attested(&self, attested: &Attested, request: &IssueRequest) -> Result<Issued, Error> {
         for _ in 0..=DECIDED_AGAIN {
-            let decided = self.decide(&workload, request)?;
+            let decided = self.decide(attested, request)?;
             match self.record(decided).await? {
                 Recorded::Done(issued) => return Ok(issued),
                 Recorded::Repeated { earlier, fresh } => return self.repeat(&earlier, &fresh).await,
@@ -85,23 +94,19 @@ impl Broker {
     }
 
     /// Steps 3 and 4: a lease as it would be, under the rules and the policy of this moment.
-    fn decide(&self, workload: &Workload, request: &IssueRequest) -> Result<Decided, Error> {
+    pub(crate) fn decide(&self, attested: &Attested, request: &IssueRequest) -> Result<Decided, Error> {
+        let workload = &attested.workload;
         let draw = self.store.draw()?;
         let policy = self.policies.current(&workload.cluster, self.clock.monotonic())?;
-        let key = self.engine.prepare()?;
+        let credential = self.credential(&policy, workload, &request.target);
+        let not_after = credential.as_ref().ok().and_then(|credential| credential.key.not_after);
         let issued_at = draw.now.floor_secs();
-        let decision = policy.decide(&Question {
-            cluster: workload.cluster.clone(),
-            namespace: workload.service_account.namespace.clone(),
-            service_account: workload.service_account.name.clone(),
-            bound: workload.pod.is_some(),
-            target: request.target.clone(),
-            grant: request.grant.clone(),
-            scope: request.scope.clone(),
-            audience: request.audience.clone(),
-            ttl: request.ttl,
-            key_ends_in: key.not_after.map(|end| end.since(issued_at)),
-        })?;
+        let key_ends_in = not_after.map(|end| end.since(issued_at));
+        let explanation = policy.explain(&self.question(attested, request, issued_at, key_ends_in));
+        let grounds = explanation.grounds();
+        let decision = explanation.answer.map_err(|denial| attested.denied(denial))?;
+        // Only who may have it is told why it cannot be made.
+        let Credential { key, spiffe_id } = credential?;
         let lease = Lease {
             id: draw.id,
             workload: workload.clone(),
@@ -110,15 +115,17 @@ impl Broker {
             grant: decision.grant,
             audience: decision.audience,
             scope: decision.scope,
+            claims: decision.claims,
             issued_at,
             expires_at: issued_at.plus(decision.ttl),
             key_id: key.id,
             digests: Vec::new(),
             confirmation: request.confirmation,
+            spiffe_id,
             idempotency: idempotency(workload, request),
             renews: None,
-            provenance: Provenance::default(),
-            grounds: Grounds::default(),
+            provenance: attested.provenance.clone(),
+            grounds,
             phase: Phase::Active,
         };
         // The rules are read after the draw: what is newer than these sends the commit back.
@@ -129,8 +136,49 @@ impl Broker {
         Ok(Decided { lease, draw, generation: policy.generation() })
     }
 
+    fn question(
+        &self,
+        attested: &Attested,
+        request: &IssueRequest,
+        now: Timestamp,
+        key_ends_in: Option<Duration>,
+    ) -> Question {
+        let workload = &attested.workload;
+        Question {
+            cluster: workload.cluster.clone(),
+            namespace: workload.service_account.namespace.clone(),
+            namespace_labels: attested.namespace_labels.as_ref().clone(),
+            service_account: workload.service_account.name.clone(),
+            service_account_labels: attested.service_account_labels.as_ref().clone(),
+            pod_labels: attested.pod_labels.as_ref().clone(),
+            controller: attested.top_controller().cloned(),
+            bound: workload.pod.is_some(),
+            target: request.target.clone(),
+            grant: request.grant.clone(),
+            scope: request.scope.clone(),
+            audience: request.audience.clone(),
+            ttl: request.ttl,
+            key_ends_in,
+            now,
+            unowned: self.policies.grace(&workload.cluster),
+        }
+    }
+
+    /// Counts, for the audit log, what Grants of mode Audit would have decided. They are evaluated last and apart.
+    fn note_audited(&self, attested: &Attested, request: &IssueRequest) {
+        let workload = &attested.workload;
+        let Ok(policy) = self.policies.current(&workload.cluster, self.clock.monotonic()) else { return };
+        if policy.audits_in(&workload.service_account.namespace).next().is_none() {
+            return;
+        }
+        for audited in policy.audit(&self.question(attested, request, self.now(), None)) {
+            let refused = audited.would.err().map(|denial| Error::from(denial).reason());
+            self.note_audited_grant(workload, &request.target, audited.grant, refused);
+        }
+    }
+
     /// Steps 6 and 7: the credential, and its durable record.
-    async fn record(&self, decided: Decided) -> Result<Recorded, Error> {
+    pub(crate) async fn record(&self, decided: Decided) -> Result<Recorded, Error> {
         let Decided { mut lease, draw, generation } = decided;
         let minted = self.engine.mint(&Order { lease: &lease, issuer: &self.issuer }).await?;
         lease.digests = vec![minted.digest];
@@ -149,14 +197,20 @@ impl Broker {
                 Ok(Recorded::Repeated { earlier, fresh: Box::new(lease) })
             }
             Outcome::Conflict(Conflict::IdempotencyKeyReused) => Err(key_reused()),
+            Outcome::Conflict(conflict) if lease.renews.is_some() => Err(not_renewed(&lease, conflict)),
             other => Err(Error::internal(format!("the store answered an issue with {other:?}"))),
         }
     }
 
     /// A repeated request: authenticated and decided afresh like any other, and answered with the earlier lease if
     /// that is still good and the fresh decision would still give all of it.
-    async fn repeat(&self, earlier: &Arc<Lease>, fresh: &Lease) -> Result<Issued, Error> {
+    pub(crate) async fn repeat(&self, earlier: &Arc<Lease>, fresh: &Lease) -> Result<Issued, Error> {
         self.check_active(earlier)?;
+        if let Some(by) = earlier.phase.renewed_by() {
+            // It is good for the overlap alone: who got it now would believe it to live for its whole life.
+            let message = format!("lease {} was renewed by {by} since: renew that one", earlier.id);
+            return Err(Error::stale(Reason::LeaseRenewed, message));
+        }
         if !gives_all_of(fresh, earlier) {
             let message =
                 "policy no longer gives what this request got before: ask with a new idempotency key";
@@ -190,33 +244,34 @@ impl Broker {
     }
 }
 
-struct Decided {
+pub(crate) struct Decided {
     /// Whole but for its digest.
-    lease: Lease,
+    pub(crate) lease: Lease,
     draw: Draw,
     /// Of the policy it was decided by.
     generation: Digest,
 }
 
-enum Recorded {
+pub(crate) enum Recorded {
     Done(Issued),
     Repeated { earlier: Arc<Lease>, fresh: Box<Lease> },
     Outrun,
 }
 
 fn check(request: &IssueRequest) -> Result<(), Error> {
-    if request.scope.len() > limits::SCOPES {
+    check_scope(&request.scope)?;
+    check_idempotency_key(request.idempotency_key.as_deref())
+}
+
+pub(crate) fn check_scope(scope: &[Scope]) -> Result<(), Error> {
+    if scope.len() > limits::SCOPES {
         return Err(Error::invalid("scope", format!("at most {} scopes", limits::SCOPES)));
     }
-    let twice = request
-        .scope
-        .iter()
-        .enumerate()
-        .find(|(n, scope)| request.scope.iter().take(*n).any(|s| s == *scope));
-    if let Some((_, scope)) = twice {
-        return Err(Error::invalid("scope", format!("{scope} is asked for twice")));
+    let twice = scope.iter().enumerate().find(|(n, one)| scope.iter().take(*n).any(|s| s == *one));
+    match twice {
+        Some((_, scope)) => Err(Error::invalid("scope", format!("{scope} is asked for twice"))),
+        None => Ok(()),
     }
-    check_idempotency_key(request.idempotency_key.as_deref())
 }
 
 pub(crate) fn check_idempotency_key(key: Option<&str>) -> Result<(), Error> {
@@ -245,7 +300,9 @@ fn gives_all_of(fresh: &Lease, earlier: &Lease) -> bool {
         && fresh.target == earlier.target
         && fresh.audience == earlier.audience
         && fresh.owners == earlier.owners
+        && fresh.claims == earlier.claims
         && fresh.confirmation == earlier.confirmation
+        && fresh.spiffe_id == earlier.spiffe_id
         // A rule by the id of a presented token must cover all that was got with it.
         && fresh.workload.credential_id == earlier.workload.credential_id
         && earlier.scope.iter().all(|scope| fresh.scope.contains(scope))
@@ -255,23 +312,26 @@ fn gives_all_of(fresh: &Lease, earlier: &Lease) -> bool {
 fn idempotency(workload: &Workload, request: &IssueRequest) -> Option<Idempotency> {
     let key = request.idempotency_key.as_deref()?;
     let text = |text: Option<&str>| text.unwrap_or_default().as_bytes().to_vec();
-    let confirmation = match request.confirmation {
-        None => Vec::new(),
-        Some(Confirmation::Jwk(digest)) => [b"jkt".as_slice(), digest.as_bytes()].concat(),
-        Some(Confirmation::Certificate(digest)) => [b"x5t".as_slice(), digest.as_bytes()].concat(),
-    };
     let mut parts = vec![
         text(Some(request.target.as_str())),
         text(request.grant.as_ref().map(GrantName::as_str)),
         text(request.audience.as_ref().map(Audience::as_str)),
         request.ttl.map(|ttl| ttl.as_millis().to_be_bytes().to_vec()).unwrap_or_default(),
-        confirmation,
+        confirmation_bytes(request.confirmation),
     ];
     parts.extend(request.scope.iter().map(|scope| text(Some(scope.as_str()))));
     Some(Idempotency {
         key: fingerprint(&[b"Issue".to_vec(), workload.caller().as_bytes().to_vec(), text(Some(key))]),
         request: fingerprint(&parts),
     })
+}
+
+pub(crate) fn confirmation_bytes(confirmation: Option<Confirmation>) -> Vec<u8> {
+    match confirmation {
+        None => Vec::new(),
+        Some(Confirmation::Jwk(digest)) => [b"jkt".as_slice(), digest.as_bytes()].concat(),
+        Some(Confirmation::Certificate(digest)) => [b"x5t".as_slice(), digest.as_bytes()].concat(),
+    }
 }
 
 /// A digest over parts that says where each of them ends.

@@ -1,10 +1,12 @@
-//! The use cases, a file each: [`issue`], [`who_am_i`], [`introspect`], [`revoke`], [`list`]. They see only core's
+//! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`], [`revoke`],
+//! [`list`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
 
 mod attest;
 mod authenticate;
+mod credential;
 pub mod denials;
 mod error;
 pub mod introspect;
@@ -12,8 +14,11 @@ pub mod issue;
 pub mod list;
 mod operator;
 mod policies;
+pub mod release;
+pub mod renew;
 pub mod revoke;
 pub mod selector;
+pub mod watch;
 pub mod who_am_i;
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,16 +30,20 @@ use dayfly_core::ids::{Audience, ClusterName, LeaseId};
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
 use dayfly_core::secret::Secret;
+use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
 
+pub use attest::{Attested, Purpose};
 pub use authenticate::{Bearer, Caller, Verified};
 pub use error::{Error, Reason};
 pub use introspect::Introspection;
 pub use issue::{IssueRequest, Issued};
 pub use list::{LeaseViews, ListLeases, OwnerView};
 pub use policies::{Policies, PolicyUnavailable, UnknownCluster};
+pub use renew::{RenewRequest, Renewed};
 pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};
+pub use watch::{Watch, WatchNews};
 pub use who_am_i::{Available, WhoAmI};
 
 /// Reads the unverified `iss` of a token, only to choose the cluster that is asked to review it.
@@ -64,12 +73,14 @@ pub struct Parts {
     pub home_cluster: Option<ClusterName>,
     /// The policy of each cluster.
     pub policies: Arc<Policies>,
-    /// Makes the credentials of targets of kind `jwt`.
+    /// Makes the credentials.
     pub engine: Arc<dyn Engine>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Dayfly's issuer identifier: the `iss` of its tokens.
     pub issuer: String,
+    /// The trust domains that it issues SVIDs of.
+    pub trust_domains: Vec<ServedDomain>,
     /// Its own audiences.
     pub audiences: Audiences,
     /// Reads a token's issuer.
@@ -106,6 +117,7 @@ pub struct Broker {
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
     issuer: String,
+    trust_domains: Vec<ServedDomain>,
     audiences: Audiences,
     issuer_of: IssuerOf,
     lease_id_of: LeaseIdOf,
@@ -155,6 +167,7 @@ impl Broker {
             guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
             issuer: parts.issuer,
+            trust_domains: parts.trust_domains,
             audiences: parts.audiences,
             issuer_of: parts.issuer_of,
             lease_id_of: parts.lease_id_of,

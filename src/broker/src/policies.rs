@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dayfly_core::ids::ClusterName;
-use dayfly_policy::{Loaded, PolicySet, Problem};
+use dayfly_policy::{Loaded, PolicySet, Problem, UnownedGrace};
 
 /// Each cluster's policy, replaced whole. A source that cannot be read keeps its last policy for a while, then denies;
 /// what counts is when it was last read, so that a source that hangs goes stale like one that fails.
 pub struct Policies {
     clusters: BTreeMap<ClusterName, ArcSwap<State>>,
+    graces: BTreeMap<ClusterName, UnownedGrace>,
     unreadable_for: Duration,
 }
 
@@ -49,7 +50,19 @@ impl Policies {
     /// its source cannot be read ([`dayfly_core::limits::Limits::policy_unreadable`]).
     pub fn new(clusters: impl IntoIterator<Item = ClusterName>, unreadable_for: Duration) -> Self {
         let clusters = clusters.into_iter().map(|name| (name, ArcSwap::from_pointee(State::default())));
-        Self { clusters: clusters.collect(), unreadable_for }
+        Self { clusters: clusters.collect(), graces: BTreeMap::new(), unreadable_for }
+    }
+
+    /// With a grace for a cluster's namespaces without an Owner.
+    #[must_use]
+    pub fn with_grace(mut self, cluster: ClusterName, grace: UnownedGrace) -> Self {
+        self.graces.insert(cluster, grace);
+        self
+    }
+
+    /// A cluster's grace for namespaces without an Owner.
+    pub fn grace(&self, cluster: &ClusterName) -> Option<UnownedGrace> {
+        self.graces.get(cluster).copied()
     }
 
     /// A cluster's policy was read; it is from now on the one to decide by. `now` is

@@ -168,8 +168,9 @@ impl Broker {
         let Selector::Where(fields) = selector else { return Vec::new() };
         let policies: Vec<_> =
             self.clusters.keys().filter_map(|cluster| self.policies.last(cluster)).collect();
-        let owner =
-            fields.owner.as_ref().filter(|name| !policies.iter().any(|policy| policy.owner(name).is_some()));
+        let is_reserved = |name: &OwnerName| name.as_str() == dayfly_policy::spec::UNOWNED;
+        let owner = fields.owner.as_ref().filter(|name| !is_reserved(name));
+        let owner = owner.filter(|name| !policies.iter().any(|policy| policy.owner(name).is_some()));
         let target = fields
             .target
             .as_ref()

@@ -1,15 +1,18 @@
 //! WhoAmI: what Dayfly sees of a workload, and which Grants of its own namespace name it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use dayfly_core::claims::Claims;
 use dayfly_core::ids::{Audience, GrantName, LeaseId, RuleId, Scope, TargetName};
 use dayfly_core::lease::{Grounds, Lease, Owners, Phase};
-use dayfly_core::provenance::Provenance;
+use dayfly_core::provenance::{Labels, Provenance};
 use dayfly_core::workload::Workload;
-use dayfly_policy::{Grant, Ownership};
+use dayfly_policy::{Grant, Ownership, PolicySet, Who};
 
-use crate::attest::{check_live, workload_of};
+use crate::attest::{Attested, Purpose, attest_workload, workload_of};
 use crate::authenticate::{Bearer, Caller};
+use crate::credential::Credential;
 use crate::{Broker, Error};
 
 /// What Dayfly sees of a workload.
@@ -19,7 +22,7 @@ pub struct WhoAmI {
     pub workload: Workload,
     /// Why it gets nothing now although its token is good: its pod or service account is gone, ...
     pub trouble: Option<Error>,
-    /// Who answers for its namespace.
+    /// Who answers for it.
     pub ownership: Ownership,
     /// The Grants of its namespace that name it.
     pub grants: Vec<Available>,
@@ -49,27 +52,51 @@ impl Broker {
     /// When its token is not good, or the cluster or its policy cannot be read.
     pub async fn who_am_i(&self, bearer: Bearer<'_>) -> Result<WhoAmI, Error> {
         let (cluster, identity) = self.authenticate(bearer, Caller::Workload).await?;
-        let mut workload = workload_of(cluster, &identity)?;
-        let trouble = match check_live(cluster, &workload).await {
-            Ok(node) => {
-                workload.node = workload.node.or(node);
-                None
-            }
-            Err(error @ Error::Denied { .. }) => Some(error),
+        let workload = workload_of(cluster, &identity)?;
+        let attested =
+            attest_workload(cluster, workload.clone(), identity.binding(), Purpose::New, self.now()).await;
+        let (attested, trouble) = match attested {
+            Ok(attested) => (Some(attested), None),
+            Err(error @ Error::Denied { .. }) => (None, Some(error)),
             Err(error) => return Err(error),
         };
+        let workload = attested.as_ref().map_or(workload, |attested| attested.workload.clone());
+        let none = Arc::new(Labels::new());
+        let labels = |of: fn(&Attested) -> &Arc<Labels>| Arc::clone(attested.as_ref().map_or(&none, of));
+        let account_labels = labels(|attested| &attested.service_account_labels);
+        let namespace_labels = labels(|attested| &attested.namespace_labels);
+        let pod_labels = labels(|attested| &attested.pod_labels);
         let policy = self.policies.current(&cluster.name, self.clock.monotonic())?;
         let account = &workload.service_account;
         let grants = policy.grants_in(&account.namespace);
-        let grants = grants.filter(|grant| grant.spec.service_accounts.contains(&account.name));
-        let ownership = policy.owner_of(&account.namespace).clone();
-        let grants = grants.map(|grant| self.available(grant, &workload, &ownership)).collect();
+        let grants = grants.filter(|grant| grant.is_for(&account.name, &account_labels));
+        let who = Who {
+            namespace: &account.namespace,
+            namespace_labels: &namespace_labels,
+            service_account: &account.name,
+            pod_labels: &pod_labels,
+            controller: attested.as_ref().and_then(Attested::top_controller),
+        };
+        let grace = self.policies.grace(&cluster.name).and_then(|grace| grace.owner(self.now()));
+        let ownership = match (policy.owners_of(&who), grace) {
+            (Ownership::Unowned, Some(owner)) if policy.is_unclaimed(&who) => {
+                Ownership::Owned(Owners::of(owner))
+            }
+            (ownership, _) => ownership,
+        };
+        let grants = grants.map(|grant| self.available(&policy, grant, &workload, &ownership)).collect();
         Ok(WhoAmI { workload, trouble, ownership, grants })
     }
 
-    fn available(&self, grant: &Grant, workload: &Workload, ownership: &Ownership) -> Available {
+    fn available(
+        &self,
+        policy: &PolicySet,
+        grant: &Grant,
+        workload: &Workload,
+        ownership: &Ownership,
+    ) -> Available {
         let held_by = match ownership {
-            Ownership::Owned(owners) => self.held_by(grant, workload, owners),
+            Ownership::Owned(owners) => self.held_by(policy, grant, workload, owners),
             Ownership::Unowned | Ownership::Ambiguous => None,
         };
         Available {
@@ -82,8 +109,14 @@ impl Broker {
         }
     }
     /// The revocation that would keep this grant from giving anything now.
-    fn held_by(&self, grant: &Grant, workload: &Workload, owners: &Owners) -> Option<RuleId> {
-        let key = self.engine.prepare().ok()?;
+    fn held_by(
+        &self,
+        policy: &PolicySet,
+        grant: &Grant,
+        workload: &Workload,
+        owners: &Owners,
+    ) -> Option<RuleId> {
+        let Credential { key, spiffe_id } = self.credential(policy, workload, &grant.spec.target).ok()?;
         let now = self.now();
         // A lease as it would be, as far as a rule looks at it.
         let lease = Lease {
@@ -94,11 +127,13 @@ impl Broker {
             grant: grant.name.clone(),
             audience: self.audiences.workload.clone(),
             scope: Vec::new(),
+            claims: Claims::new(),
             issued_at: now,
             expires_at: now,
             key_id: key.id,
             digests: Vec::new(),
             confirmation: None,
+            spiffe_id,
             idempotency: None,
             renews: None,
             provenance: Provenance::default(),

@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::connect::Connection;
 use crate::{
-    connect, dev, introspect, issue, keys, leases, output, owners, policy, revocations, serve, store, whoami,
+    connect, dev, introspect, issue, keys, leases, output, owners, policy, renew, revocations, serve, store,
+    watch, whoami,
 };
 
 /// Short-lived credentials for Kubernetes workloads, owned and ended by their owners.
@@ -25,6 +26,15 @@ pub(crate) struct Cli {
 enum Verb {
     /// Asks for a credential, as a workload.
     Issue(issue::Issue),
+    /// Asks for a credential in the place of an earlier one, as a workload.
+    ///
+    /// It is decided by the policy and the revocations of now, for the same target and Grant. The earlier lease ends a minute
+    /// later. One that has ended, or was renewed before, is not renewed: use `issue`.
+    Renew(renew::Renew),
+    /// Gives a lease back, as a workload: its credential is not good from then on.
+    Release(renew::Release),
+    /// Tells of your own leases, as a workload: those that are good now, then each change.
+    Watch(watch::Watch),
     /// Says who the broker takes you for, as a workload.
     Whoami(whoami::Whoami),
     /// Says whether a credential is good now, as a verifier.
@@ -32,7 +42,7 @@ enum Verb {
     /// The credential comes from standard input or a file, never from an argument: arguments can be read by everyone on
     /// the machine.
     Introspect(introspect::Introspect),
-    /// Prints the public keys that credentials are signed with: a JWK Set.
+    /// Prints the public keys that credentials are signed with, a JWK Set; or imports one.
     Keys(keys::Keys),
     /// Looks at leases, as an operator.
     #[command(subcommand)]
@@ -48,7 +58,7 @@ enum Verb {
     /// Looks at revocations, as an operator.
     #[command(subcommand)]
     Revocations(revocations::Revocations),
-    /// Checks policy.
+    /// Checks policy and tries it, without a broker.
     #[command(subcommand)]
     Policy(policy::Policy),
     /// Looks after a store.
@@ -75,9 +85,12 @@ impl Cli {
         let Self { connection, verb } = self;
         match verb {
             Verb::Issue(verb) => connect::run(verb.run(&connection)),
+            Verb::Renew(verb) => connect::run(verb.run(&connection)),
+            Verb::Release(verb) => connect::run(verb.run(&connection)),
+            Verb::Watch(verb) => connect::run(verb.run(&connection)),
             Verb::Whoami(verb) => connect::run(verb.run(&connection)),
             Verb::Introspect(verb) => connect::run(verb.run(&connection)),
-            Verb::Keys(verb) => connect::run(verb.run(&connection)),
+            Verb::Keys(verb) => verb.run(&connection),
             Verb::Leases(verb) => connect::run(verb.run(&connection)),
             Verb::Owners(verb) => connect::run(verb.run(&connection)),
             Verb::Revoke(verb) => connect::run(verb.run(&connection)),

@@ -12,11 +12,13 @@ mod logging;
 mod output;
 mod owners;
 mod policy;
+mod renew;
 mod revocations;
 mod serve;
 mod signals;
 mod store;
 mod view;
+mod watch;
 mod whoami;
 
 use std::process::ExitCode;

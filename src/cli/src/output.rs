@@ -46,10 +46,16 @@ pub(crate) fn json<T: Serialize>(value: &T) -> anyhow::Result<ExitCode> {
 
 /// Prints to standard output. A reader that has gone away is no failure.
 pub(crate) fn print(text: &str) -> anyhow::Result<ExitCode> {
+    print_on(text).map(|_| ExitCode::SUCCESS)
+}
+
+/// Prints to standard output, where there is more to come, and says whether somebody still reads.
+pub(crate) fn print_on(text: &str) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -86,9 +86,15 @@ pub(crate) struct LeaseView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     confirmation: Option<ConfirmationView<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
+    spiffe_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     renews: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
+    renewed_by: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     revoked_by: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    ends_at: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     ended_at: String,
 }
@@ -106,6 +112,8 @@ fn confirmation(lease: &v1::Lease) -> Option<ConfirmationView<'_>> {
     Some(match lease.confirmation.as_ref()?.kind.as_ref()? {
         Kind::JwkThumbprint(print) => ConfirmationView::JwkThumbprint(print),
         Kind::CertificateThumbprint(print) => ConfirmationView::CertificateThumbprint(print),
+        // A lease tells thumbprints alone.
+        Kind::Jwk(_) | Kind::Certificate(_) => return None,
     })
 }
 
@@ -125,11 +133,37 @@ impl<'a> From<&'a v1::Lease> for LeaseView<'a> {
             expires_at: time(lease.expires_at.as_ref()),
             key_id: &lease.key_id,
             confirmation: confirmation(lease),
+            spiffe_id: &lease.spiffe_id,
             renews: &lease.renews,
+            renewed_by: &lease.renewed_by,
             revoked_by: &lease.revoked_by,
+            ends_at: time(early_end(lease)),
             ended_at: time(lease.ended_at.as_ref()),
         }
     }
+}
+
+/// When it ends, where that is before it expires by itself.
+fn early_end(lease: &v1::Lease) -> Option<&prost_types::Timestamp> {
+    lease.ends_at.as_ref().filter(|_| lease.ends_at != lease.expires_at)
+}
+
+/// A lease in a line of its own: its state, id, target, end and what ended or renewed it.
+pub(crate) fn lease_line(lease: &v1::Lease) -> String {
+    let end = match (&lease.ended_at, early_end(lease)) {
+        (Some(ended), _) => format!("ended {ended}"),
+        (None, Some(ends)) => format!("ends {ends}"),
+        (None, None) => format!("expires {}", time(lease.expires_at.as_ref())),
+    };
+    let by = |what: &str, by: &str| if by.is_empty() { String::new() } else { format!(" {what} {by}") };
+    format!(
+        "{} {} {} {end}{}{}\n",
+        state(lease),
+        lease.id,
+        lease.target,
+        by("renewed by", &lease.renewed_by),
+        by("revoked by", &lease.revoked_by),
+    )
 }
 
 /// A lease's facts, a line each.
@@ -146,12 +180,15 @@ pub(crate) fn lease_facts(lease: &v1::Lease) -> String {
         ("target", lease.target.clone()),
         ("grant", lease.grant.clone()),
         ("audience", lease.audience.clone()),
+        ("SPIFFE id", lease.spiffe_id.clone()),
         ("scope", lease.scope.join(" ")),
         ("issued", time(lease.issued_at.as_ref())),
         ("expires", time(lease.expires_at.as_ref())),
+        ("ends", time(early_end(lease))),
         ("ended", time(lease.ended_at.as_ref())),
         ("revoked by", lease.revoked_by.clone()),
         ("renews", lease.renews.clone()),
+        ("renewed by", lease.renewed_by.clone()),
         ("key", lease.key_id.clone()),
     ])
 }

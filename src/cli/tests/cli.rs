@@ -83,7 +83,7 @@ fn the_command_line_reference_is_not_stale() {
 
 #[test]
 fn wrong_usage_is_told_and_exits_with_2() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 16] = [
         (&[], "Usage: dayfly"),
         (&["isue"], "unrecognized subcommand"),
         (&["issue"], "--target <NAME>"),
@@ -95,6 +95,10 @@ fn wrong_usage_is_told_and_exits_with_2() {
             "plaintext is refused",
         ),
         (&["introspect", "eyJhbGciOi"], "unexpected argument"),
+        (&["issue", "--target", "t", "--bind-jwk", "a", "--bind-certificate", "b"], "cannot be used with"),
+        (&["keys", "import", "key.pem", "--config", "dayfly.toml"], "--target"),
+        (&["keys", "import", "key.pem", "--target", "a/b/c", "--config", "dayfly.toml"], "not a target name"),
+        (&["keys", "--trust-domain", "spiffe://t"], "not a trust domain"),
         (&["revoke", "--after", "hold", "--reason", "r"], "required arguments"),
         (&["revoke", "--owner", "o", "--reason", "r"], "--after <AFTER>"),
         (&["revoke", "--all", "--after", "hold", "--reason", "r"], "add --yes"),
@@ -133,6 +137,14 @@ fn a_broker_that_is_not_there_exits_with_4() {
     error: cannot reach the broker: tcp connect error: Connection refused (os error 111)
     to do: check --server and --ca-file, and that the broker runs
     ");
+    // A private key does not even travel.
+    fs::write(path("jwk"), r#"{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}"#).unwrap();
+    fs::write(path("pem"), "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n").unwrap();
+    for (option, file) in [("--bind-jwk", "jwk"), ("--bind-certificate", "pem")] {
+        let bound = ["issue", "--target", "t", option, &path(file)];
+        let bound = run(&[&bound, args.get(1..).unwrap()].concat());
+        assert!(bound.code == 1 && bound.err.contains("holds a private key"), "{bound:?}");
+    }
     fs::remove_file(path("token")).unwrap();
     let no_token = run(&args);
     assert!(no_token.code == 1 && no_token.err.contains("cannot read the token file"), "{no_token:?}");
@@ -170,6 +182,146 @@ fn policy_check_says_what_is_wrong_and_where() {
     assert_eq!((&json["owners"], &json["problems"][0]["file"]), (&1.into(), &"grants.yaml".into()));
     let none = run(&["policy", "check", "/no/such/folder"]);
     assert!(none.code == 1 && none.err.contains("/no/such/folder"), "{none:?}");
+}
+
+/// A folder with an example's policy, and its tests.
+fn policy_folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let head = |kind, name| {
+        format!("apiVersion: dayfly.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n")
+    };
+    let policy = [
+        head("Owner", "payments")
+            + "  {displayName: Payments, contacts: ['#payments'], namespaces: {names: [payments]}}\n",
+        head("Target", "orders")
+            + "  jwt: {audiences: ['https://orders.example']}\n  maxTtl: 1h\n  ceiling: [{namespaces: [payments], scopes: \
+               [read, write]}]\n",
+        head("Grant", "orders, namespace: payments")
+            + "  {serviceAccounts: [api], target: orders, scope: [read, write], defaultTtl: 5m, maxTtl: 15m}\n",
+    ];
+    let tests = head("PolicyTest", "orders")
+        + "  cases:
+    - name: the API reads
+      given: {cluster: east, namespace: payments, serviceAccount: api}
+      asks: {target: orders, scope: [read]}
+      expects: {decision: Granted, owner: payments, grant: orders, scope: [read], ttl: 5m}
+    - name: nobody's pod gets nothing
+      given: {cluster: east, namespace: nobodys, serviceAccount: api}
+      asks: {target: orders}
+      expects: {decision: Denied, reason: UNOWNED}
+    - name: only to be compared
+      given: {cluster: east, namespace: payments, serviceAccount: web}
+      asks: {target: orders}
+";
+    fs::write(folder.path().join("policy.yaml"), policy.join("---\n")).unwrap();
+    fs::write(folder.path().join("tests.yaml"), tests).unwrap();
+    folder
+}
+
+/// With another text in one of its files.
+fn changed(folder: &TempDir, file: &str, from: &str, to: &str) -> TempDir {
+    let changed = policy_folder();
+    let text = fs::read_to_string(folder.path().join(file)).unwrap();
+    assert!(text.contains(from), "{from}");
+    fs::write(changed.path().join(file), text.replace(from, to)).unwrap();
+    changed
+}
+
+#[test]
+fn policy_test_says_what_is_not_as_expected_and_why() {
+    let folder = policy_folder();
+    let path = |folder: &TempDir| folder.path().display().to_string();
+    let good = run(&["policy", "test", &path(&folder)]);
+    assert_eq!(good.code, 0, "{good:?}");
+    insta::assert_snapshot!("policy_test_good", good.out);
+    assert!(run(&["policy", "check", &path(&folder)]).out.contains("1 grant, 1 test"));
+
+    let narrower = changed(
+        &folder,
+        "policy.yaml",
+        "scope: [read, write], defaultTtl: 5m",
+        "scope: [write], defaultTtl: 2m",
+    );
+    let junit = narrower.path().join("report.xml").display().to_string();
+    let bad = run(&["policy", "test", &path(&narrower), "--junit", &junit]);
+    assert_eq!(bad.code, 1, "{bad:?}");
+    let generation = |text: &str| {
+        text.lines().filter(|line| !line.trim().starts_with("by  ")).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!("policy_test_bad", generation(&bad.out));
+    insta::assert_snapshot!("policy_test_junit", generation(&fs::read_to_string(&junit).unwrap()));
+    let longer = changed(&folder, "tests.yaml", "ttl: 5m", "ttl: 6m");
+    let bad = run(&["policy", "test", &path(&longer), "-o", "json"]);
+    let json: Value = serde_json::from_str(&bad.out).unwrap();
+    assert_eq!((bad.code, &json["failed"], &json["passed"]), (1, &1.into(), &1.into()));
+    let expected = serde_json::json!([{"field": "ttl", "expected": "6m", "got": "5m"}]);
+    assert_eq!(json["cases"][0]["differences"], expected);
+
+    let broken = changed(&folder, "tests.yaml", "expects: {decision: Denied", "expects: {decision: Refused");
+    let broken = run(&["policy", "test", &path(&broken)]);
+    assert!(broken.code == 1 && broken.out.contains("tests.yaml:13:"), "{broken:?}");
+    let none = tempfile::tempdir().unwrap();
+    let none = run(&["policy", "test", &path(&none)]);
+    assert!(none.code == 1 && none.err.contains("holds no PolicyTest"), "{none:?}");
+    let apart =
+        run(&["policy", "test", &path(&narrower), "--tests", &format!("{}/tests.yaml", path(&folder))]);
+    assert!(apart.code == 1 && apart.out.contains("1 as expected, 1 not"), "{apart:?}");
+}
+
+#[test]
+fn policy_diff_says_who_is_answered_otherwise() {
+    let old = policy_folder();
+    let path = |folder: &TempDir| folder.path().display().to_string();
+    let (old_path, workloads) = (path(&old), format!("{}/tests.yaml", path(&old)));
+    let same = run(&["policy", "diff", &old_path, &old_path, "--workloads", &workloads]);
+    assert_eq!((same.code, same.out.as_str()), (0, "3 questions, no change\n"));
+    let other = "scope: [read], defaultTtl: 2m";
+    let new = changed(&old, "policy.yaml", "scope: [read, write], defaultTtl: 5m", other);
+    let new = changed(&new, "policy.yaml", "serviceAccounts: [api]", "serviceAccounts: [api, web]");
+    fs::write(
+        new.path().join("policy.yaml"),
+        fs::read_to_string(new.path().join("policy.yaml"))
+            .unwrap()
+            .replace("scope: [read, write], defaultTtl: 5m", other),
+    )
+    .unwrap();
+    let differ = run(&["policy", "diff", &old_path, &path(&new), "--workloads", &workloads]);
+    assert_eq!(differ.code, 1, "{differ:?}");
+    insta::assert_snapshot!("policy_diff", differ.out);
+
+    let lease = |id: u32, state: &str| {
+        serde_json::json!({
+            "id": id.to_string(), "state": state, "owner": "payments", "target": "orders", "grant": "payments/orders",
+            "workload": {"cluster": "east", "namespace": "payments", "service_account": "api", "service_account_uid": "u", "pod": "api-0"},
+            "audience": "https://orders.example", "scope": ["write"],
+            "issued_at": "2026-11-23T12:00:00Z", "expires_at": "2026-11-23T12:05:00Z",
+        })
+    };
+    let leases = serde_json::json!({"leases": [lease(1, "active"), lease(2, "active"), lease(3, "expired")], "more": false});
+    let file = old.path().join("leases.json").display().to_string();
+    fs::write(&file, leases.to_string()).unwrap();
+    let differ = run(&["policy", "diff", &old_path, &path(&new), "--leases", &file, "-o", "json"]);
+    let json: Value = serde_json::from_str(&differ.out).unwrap();
+    let change = &json["changes"][0];
+    assert_eq!((differ.code, &json["asked"], &change["change"]), (1, &1.into(), &"lost".into()));
+    assert_eq!((&change["about"], &change["workload"]), (&"2 leases".into(), &"east:payments:api".into()));
+    assert!(change["how"].as_str().unwrap().contains("now denied, SCOPE_NOT_GRANTED"), "{change}");
+    fs::write(&file, "[]").unwrap();
+    let wrong = run(&["policy", "diff", &old_path, &old_path, "--leases", &file]);
+    assert!(wrong.code == 1 && wrong.err.contains("not the output of"), "{wrong:?}");
+    assert_eq!(run(&["policy", "diff", &old_path, &old_path]).code, 2);
+}
+
+/// What the broker lists is what `policy diff --leases` reads: see also the verbs against a broker, below.
+#[test]
+fn policy_schema_prints_what_is_committed() {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/schemas");
+    for kind in ["policy", "owner", "target", "grant", "policy-test"] {
+        let printed = run(&["policy", "schema", kind]);
+        let committed = fs::read_to_string(place.join(format!("{kind}.json"))).unwrap();
+        assert!(printed.code == 0 && printed.out == committed, "{kind}");
+    }
+    assert_eq!(run(&["policy", "schema"]).out, run(&["policy", "schema", "policy"]).out);
 }
 
 #[test]
@@ -287,6 +439,42 @@ impl Drop for Dev {
 }
 
 #[test]
+fn a_workload_renews_watches_and_gives_back() {
+    let dev = Dev::start();
+    let issued = dev.json("payments.token", &["issue", "--target", "orders", "--ttl", "2m"]);
+    let first = issued["lease"]["id"].as_str().unwrap();
+    let renewed = dev.json("payments.token", &["renew", first, "--scope", "orders:read", "--ttl", "2m"]);
+    let lease = &renewed["lease"];
+    assert_eq!((&lease["renews"], &lease["scope"]), (&first.into(), &serde_json::json!(["orders:read"])));
+    assert_eq!(renewed["renew_after"], 84);
+    let id = lease["id"].as_str().unwrap();
+    let earlier = dev.json("operator.token", &["leases", "get", first]);
+    assert_eq!((&earlier["renewed_by"], &earlier["state"]), (&id.into(), &"active".into()));
+    assert!(earlier["ends_at"].as_str().unwrap() < earlier["expires_at"].as_str().unwrap(), "{earlier}");
+    let twice = dev.run("payments.token", &["renew", first]);
+    assert!(twice.code == 1 && twice.err.contains("reason: LEASE_RENEWED"), "{twice:?}");
+    let others = dev.run("checkout.token", &["renew", id]);
+    assert!(others.code == 1 && others.err.contains("reason: NOT_FOUND"), "{others:?}");
+
+    let lines = dev.run("payments.token", &["watch", "--once"]);
+    let of = |id: &str| lines.out.lines().find(|line| line.contains(&format!(" {id} "))).unwrap();
+    assert!(
+        of(first).starts_with("active ") && of(first).ends_with(&format!("renewed by {id}")),
+        "{lines:?}"
+    );
+    assert!(of(id).contains(" orders expires "), "{lines:?}");
+    let message = dev.run("payments.token", &["watch", "--once", "-o", "json"]);
+    let message: Value = serde_json::from_str(message.out.lines().next().unwrap()).unwrap();
+    assert_eq!(message["snapshot"], true);
+
+    let released = dev.json("payments.token", &["release", id]);
+    assert_eq!(released["state"], "released");
+    assert_eq!(dev.json("payments.token", &["release", id]), released);
+    let table = dev.run("payments.token", &["release", first]);
+    assert!(table.out.contains("state       released") && table.out.contains("renewed by"), "{table:?}");
+}
+
+#[test]
 fn the_verbs_do_what_they_say_against_a_broker() {
     let dev = Dev::start();
     let me = dev.json("payments.token", &["whoami"]);
@@ -325,6 +513,10 @@ fn the_verbs_do_what_they_say_against_a_broker() {
     let page = dev.json("operator.token", &[&of_payments[..], &["--limit", "2"]].concat());
     assert_eq!((page["leases"].as_array().unwrap().len(), &page["more"]), (2, &true.into()));
     assert_eq!(dev.json("operator.token", &["leases", "get", lease])["target"], "orders");
+    let (listed, policy) = (dev.path("leases.json"), dev.path("policy").display().to_string());
+    fs::write(&listed, dev.run("operator.token", &["leases", "list", "-o", "json"]).out).unwrap();
+    let same = run(&["policy", "diff", &policy, &policy, "--leases", &listed.display().to_string()]);
+    assert!(same.code == 0 && same.out.ends_with(", no change\n"), "{same:?}");
     let none = dev.run("operator.token", &["leases", "get", "01995c5e-0000-7000-8000-000000000007"]);
     assert!(none.code == 1 && none.err.contains("reason: NOT_FOUND"), "{none:?}");
 

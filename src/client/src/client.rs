@@ -13,7 +13,7 @@ use dayfly_core::secret::Secret;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::builder::Builder;
 use crate::credential::Credential;
@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::fresh::Fresh;
 use crate::retry::Backoff;
 use crate::token::{TokenError, TokenSource};
+use crate::watch::Watch;
 
 /// The most bytes of an answer: a page of 1000 leases may be large.
 const ANSWER_BYTES: usize = 32 * 1024 * 1024;
@@ -63,6 +64,39 @@ impl Client {
         self.give_key(&mut request.idempotency_key)?;
         let send = |channel, request| async move { workload(channel).issue(request).await };
         Credential::of(self.call(request, send).await?)
+    }
+
+    /// Issues a credential in the place of an earlier one, as a workload. Without an idempotency key it gets one of this
+    /// call, so that a repeat after a broken connection is answered with the same lease.
+    ///
+    /// # Errors
+    /// Where [`Error::asks_for_issue`], the earlier lease cannot be renewed, and [`Client::issue`] may give another.
+    pub async fn renew(&self, mut request: v1::RenewRequest) -> Result<Credential, Error> {
+        self.give_key(&mut request.idempotency_key)?;
+        let send = |channel, request| async move { workload(channel).renew(request).await };
+        let v1::RenewResponse { credential, lease, renew_after, .. } = self.call(request, send).await?;
+        Credential::of(v1::IssueResponse { credential, lease, renew_after })
+    }
+
+    /// Gives a lease back, as a workload, and gives it as it is then. One that has ended stays as it ended.
+    pub async fn release(&self, lease: impl Into<String>) -> Result<v1::Lease, Error> {
+        let send = |channel, request| async move { workload(channel).release(request).await };
+        let answer = self.call(v1::ReleaseRequest { lease: lease.into() }, send).await?;
+        answer.lease.ok_or(Error::Malformed("lease"))
+    }
+
+    /// Watches the caller's own leases, as a workload: what is, then each change.
+    ///
+    /// # Errors
+    /// When the watch cannot begin.
+    pub async fn watch_my_leases(&self) -> Result<Watch, Error> {
+        Watch::start(self.clone()).await
+    }
+
+    /// One stream of a watch.
+    pub(crate) async fn watch_once(&self) -> Result<Streaming<v1::WatchMyLeasesResponse>, Error> {
+        let send = |channel, request| async move { workload(channel).watch_my_leases(request).await };
+        self.call(v1::WatchMyLeasesRequest {}, send).await
     }
 
     /// Issues a credential and keeps it fresh in the background, until the handle is dropped.

@@ -91,6 +91,25 @@ impl Error {
         }
     }
 
+    /// Whether a lease could not be renewed for what it is, and asking for a new one may do: it has ended or was renewed
+    /// before, is not known, or is of what is not given any more.
+    pub fn asks_for_issue(&self) -> bool {
+        const REASONS: [&str; 10] = [
+            "LEASE_ENDED",
+            "LEASE_RENEWED",
+            "NOT_FOUND",
+            "METHOD_UNKNOWN",
+            "DECISION_CHANGED",
+            "GRANT_UNKNOWN",
+            "SCOPE_NOT_GRANTED",
+            "SCOPE_ABOVE_CEILING",
+            "AUDIENCE_NOT_GRANTED",
+            "TARGET_UNKNOWN",
+        ];
+        self.code() == Some(Code::Unimplemented)
+            || self.reason().is_some_and(|reason| REASONS.contains(&reason))
+    }
+
     /// Whether asking the same again can help.
     pub(crate) fn is_worth_repeating(&self) -> bool {
         matches!(self.code(), Some(Code::Unavailable | Code::ResourceExhausted | Code::Aborted))

@@ -20,8 +20,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// The clocks are looked at this often while waiting, since timers stand still while a machine is suspended.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// A credential that is kept fresh in the background: the next one is asked for at 70 % of its life (a little earlier,
-/// never the same for two holders). It stops when dropped. It has no `Debug`.
+/// A credential that is kept fresh in the background: it is renewed at 70 % of its life (a little earlier, never the same
+/// for two holders), or issued anew where the broker says that it cannot be renewed. It stops when dropped. It has no
+/// `Debug`.
 pub struct Fresh {
     held: Arc<Held>,
     state: watch::Receiver<State>,
@@ -59,7 +60,7 @@ impl Kept {
 
 impl Fresh {
     pub(crate) async fn start(client: Client, request: v1::IssueRequest) -> Result<Self, Error> {
-        let first = ask(&client, &request).await?;
+        let first = ask(&client, &request, None).await?;
         let held = Arc::new(Held { clock: Arc::clone(&client.parts().clock), now: Mutex::new(first) });
         let (sender, state) = watch::channel(State { serial: 1, error: None });
         let task = tokio::spawn(keep(client, request, Arc::clone(&held), sender));
@@ -113,7 +114,7 @@ async fn keep(client: Client, request: v1::IssueRequest, held: Arc<Held>, state:
             sleep(left.min(LOOK)).await;
         }
         for failures in 1.. {
-            match ask(&client, &request).await {
+            match ask(&client, &request, Some(&kept.credential)).await {
                 Ok(kept) => {
                     held.put(kept);
                     state.send_modify(|state| *state = State { serial: state.serial + 1, error: None });
@@ -129,11 +130,42 @@ async fn keep(client: Client, request: v1::IssueRequest, held: Arc<Held>, state:
     }
 }
 
-/// Each is a new request: a repeated key would give the same lease again.
-async fn ask(client: &Client, request: &v1::IssueRequest) -> Result<Kept, Error> {
+/// The next credential, in the place of this one where there is one. Each is a new request: a repeated key would give the
+/// same lease again.
+async fn ask(
+    client: &Client,
+    request: &v1::IssueRequest,
+    earlier: Option<&Credential>,
+) -> Result<Kept, Error> {
     let clock = &client.parts().clock;
     let (wall, monotonic) = (clock.now(), clock.monotonic());
-    let request = v1::IssueRequest { idempotency_key: String::new(), ..request.clone() };
-    let credential = Arc::new(client.issue(request).await?);
-    Ok(Kept { credential, wall, monotonic })
+    let renewed = match earlier {
+        Some(earlier) if !earlier.lease.id.is_empty() => renew(client, request, earlier).await?,
+        _ => None,
+    };
+    let credential = if let Some(credential) = renewed {
+        credential
+    } else {
+        let request = v1::IssueRequest { idempotency_key: String::new(), ..request.clone() };
+        client.issue(request).await?
+    };
+    Ok(Kept { credential: Arc::new(credential), wall, monotonic })
+}
+
+/// None where the broker says that it is to be issued anew.
+async fn renew(
+    client: &Client,
+    request: &v1::IssueRequest,
+    earlier: &Credential,
+) -> Result<Option<Credential>, Error> {
+    let renewal =
+        v1::RenewRequest { lease: earlier.lease.id.clone(), ttl: request.ttl, ..v1::RenewRequest::default() };
+    match client.renew(renewal).await {
+        Ok(credential) => Ok(Some(credential)),
+        Err(error) if error.asks_for_issue() => {
+            tracing::debug!(reason = error.reason(), "issuing anew");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }

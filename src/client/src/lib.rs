@@ -18,7 +18,8 @@
 //! What it does on its own: it reads the token file again when the kubelet has replaced it, gives every call a deadline
 //! (10 s), and asks again where the broker says that asking again can help (`UNAVAILABLE`, `RESOURCE_EXHAUSTED`,
 //! `ABORTED`), as late as the broker's hint, at most three times more, within the deadline. Calls that write carry an
-//! idempotency key, so that a repeat is the same request.
+//! idempotency key, so that a repeat is the same request. A kept credential is renewed, and issued anew where the broker says
+//! so; a watch that is cut calls again.
 
 mod builder;
 mod client;
@@ -27,6 +28,7 @@ mod error;
 mod fresh;
 mod retry;
 mod token;
+mod watch;
 
 pub use builder::Builder;
 pub use client::Client;
@@ -36,3 +38,4 @@ pub use dayfly_core::secret::Secret;
 pub use error::{Error, Rejected};
 pub use fresh::{Fresh, State};
 pub use token::{TokenError, TokenFile, TokenSource};
+pub use watch::Watch;

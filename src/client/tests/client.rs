@@ -26,12 +26,14 @@ enum Act {
 }
 
 /// What a call brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Seen {
     authorization: String,
     cluster: String,
     deadline: bool,
     key: String,
+    /// The lease that is to be renewed; of an Issue none.
+    renews: String,
 }
 
 #[derive(Clone, Default)]
@@ -78,6 +80,7 @@ impl WorkloadService for Broker {
                 cluster: text("dayfly-cluster").unwrap_or_default(),
                 deadline: text("grpc-timeout").is_some(),
                 key: request.get_ref().idempotency_key.clone(),
+                renews: String::new(),
             });
             seen.len()
         };
@@ -87,6 +90,59 @@ impl WorkloadService for Broker {
             Some(Act::Issue(life)) => Ok(Response::new(issued(count, life))),
             Some(Act::Hang) | None => std::future::pending().await,
         }
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        let count = {
+            let mut seen = self.seen.lock().unwrap();
+            let key = request.get_ref().idempotency_key.clone();
+            seen.push(Seen { key, renews: request.get_ref().lease.clone(), ..Seen::default() });
+            seen.len()
+        };
+        let act = self.script.lock().unwrap().pop_front();
+        match act {
+            Some(Act::Refuse(status)) => Err(status),
+            Some(Act::Issue(life)) => {
+                let v1::IssueResponse { credential, lease, renew_after } = issued(count, life);
+                Ok(Response::new(v1::RenewResponse { credential, lease, renew_after, earlier: None }))
+            }
+            Some(Act::Hang) | None => std::future::pending().await,
+        }
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseResponse>, Status> {
+        let lease = v1::Lease { id: request.into_inner().lease, ..Default::default() };
+        Ok(Response::new(v1::ReleaseResponse { lease: Some(lease) }))
+    }
+
+    type WatchMyLeasesStream = tonic::codegen::BoxStream<v1::WatchMyLeasesResponse>;
+
+    /// Each act but a refusal to begin is one message: a refusal cuts the stream.
+    async fn watch_my_leases(
+        &self,
+        _: Request<v1::WatchMyLeasesRequest>,
+    ) -> Result<Response<Self::WatchMyLeasesStream>, Status> {
+        let script = Arc::clone(&self.script);
+        let count = {
+            let mut seen = self.seen.lock().unwrap();
+            seen.push(Seen::default());
+            seen.len() as u64
+        };
+        let messages = futures_util::stream::unfold(script, move |script| async move {
+            let act = script.lock().unwrap().pop_front();
+            let message = match act {
+                Some(Act::Refuse(status)) => Err(status),
+                Some(Act::Issue(_)) => {
+                    Ok(v1::WatchMyLeasesResponse { position: count, ..Default::default() })
+                }
+                Some(Act::Hang) | None => std::future::pending().await,
+            };
+            Some((message, script))
+        });
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn who_am_i(&self, _: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {
@@ -103,6 +159,7 @@ fn issued(count: usize, life: Duration) -> v1::IssueResponse {
     v1::IssueResponse {
         credential: format!("credential-{count}"),
         lease: Some(v1::Lease {
+            id: format!("lease-{count}"),
             issued_at: Some(time(now.as_millis())),
             expires_at: Some(time(now.plus(life).as_millis())),
             ..Default::default()
@@ -250,6 +307,41 @@ async fn a_credential_is_replaced_before_it_ends() {
     assert_eq!(fresh.current().ok().unwrap().secret.expose(), b"credential-3");
     let keys: Vec<_> = broker.seen().into_iter().map(|seen| seen.key).collect();
     assert!(keys[0] != keys[1] && keys[1] != keys[2], "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_kept_credential_is_renewed_and_issued_anew_where_the_broker_says_so() {
+    let second = Duration::from_secs(1);
+    let ended = refusal(ErrorReason::LeaseEnded).into_status();
+    let broker =
+        Broker::of([Act::Issue(2 * second), Act::Issue(2 * second), Act::Refuse(ended), Act::Issue(MINUTE)]);
+    let fresh = broker.client().await.keep_fresh(request()).await.unwrap();
+    let mut states = fresh.watch();
+    for _ in 0..2 {
+        states.changed().await.unwrap();
+        assert!(states.borrow_and_update().error.is_none());
+    }
+    assert_eq!(fresh.current().ok().unwrap().secret.expose(), b"credential-4");
+    let renews: Vec<_> = broker.seen().into_iter().map(|seen| seen.renews).collect();
+    assert_eq!(renews, ["", "lease-1", "lease-2", ""]);
+}
+
+#[tokio::test]
+async fn a_watch_that_is_cut_calls_again() {
+    let slow = refusal(ErrorReason::ReaderSlow).retry_after(Duration::ZERO).into_status();
+    let gone = refusal(ErrorReason::PodGone).into_status();
+    let broker = Broker::of([
+        Act::Issue(MINUTE),
+        Act::Refuse(slow),
+        Act::Issue(MINUTE),
+        Act::Refuse(gone),
+        Act::Issue(MINUTE),
+    ]);
+    let mut watch = broker.client().await.watch_my_leases().await.unwrap();
+    assert_eq!(watch.next().await.unwrap().position, 1);
+    assert_eq!(watch.next().await.unwrap().position, 2, "of the second stream");
+    assert_eq!(watch.next().await.unwrap_err().reason(), Some("POD_GONE"));
+    assert_eq!(watch.next().await.unwrap().position, 3, "whoever asks again is answered again");
 }
 
 #[tokio::test]

@@ -41,6 +41,10 @@ pub enum EventKind {
     PolicyChanged = 9,
     /// A store behind its witness was accepted: a new incarnation.
     RollbackAccepted = 10,
+    /// A lease was issued in the place of an earlier one of the same pod, which ends after the overlap.
+    Renewed = 12,
+    /// What a Grant of mode Audit would have decided, of one minute, workload, target, Grant and outcome.
+    Audited = 11,
 }
 
 impl EventKind {
@@ -58,6 +62,8 @@ impl EventKind {
             Self::Stopped => "stopped",
             Self::PolicyChanged => "policy-changed",
             Self::RollbackAccepted => "rollback-accepted",
+            Self::Renewed => "renewed",
+            Self::Audited => "audited",
         }
     }
 }
@@ -146,6 +152,9 @@ pub struct Detail {
     /// Anything else, in words.
     #[prost(string, tag = "20")]
     pub note: String,
+    /// The id of the lease that this one renews.
+    #[prost(string, tag = "24")]
+    pub renews: String,
 }
 
 /// An event that has no position yet.
@@ -202,9 +211,10 @@ pub enum BadEvent {
 }
 
 impl Draft {
-    /// A lease was issued.
+    /// A lease was issued; where it renews another, the event names that too.
     pub fn issued(lease: &Lease) -> Self {
-        Self { kind: EventKind::Issued, subject: Some(lease.id.to_bytes()), detail: of_lease(lease) }
+        let kind = if lease.renews.is_some() { EventKind::Renewed } else { EventKind::Issued };
+        Self { kind, subject: Some(lease.id.to_bytes()), detail: of_lease(lease) }
     }
 
     /// A lease's credential was signed again for a repeated request.
@@ -275,6 +285,7 @@ fn of_lease(lease: &Lease) -> Detail {
         expires_at_secs: lease.expires_at.as_secs(),
         key_id: lease.key_id.to_string(),
         credential_digest: lease.digests.first().map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
+        renews: lease.renews.map(|earlier| earlier.to_string()).unwrap_or_default(),
         ..Detail::default()
     }
 }
@@ -313,7 +324,13 @@ impl EventRecord {
 impl Event {
     /// The lease it is about, if it is about one.
     pub fn lease(&self) -> Option<LeaseId> {
-        let of_lease = matches!(self.kind, EventKind::Issued | EventKind::Reissued | EventKind::Released);
+        let of_lease = matches!(self.kind, EventKind::Reissued | EventKind::Released);
+        self.subject.filter(|_| of_lease).map(LeaseId::from_bytes).or_else(|| self.issued())
+    }
+
+    /// The lease that was issued, if one was: a first one, or one that renews another.
+    pub fn issued(&self) -> Option<LeaseId> {
+        let of_lease = matches!(self.kind, EventKind::Issued | EventKind::Renewed);
         self.subject.filter(|_| of_lease).map(LeaseId::from_bytes)
     }
 
@@ -338,6 +355,15 @@ mod tests {
         assert_eq!(event.position, Position::new(3));
         assert_eq!(event.lease(), Some(LeaseId::from_u128(7)));
         assert_eq!(event.detail.unwrap().workload, "east:payments:api");
+    }
+
+    #[test]
+    fn a_renewal_names_the_earlier_lease_in_its_detail() {
+        let earlier = LeaseId::from_u128(5);
+        let draft = Draft::issued(&Lease::test(7).renewing(earlier));
+        let event = draft.place(Position::new(3), Timestamp::default(), [9; SALT_BYTES]).0.read().unwrap();
+        assert_eq!((event.kind, event.issued()), (EventKind::Renewed, Some(LeaseId::from_u128(7))));
+        assert_eq!(event.detail.unwrap().renews, earlier.to_string());
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::time::Timestamp;
 /// One change of the store: committed whole or not at all, with exactly one event in the audit log.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// A lease and its digest, for a credential that has been minted and not yet handed over.
+    /// A lease and its digest, for a credential that has been minted and not yet handed over. One that renews another
+    /// ends that one after the overlap, in the same commit.
     Issue(Box<Issue>),
     /// The same lease's credential, signed again for a repeated request.
     Reissue {
@@ -22,7 +23,7 @@ pub enum Change {
         /// The new form's digest.
         digest: Digest,
     },
-    /// A lease that is active becomes released.
+    /// A lease that has not been given back becomes released.
     Release {
         /// The lease.
         lease: LeaseId,
@@ -119,6 +120,15 @@ pub enum Conflict {
     /// The lease's phase does not allow it.
     #[error("the lease's state does not allow it")]
     Phase,
+    /// There is no lease to renew, or it is of another cluster, service account or pod.
+    #[error("there is no such lease of this workload to renew")]
+    NoSuchEarlier,
+    /// The lease to renew has been revoked, released, or has expired.
+    #[error("the lease to renew has ended")]
+    EarlierEnded,
+    /// The lease to renew was renewed before.
+    #[error("the lease was renewed before")]
+    EarlierRenewed,
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for a different request")]
     IdempotencyKeyReused,
@@ -136,6 +146,16 @@ pub struct Draw {
     pub position: Position,
     /// The time now, by the guarded clock.
     pub now: Timestamp,
+}
+
+/// What became of one caller's leases since a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Up to where this tells: a newer position than was asked from.
+    pub position: Position,
+    /// The leases that were issued, renewed or released in between, in order and each once; rules are told by
+    /// [`crate::ports::LeaseStore::rules`], and the clock by nobody. None where the store does not remember: list anew.
+    pub leases: Option<Vec<LeaseId>>,
 }
 
 /// Where a store is: kept outside it by a witness, so that an older copy put in its place is noticed.

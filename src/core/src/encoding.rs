@@ -4,6 +4,7 @@
 use prost::Message;
 
 use crate::change::SealedKey;
+use crate::claims::ClaimValue;
 use crate::digest::Digest;
 use crate::ids::{GrantRef, KeyId, LeaseId, Position, RuleId, Scope, Uid};
 use crate::lease::{Check, Confirmation, Grounds, Idempotency, Lease, Owners, Phase, PolicyObject};
@@ -88,6 +89,26 @@ struct LeaseRecord {
     /// Names and outcomes in turn.
     #[prost(string, repeated, tag = "32")]
     checks: Vec<String>,
+    #[prost(bytes = "vec", tag = "40")]
+    renewed_by: Vec<u8>,
+    /// When the overlap with that one ends.
+    #[prost(uint64, tag = "41")]
+    renewal_ends_at: u64,
+    #[prost(message, repeated, tag = "33")]
+    claims: Vec<ClaimRecord>,
+    #[prost(string, tag = "50")]
+    spiffe_id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ClaimRecord {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, repeated, tag = "2")]
+    values: Vec<String>,
+    /// A list, even of one.
+    #[prost(bool, tag = "3")]
+    many: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -232,8 +253,8 @@ pub fn encode_lease(lease: &Lease) -> Vec<u8> {
         idempotency_request: digest_bytes(lease.idempotency.map(|i| i.request)),
         renews: lease.renews.map(|id| id.to_bytes().to_vec()).unwrap_or_default(),
         released_at: match lease.phase {
-            Phase::Active => None,
-            Phase::Released { at } => Some(at.as_millis()),
+            Phase::Active | Phase::Renewed { .. } => None,
+            Phase::Released { at, .. } => Some(at.as_millis()),
         },
         controllers: lease.provenance.controllers.iter().map(object_record).collect(),
         images: lease
@@ -245,14 +266,26 @@ pub fn encode_lease(lease: &Lease) -> Vec<u8> {
         applied_by: lease.provenance.applied_by.as_ref().map(object_record),
         narrowed_by: lease.owners.narrowed_by.as_ref().map(asserted_record),
         objects: lease.grounds.objects.iter().map(policy_object_record).collect(),
+        spiffe_id: show(lease.spiffe_id.as_ref()),
         checks: lease
             .grounds
             .checks
             .iter()
             .flat_map(|check| [check.name.clone(), check.outcome.clone()])
             .collect(),
+        renewed_by: lease.phase.renewed_by().map(|id| id.to_bytes().to_vec()).unwrap_or_default(),
+        renewal_ends_at: match lease.phase {
+            Phase::Renewed { ends_at, .. } => ends_at.as_millis(),
+            Phase::Active | Phase::Released { .. } => 0,
+        },
+        claims: lease.claims.iter().map(claim_record).collect(),
     }
     .encode_to_vec()
+}
+
+fn claim_record((name, value): (&String, &ClaimValue)) -> ClaimRecord {
+    let many = matches!(value, ClaimValue::Many(_));
+    ClaimRecord { name: name.clone(), values: value.values().to_vec(), many }
 }
 
 fn object_record(object: &ObjectRef) -> ObjectRecord {
@@ -329,11 +362,17 @@ pub fn decode_lease(bytes: &[u8]) -> Result<Lease, BadRecord> {
         grant: read.name::<GrantRef>(&record.grant)?,
         audience: read.name(&record.audience)?,
         scope: record.scope.iter().map(|scope| read.name::<Scope>(scope)).collect::<Result<_, _>>()?,
+        claims: record
+            .claims
+            .into_iter()
+            .map(|claim| Ok((claim.name, read.claim(claim.values, claim.many)?)))
+            .collect::<Result<_, BadRecord>>()?,
         issued_at: Timestamp::from_millis(record.issued_at),
         expires_at: Timestamp::from_millis(record.expires_at),
         key_id: read.name::<KeyId>(&record.key_id)?,
         digests: digests.collect::<Result<_, _>>()?,
         confirmation,
+        spiffe_id: read.optional(&record.spiffe_id)?,
         idempotency: read.idempotency(&record.idempotency_key, &record.idempotency_request)?,
         renews: read.optional_id(&record.renews)?.map(LeaseId::from_bytes),
         provenance: Provenance {
@@ -353,9 +392,13 @@ pub fn decode_lease(bytes: &[u8]) -> Result<Lease, BadRecord> {
                 .collect::<Result<_, _>>()?,
             checks: pairs(record.checks).map(|(name, outcome)| Check { name, outcome }).collect(),
         },
-        phase: record
-            .released_at
-            .map_or(Phase::Active, |at| Phase::Released { at: Timestamp::from_millis(at) }),
+        phase: match (record.released_at, read.optional_id(&record.renewed_by)?.map(LeaseId::from_bytes)) {
+            (Some(at), renewed_by) => Phase::Released { at: Timestamp::from_millis(at), renewed_by },
+            (None, Some(by)) => {
+                Phase::Renewed { by, ends_at: Timestamp::from_millis(record.renewal_ends_at) }
+            }
+            (None, None) => Phase::Active,
+        },
     })
 }
 
@@ -507,6 +550,17 @@ impl Reader {
         })
     }
 
+    fn claim(&self, values: Vec<String>, many: bool) -> Result<ClaimValue, BadRecord> {
+        if many {
+            return Ok(ClaimValue::Many(values));
+        }
+        let mut values = values.into_iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => Ok(ClaimValue::One(value)),
+            _ => Err(self.bad(&"a claim has not one value")),
+        }
+    }
+
     fn policy_object(&self, record: PolicyObjectRecord) -> Result<PolicyObject, BadRecord> {
         Ok(PolicyObject {
             kind: record.kind,
@@ -570,8 +624,22 @@ mod tests {
         let mut lease = Lease::test(9).narrowed_to("api-team").with_key("k", "r");
         lease.confirmation = Some(Confirmation::Certificate(Digest::of(b"der")));
         lease.renews = Some(LeaseId::from_u128(8));
+        lease.spiffe_id = "spiffe://prod.example/ns/payments/sa/api".parse().ok();
         lease.workload.node = Some(Node { name: "node-1".parse().unwrap(), uid: None });
-        lease.phase = Phase::Released { at: Timestamp::from_secs(5) };
+        let (at, by) = (Timestamp::from_secs(5), LeaseId::from_u128(10));
+        for phase in [
+            Phase::Active,
+            Phase::Renewed { by, ends_at: at },
+            Phase::Released { at, renewed_by: Some(by) },
+            Phase::Released { at, renewed_by: None },
+        ] {
+            lease.phase = phase;
+            assert_eq!(decode_lease(&encode_lease(&lease)), Ok(lease.clone()));
+        }
+        let many = |values: &[&str]| ClaimValue::Many(values.iter().map(ToString::to_string).collect());
+        lease.claims = [("a", ClaimValue::One("x".to_owned())), ("b", many(&["x"])), ("c", many(&[]))]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into();
         assert_eq!(decode_lease(&encode_lease(&lease)), Ok(lease.clone()));
         let object = |kind: &str, uid: Option<u128>| ObjectRef {
             api_version: "apps/v1".to_owned(),

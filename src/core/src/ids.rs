@@ -167,6 +167,29 @@ name!(
     |text| !text.is_empty() && text.len() <= 128 && text.bytes().all(|b| (0x21..=0x7e).contains(&b))
 );
 
+name!(
+    /// A SPIFFE trust domain's name (SPIFFE ID, section 2.1).
+    TrustDomain,
+    "a trust domain",
+    "1 to 255 of a-z, 0-9, '.', '-' and '_', without spiffe:// (SPIFFE ID, section 2.1)",
+    crate::spiffe::is_trust_domain
+);
+name!(
+    /// A SPIFFE id with a path (SPIFFE ID, section 2), at most 2048 bytes.
+    SpiffeId,
+    "a SPIFFE id",
+    "spiffe://TRUST-DOMAIN/PATH, at most 2048 bytes (SPIFFE ID, section 2)",
+    crate::spiffe::is_spiffe_id
+);
+
+impl SpiffeId {
+    /// Its trust domain.
+    pub fn trust_domain(&self) -> TrustDomain {
+        let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();
+        TrustDomain(rest.split('/').next().unwrap_or_default().into())
+    }
+}
+
 macro_rules! uuid_type {
     ($(#[$doc:meta])* $type:ident, $kind:literal) => {
         $(#[$doc])*

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use crate::claims::Claims;
 use crate::digest::Digest;
-use crate::ids::{Audience, GrantRef, KeyId, LeaseId, OwnerName, RuleId, Scope, TargetName, Uid};
+use crate::ids::{Audience, GrantRef, KeyId, LeaseId, OwnerName, RuleId, Scope, SpiffeId, TargetName, Uid};
 use crate::provenance::{Asserted, Provenance};
 use crate::rule::RuleSet;
+use crate::signing::{KeyUse, TargetRef};
 use crate::time::Timestamp;
 use crate::workload::Workload;
 
@@ -26,6 +28,8 @@ pub struct Lease {
     pub audience: Audience,
     /// What it may do there, in the order asked or granted.
     pub scope: Vec<Scope>,
+    /// The claims that its Grant puts into it, beside Dayfly's own.
+    pub claims: Claims,
     /// When it was issued, to the second.
     pub issued_at: Timestamp,
     /// When it ends by itself, to the second.
@@ -36,6 +40,8 @@ pub struct Lease {
     pub digests: Vec<Digest>,
     /// What its holder must prove to hold, where it is bound.
     pub confirmation: Option<Confirmation>,
+    /// Who its holder is, where the credential is an SVID: its `sub`.
+    pub spiffe_id: Option<SpiffeId>,
     /// The caller's idempotency key, where it sent one.
     pub idempotency: Option<Idempotency>,
     /// The lease that this one renews.
@@ -133,10 +139,19 @@ pub struct Idempotency {
 pub enum Phase {
     /// Handed out, or about to be.
     Active,
+    /// Another lease was issued in its place. It stays good for the overlap, then it has expired.
+    Renewed {
+        /// The lease that renews it.
+        by: LeaseId,
+        /// When it ends, unless it expires before.
+        ends_at: Timestamp,
+    },
     /// Given back by its workload.
     Released {
         /// When.
         at: Timestamp,
+        /// The lease that had renewed it before.
+        renewed_by: Option<LeaseId>,
     },
 }
 
@@ -152,11 +167,33 @@ impl Phase {
     /// The workload gives the credential back.
     ///
     /// # Errors
-    /// Unless it is active.
+    /// When it has been given back.
     pub fn release(self, at: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Active => Ok(Self::Released { at }),
+            Self::Active => Ok(Self::Released { at, renewed_by: None }),
+            Self::Renewed { by, .. } => Ok(Self::Released { at, renewed_by: Some(by) }),
             Self::Released { .. } => Err(InvalidTransition { from: "released", to: "released" }),
+        }
+    }
+
+    /// Another lease takes its place, and it ends with the overlap.
+    ///
+    /// # Errors
+    /// When it was renewed or given back before: a lease is renewed once.
+    pub fn renew(self, by: LeaseId, ends_at: Timestamp) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Active => Ok(Self::Renewed { by, ends_at }),
+            Self::Renewed { .. } => Err(InvalidTransition { from: "renewed", to: "renewed" }),
+            Self::Released { .. } => Err(InvalidTransition { from: "released", to: "renewed" }),
+        }
+    }
+
+    /// The lease that renews it.
+    pub const fn renewed_by(self) -> Option<LeaseId> {
+        match self {
+            Self::Active => None,
+            Self::Renewed { by, .. } => Some(by),
+            Self::Released { renewed_by, .. } => renewed_by,
         }
     }
 }
@@ -164,7 +201,7 @@ impl Phase {
 /// A lease's state as anyone sees it: the same words in the API and the CLI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseState {
-    /// Its credential is good.
+    /// Its credential is good, be it for the overlap of a renewal.
     Active,
     /// Given back by its workload.
     Released {
@@ -178,7 +215,7 @@ pub enum LeaseState {
         /// When that rule was written.
         at: Timestamp,
     },
-    /// Ended by itself.
+    /// Ended by itself, or by the end of the overlap with the lease that renews it.
     Expired {
         /// When.
         at: Timestamp,
@@ -204,13 +241,24 @@ impl fmt::Display for LeaseState {
 }
 
 impl Lease {
+    /// The target it is for, of its workload's cluster.
+    pub fn target_ref(&self) -> TargetRef {
+        TargetRef { cluster: self.workload.cluster.clone(), target: self.target.clone() }
+    }
+
+    /// What keys sign its credential.
+    pub fn key_use(&self) -> KeyUse {
+        self.spiffe_id.as_ref().map_or(KeyUse::AccessToken, |id| KeyUse::Svid(id.trust_domain()))
+    }
+
     /// Its state at `now` under `rules`. What ended it first is what is told.
     pub fn state(&self, rules: &RuleSet, now: Timestamp) -> LeaseState {
         let released = match self.phase {
-            Phase::Active => None,
-            Phase::Released { at } => Some(at),
+            Phase::Active | Phase::Renewed { .. } => None,
+            Phase::Released { at, .. } => Some(at),
         };
-        let natural_end = released.unwrap_or(self.expires_at);
+        let ends_at = self.ends_at();
+        let natural_end = released.unwrap_or(ends_at);
         // A rule that was written, by a clock that was ahead, after an end that by now has not come, ended it too: no
         // clock makes a covered lease active.
         if let Some(rule) = rules.covering(self)
@@ -220,8 +268,16 @@ impl Lease {
         }
         match released {
             Some(at) => LeaseState::Released { at },
-            None if now >= self.expires_at => LeaseState::Expired { at: self.expires_at },
+            None if now >= ends_at => LeaseState::Expired { at: ends_at },
             None => LeaseState::Active,
+        }
+    }
+
+    /// When it ends at the latest: by itself, or before that with the overlap where another lease renews it.
+    pub fn ends_at(&self) -> Timestamp {
+        match self.phase {
+            Phase::Renewed { ends_at, .. } => ends_at.min(self.expires_at),
+            Phase::Active | Phase::Released { .. } => self.expires_at,
         }
     }
 }
@@ -251,11 +307,13 @@ impl Lease {
             grant: "payments/orders".parse().unwrap(),
             audience: "https://orders.example".parse().unwrap(),
             scope: vec!["orders:read".parse().unwrap()],
+            claims: Claims::new(),
             issued_at,
             expires_at: issued_at.plus(std::time::Duration::from_secs(300)),
             key_id: "key-1".parse().unwrap(),
             digests: vec![Digest::of(&id.to_be_bytes())],
             confirmation: None,
+            spiffe_id: None,
             idempotency: None,
             renews: None,
             provenance: Provenance::default(),
@@ -287,6 +345,12 @@ impl Lease {
         if let Some(pod) = &mut self.workload.pod {
             pod.uid = Uid::from_u128(uid);
         }
+        self
+    }
+
+    #[must_use]
+    pub fn renewing(mut self, earlier: LeaseId) -> Self {
+        self.renews = Some(earlier);
         self
     }
 
@@ -338,5 +402,28 @@ mod tests {
         assert_eq!(released.state(&none, end).name(), "released");
         assert_eq!(released.state(&rule_over_payments(11, start.plus(2 * minute)), end).name(), "released");
         assert!(released.phase.release(end).is_err());
+    }
+
+    #[test]
+    fn a_renewed_lease_ends_with_the_overlap_and_not_after_its_own_end() {
+        let lease = Lease::test(10);
+        let (start, end) = (lease.issued_at, lease.expires_at);
+        let minute = Duration::from_secs(60);
+        let (none, by) = (RuleSet::default(), LeaseId::from_u128(11));
+        let renewed = Lease { phase: lease.phase.renew(by, start.plus(minute)).unwrap(), ..lease.clone() };
+        assert_eq!(renewed.phase.renewed_by(), Some(by));
+        assert_eq!(renewed.state(&none, start), LeaseState::Active, "for the overlap");
+        let ended = LeaseState::Expired { at: start.plus(minute) };
+        assert_eq!(renewed.state(&none, start.plus(minute)), ended);
+        assert_eq!(renewed.state(&rule_over_payments(11, start.plus(minute)), end), ended, "it had ended");
+        let revoked = rule_over_payments(11, start);
+        assert_eq!(renewed.state(&revoked, start).name(), "revoked", "the overlap is no shelter");
+
+        let late = Lease { phase: lease.phase.renew(by, end.plus(minute)).unwrap(), ..lease.clone() };
+        assert_eq!(late.state(&none, end), LeaseState::Expired { at: end });
+        assert!(renewed.phase.renew(by, end).is_err(), "once");
+        let released = renewed.phase.release(start).unwrap();
+        assert_eq!(released.renewed_by(), Some(by), "the link stays");
+        assert!(released.renew(by, end).is_err());
     }
 }

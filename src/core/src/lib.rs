@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod change;
+pub mod claims;
 pub mod clock;
 pub mod digest;
 pub mod encoding;
@@ -18,5 +19,7 @@ pub mod ports;
 pub mod provenance;
 pub mod rule;
 pub mod secret;
+pub mod signing;
+pub mod spiffe;
 pub mod time;
 pub mod workload;

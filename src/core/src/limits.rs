@@ -11,6 +11,10 @@ pub const MESSAGE_BYTES: usize = 64 * 1024;
 pub const SCOPES: usize = 64;
 /// An idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 64;
+/// A JWK that a request binds its credential to, in bytes of JSON.
+pub const CONFIRMATION_JWK_BYTES: usize = 8 * 1024;
+/// A certificate that a request binds its credential to, in bytes of PEM or DER.
+pub const CONFIRMATION_CERTIFICATE_BYTES: usize = 16 * 1024;
 /// The reason of a revocation, in bytes.
 pub const REASON_BYTES: usize = 512;
 /// A user name, uid or group of an operator as recorded, in bytes.
@@ -27,6 +31,14 @@ pub const POLICY_FILES: usize = 10_000;
 pub const TTL_MIN: Duration = Duration::from_secs(30);
 /// The longest life of a credential, whatever policy says.
 pub const TTL_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Live leases of one workload that a watch tells of.
+pub const WATCHED_LEASES: usize = 1000;
+/// How often a stream that has nothing to tell says so, with its position.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long a stream waits for a reader that takes nothing, before it is cut.
+pub const SLOW_READER: Duration = Duration::from_secs(15);
+/// How often a stream's token is verified again.
+pub const STREAM_REVIEW: Duration = Duration::from_secs(60);
 /// A value in the store, in bytes: sled puts larger ones into files that it never syncs.
 pub const STORED_VALUE_BYTES: usize = 60 * 1024;
 /// A lease's or rule's record in the store, in bytes: at most this much may one change bring.
@@ -53,6 +65,8 @@ pub struct Limits {
     pub clock_jump: Duration,
     /// How long a caller may repeat an idempotency key: 10 min.
     pub idempotency: Duration,
+    /// How long a lease stays good after another renews it: 60 s.
+    pub renewal_overlap: Duration,
     /// How long a call without a deadline of its own may take: 10 s.
     pub call_timeout: Duration,
     /// How long a stopping server waits for calls under way: 30 s.
@@ -71,6 +85,7 @@ impl Default for Limits {
             leeway: Duration::from_secs(30),
             clock_jump: Duration::from_secs(300),
             idempotency: Duration::from_secs(600),
+            renewal_overlap: Duration::from_secs(60),
             call_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(30),
         }

@@ -7,15 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::EventRecord;
-use crate::change::{Change, Draw, LeaseFilter, LeasePage, LogHead, Mark, Outcome, SealedKey, StoreStatus};
+use crate::change::{
+    Change, Draw, LeaseFilter, LeasePage, LogHead, Mark, News, Outcome, SealedKey, StoreStatus,
+};
 use crate::clock::ClockJumped;
 use crate::digest::Digest;
 use crate::ids::{
     Audience, ClusterName, KeyId, LeaseId, Namespace, NodeName, PodName, Position, ServiceAccountName, Uid,
 };
 use crate::lease::Lease;
+use crate::provenance::{Image, Labels, ObjectRef};
 use crate::rule::RuleSet;
 use crate::secret::Secret;
+pub use crate::signing::{KeyUse, SigningAlgorithm, TargetRef};
+use crate::spiffe::TrustDomain;
 use crate::time::Timestamp;
 use crate::workload::Identity;
 
@@ -71,6 +76,14 @@ pub trait LeaseStore: Send + Sync + 'static {
         after: Option<LeaseId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<LeasePage, StoreError>>;
+
+    /// Waits for a position above `after`, then says which of this caller's leases changed in between. `caller` is
+    /// [`crate::workload::Workload::caller`]. What it names can be read, and every rule up to that position is among
+    /// [`LeaseStore::rules`]. It may be dropped and asked again at any time.
+    ///
+    /// # Errors
+    /// [`StoreError::Closing`] when nothing more will come.
+    fn news(&self, caller: Digest, after: Position) -> BoxFuture<'_, Result<News, StoreError>>;
 
     /// Events from a position on, at most `limit` of them, in order.
     fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>>;
@@ -132,28 +145,33 @@ pub struct WitnessError(pub String);
 
 /// Signs with Dayfly's own keys, which never leave it.
 pub trait Signer: Send + Sync + 'static {
-    /// The key that signs for this use now.
-    fn current(&self, key_use: KeyUse) -> Result<SigningKey, SignError>;
-    /// A compact JWS (RFC 7515, section 7.1) over `payload`, with header `typ`, the key's `alg` and its `kid`.
-    fn sign(&self, key: &KeyId, typ: &str, payload: &[u8]) -> Result<Secret, SignError>;
-    /// The public keys of this use, of every key that has not retired: a JWK Set (RFC 7517, section 5) as JSON.
-    fn jwks(&self, key_use: KeyUse) -> Arc<str>;
+    /// The key that signs for this now.
+    fn current(&self, wanted: &KeyFor) -> Result<SigningKey, SignError>;
+    /// A compact JWS (RFC 7515, section 7.1) over `payload`, with header `typ`, the key's `alg` and its `kid`, as a
+    /// credential for this target. A key signs for its use alone, and one that was imported, for its target alone.
+    fn sign(
+        &self,
+        key: &KeyId,
+        key_use: &KeyUse,
+        target: &TargetRef,
+        payload: &[u8],
+    ) -> Result<Secret, SignError>;
+    /// The public keys of this use, of every key that has not retired, as JSON: a JWK Set (RFC 7517, section 5), for
+    /// SVIDs a SPIFFE bundle (SPIFFE Trust Domain and Bundle, section 4). None where there is no key of this use.
+    fn jwks(&self, key_use: &KeyUse) -> Option<Arc<str>>;
+    /// The trust domains that there are bundles of, in order.
+    fn trust_domains(&self) -> Vec<TrustDomain>;
 }
 
-/// What a key is for. Each use has its own keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeyUse {
-    /// Access tokens, `typ` `at+jwt` (RFC 9068).
-    AccessToken,
-}
-
-impl KeyUse {
-    /// Its name in the store and in sealed keys' associated data.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AccessToken => "access-token",
-        }
-    }
+/// Which key is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFor {
+    /// To sign what.
+    pub key_use: KeyUse,
+    /// How.
+    pub algorithm: SigningAlgorithm,
+    /// For which target.
+    pub target: TargetRef,
 }
 
 /// A key that signs now.
@@ -171,6 +189,9 @@ pub enum SignError {
     /// There is no key for this use, or none of this id.
     #[error("there is no such signing key")]
     NoKey,
+    /// The target signs with an imported key, and none was imported for it.
+    #[error("no {1} key was imported for target {0}")]
+    NotImported(TargetRef, SigningAlgorithm),
     /// The key did not sign.
     #[error("the signing key failed")]
     Failed,
@@ -179,7 +200,7 @@ pub enum SignError {
 /// Makes the credentials of one kind of target.
 pub trait Engine: Send + Sync + 'static {
     /// Draws what the lease must say before it is minted: the signing key, and until when that signs.
-    fn prepare(&self) -> Result<SigningKey, MintError>;
+    fn prepare(&self, wanted: &KeyFor) -> Result<SigningKey, MintError>;
     /// Makes the credential of this lease. It is not handed over before the lease is committed.
     fn mint<'a>(&'a self, order: &'a Order<'a>) -> BoxFuture<'a, Result<Minted, MintError>>;
 }
@@ -316,11 +337,23 @@ pub trait Directory: Send + Sync + 'static {
         name: &'a ServiceAccountName,
         expected: Option<Uid>,
     ) -> BoxFuture<'a, Result<Option<ServiceAccountFacts>, DirectoryError>>;
+    /// The namespace of this name now.
+    fn namespace<'a>(
+        &'a self,
+        name: &'a Namespace,
+    ) -> BoxFuture<'a, Result<Option<NamespaceFacts>, DirectoryError>>;
+    /// The chain of controllers that begins with `first`, in this namespace: each as its API server tells it now, or told
+    /// a moment ago. It does not fail: what cannot be read ends the chain, which is then not whole.
+    fn controllers<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        first: &'a ObjectRef,
+    ) -> BoxFuture<'a, ControllerChain>;
     /// Whether the first lists have arrived: nothing is issued before.
     fn ready(&self) -> bool;
 }
 
-/// What Dayfly keeps of a pod.
+/// What Dayfly keeps of a pod. What its author wrote is shared, not copied, by those who look it up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodFacts {
     /// Its uid.
@@ -331,8 +364,19 @@ pub struct PodFacts {
     pub node: Option<NodeName>,
     /// Its phase.
     pub phase: PodPhase,
-    /// Whether it is being deleted.
-    pub deleting: bool,
+    /// Until when its grace period runs, where it is being deleted (`metadata.deletionTimestamp`). The epoch, where that
+    /// does not read.
+    pub deleting: Option<Timestamp>,
+    /// Its labels, as its author wrote them: asserted. None of them where they are more than
+    /// [`crate::provenance::LABELS`], or not as Kubernetes has them.
+    pub labels: Arc<Labels>,
+    /// Its controller: the one entry of its `ownerReferences` with `controller: true`. Its author can write it, so
+    /// nothing is to be believed of it before [`Directory::controllers`] has looked.
+    pub controller: Option<Arc<ObjectRef>>,
+    /// What its containers run, from its status: init containers only where they go on running.
+    pub images: Arc<[Image]>,
+    /// The GitOps object that applied it, by its own labels and annotations: asserted.
+    pub applied_by: Option<Arc<ObjectRef>>,
 }
 
 /// A pod's phase (`status.phase`).
@@ -357,6 +401,31 @@ pub struct ServiceAccountFacts {
     pub uid: Uid,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Its labels, bounded as a pod's are.
+    pub labels: Arc<Labels>,
+}
+
+/// What Dayfly keeps of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceFacts {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its labels, bounded as a pod's are.
+    pub labels: Arc<Labels>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+/// The controllers of an object, from its own up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ControllerChain {
+    /// Those that are there, under the uid by which they are referred to; at most [`crate::provenance::CONTROLLERS`].
+    pub controllers: Vec<ObjectRef>,
+    /// Whether the last of them is the top. It is not where the next one cannot be read, is gone, has another uid, or the
+    /// chain is too long: then nothing may follow from which one is last.
+    pub whole: bool,
+    /// The GitOps object that applied the last of them, by that one's labels and annotations: asserted.
+    pub applied_by: Option<ObjectRef>,
 }
 
 /// The directory cannot say now.

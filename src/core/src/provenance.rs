@@ -8,6 +8,8 @@ use crate::ids::{Namespace, ServiceAccountName, Uid};
 /// Labels of a Kubernetes object.
 pub type Labels = BTreeMap<String, String>;
 
+/// Labels of one object that are kept: of an object with more, none is.
+pub const LABELS: usize = 64;
 /// The longest chain of controllers that is followed.
 pub const CONTROLLERS: usize = 8;
 /// Images of one pod that are recorded.
@@ -36,7 +38,7 @@ impl fmt::Display for ObjectRef {
 }
 
 /// What one container of a pod runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Image {
     /// The container's name.
     pub container: String,

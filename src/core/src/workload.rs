@@ -87,9 +87,40 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// `status.user.extra`.
     pub extra: BTreeMap<String, Vec<String>>,
+    /// Whether the token is bound to a Secret (its claim `kubernetes.io.secret`), which TokenReview does not tell.
+    pub of_secret: bool,
+}
+
+/// What a token is bound to, beside its service account: it ends with that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Binding {
+    /// A pod: what Dayfly is for.
+    Pod,
+    /// A node, and no pod of it.
+    Node,
+    /// A Secret.
+    Secret,
+    /// Nothing.
+    Nothing,
 }
 
 impl Identity {
+    /// What its token is bound to.
+    pub fn binding(&self) -> Binding {
+        let names = |keys: [&str; 2]| {
+            keys.iter().any(|key| self.extra.contains_key(&format!("authentication.kubernetes.io/{key}")))
+        };
+        if names(["pod-name", "pod-uid"]) {
+            Binding::Pod
+        } else if names(["node-name", "node-uid"]) {
+            Binding::Node
+        } else if self.of_secret {
+            Binding::Secret
+        } else {
+            Binding::Nothing
+        }
+    }
+
     /// The service account it is, if it is one and its uid is well formed.
     pub fn service_account(&self) -> Option<ServiceAccount> {
         let rest = self.username.strip_prefix("system:serviceaccount:")?;
@@ -146,6 +177,7 @@ mod tests {
                 extra("node-name", "node-1"),
                 extra("credential-id", "JTI=2c1f8f8e-9f0e-4f0e-8f0e-0c1f8f8e9f0e"),
             ]),
+            of_secret: false,
         }
     }
 
@@ -174,6 +206,21 @@ mod tests {
         assert_ne!(of("east").caller(), of("west").caller());
         assert_eq!(of("east").to_string(), "east:payments:api");
         assert_eq!(of("west").to_string(), "west:payments:api");
+    }
+
+    #[test]
+    fn tells_what_a_token_is_bound_to() {
+        let mut identity = identity("system:serviceaccount:payments:api");
+        assert_eq!(identity.binding(), Binding::Pod);
+        // One that is named by half is not taken for none.
+        identity.extra.remove("authentication.kubernetes.io/pod-uid");
+        assert_eq!((identity.binding(), identity.pod()), (Binding::Pod, None));
+        identity.extra.remove("authentication.kubernetes.io/pod-name");
+        assert_eq!(identity.binding(), Binding::Node);
+        identity.extra.remove("authentication.kubernetes.io/node-name");
+        assert_eq!(identity.binding(), Binding::Nothing);
+        identity.of_secret = true;
+        assert_eq!(identity.binding(), Binding::Secret);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What the API server, the scheduler and the kubelet do to a new or changed object, as far as anyone of ours looks.
 
+use std::fmt::Write as _;
+
+use dayfly_core::digest::Digest;
 use serde_json::{Map, Value, json};
 
 use crate::kind::{Key, Kind};
@@ -42,7 +45,7 @@ pub(crate) fn named(kind: Kind, namespace: &str, suffix: &str, object: &mut Valu
 /// Fills in what the cluster gives a new object. A pod runs at once: there is neither a scheduler nor a kubelet to wait for.
 pub(crate) fn complete(key: &Key, object: &mut Value, exists: &dyn Fn(&Key) -> bool) -> Result<(), Refusal> {
     match key.kind {
-        Kind::ServiceAccount => Ok(()),
+        Kind::ServiceAccount | Kind::ReplicaSet | Kind::Deployment => Ok(()),
         Kind::Namespace => {
             let labels = metadata(object)?.entry("labels").or_insert_with(|| json!({}));
             let Value::Object(labels) = labels else {
@@ -130,8 +133,34 @@ fn complete_pod(key: &Key, object: &mut Value, exists: &dyn Fn(&Key) -> bool) ->
     }
     object["spec"]["serviceAccountName"] = account.into();
     object["spec"]["nodeName"] = NODE.into();
-    object["status"] = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    let containers = object.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
+    let running: Vec<Value> = containers.map(running).collect();
+    object["status"] = json!({
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": running,
+    });
     Ok(())
+}
+
+/// The status of a container. Its image is none: the digest is one of its name.
+fn running(container: &Value) -> Value {
+    let image = text(container, "/image");
+    let digest = Digest::of(image.as_bytes());
+    let hex = digest.as_bytes().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    let name = image.split_once('@').map_or(image, |(name, _)| name);
+    let name = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name);
+    json!({
+        "name": container["name"],
+        "image": image,
+        "imageID": format!("{name}@sha256:{hex}"),
+        "ready": true,
+        "restartCount": 0,
+    })
 }
 
 /// Names as RFC 1123 has them: a label for a namespace, a subdomain for others.
@@ -146,7 +175,9 @@ fn check_name(kind: Kind, name: &str) -> Result<(), Refusal> {
     };
     let (longest, good) = match kind {
         Kind::Namespace => (63, label(name)),
-        Kind::ServiceAccount | Kind::Pod => (253, name.split('.').all(label)),
+        Kind::ServiceAccount | Kind::Pod | Kind::ReplicaSet | Kind::Deployment => {
+            (253, name.split('.').all(label))
+        }
     };
     if good && name.len() <= longest {
         return Ok(());

@@ -9,11 +9,16 @@ pub(crate) enum Kind {
     ServiceAccount,
     /// What a token is bound to.
     Pod,
+    /// What controls pods. Nothing here makes any of one.
+    ReplicaSet,
+    /// What controls them.
+    Deployment,
 }
 
 impl Kind {
     /// All of them; a namespace comes before what it holds.
-    pub(crate) const ALL: [Self; 3] = [Self::Namespace, Self::ServiceAccount, Self::Pod];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Namespace, Self::ServiceAccount, Self::Pod, Self::ReplicaSet, Self::Deployment];
 
     /// As `kind` has it.
     pub(crate) const fn name(self) -> &'static str {
@@ -21,6 +26,8 @@ impl Kind {
             Self::Namespace => "Namespace",
             Self::ServiceAccount => "ServiceAccount",
             Self::Pod => "Pod",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::Deployment => "Deployment",
         }
     }
 
@@ -30,6 +37,24 @@ impl Kind {
             Self::Namespace => "namespaces",
             Self::ServiceAccount => "serviceaccounts",
             Self::Pod => "pods",
+            Self::ReplicaSet => "replicasets",
+            Self::Deployment => "deployments",
+        }
+    }
+
+    /// As `apiVersion` has it.
+    pub(crate) const fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::ServiceAccount | Self::Pod => "v1",
+            Self::ReplicaSet | Self::Deployment => "apps/v1",
+        }
+    }
+
+    /// How its paths begin.
+    const fn root(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::ServiceAccount | Self::Pod => "/api/v1/",
+            Self::ReplicaSet | Self::Deployment => "/apis/apps/v1/",
         }
     }
 
@@ -38,9 +63,9 @@ impl Kind {
         !matches!(self, Self::Namespace)
     }
 
-    /// The kind of this path segment.
-    pub(crate) fn of_plural(plural: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.plural() == plural)
+    /// The kind of this segment of this path.
+    pub(crate) fn of_plural(path: &str, plural: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.plural() == plural && path.starts_with(kind.root()))
     }
 }
 
@@ -60,6 +85,10 @@ impl Key {
 
     pub(crate) fn service_account(namespace: &str, name: &str) -> Self {
         Self { kind: Kind::ServiceAccount, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    pub(crate) fn of(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
     pub(crate) fn pod(namespace: &str, name: &str) -> Self {

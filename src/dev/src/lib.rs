@@ -1,10 +1,11 @@
 //! A stand-in for the Kubernetes API, for `dayfly dev` and for tests: never for serving anyone.
 //!
 //! It listens on loopback only, over plain HTTP, keeps its objects in memory and forgets them when it stops. It speaks the
-//! real API's shapes for what Dayfly asks of a cluster: namespaces, service accounts and pods with list and watch,
+//! real API's shapes for what Dayfly asks of a cluster: namespaces, service accounts, pods and Deployments with list and watch,
 //! TokenRequest, TokenReview, SubjectAccessReview, and the discovery of the issuer and its keys. Start at [`StandIn`].
 //!
-//! What differs from a real cluster: a pod runs at once, on a node that exists in name only; a namespace is gone at once; a
+//! What differs from a real cluster: a pod runs at once, on a node that exists in name only; a namespace is gone at once; nothing
+//! makes pods of a Deployment, or deletes what it controls; images have the digests of their names; any Secret is there; a
 //! good TokenReview is not remembered for 10 s; lists are never paged; nothing is selected by label; tokens carry
 //! `typ: JWT`; legacy tokens are signed by the one key there is and always refused.
 
@@ -176,6 +177,27 @@ impl StandIn {
         self.create(Kind::Pod, namespace, json!({"metadata": {"name": name}, "spec": spec}))
     }
 
+    /// Creates a pod as a Deployment's: with its ReplicaSet, which come with the first. Gives the pod's uid.
+    pub fn create_pod_of(
+        &self,
+        namespace: &str,
+        deployment: &str,
+        name: &str,
+        service_account: &str,
+    ) -> Result<String, StandInError> {
+        let replica_set = format!("{deployment}-1");
+        let labels = json!({"app": deployment});
+        let uid = self.there(Kind::Deployment, namespace, deployment, json!({"labels": labels}))?;
+        let controllers = [controller("Deployment", deployment, &uid)];
+        let metadata = json!({"labels": labels, "ownerReferences": controllers});
+        let uid = self.there(Kind::ReplicaSet, namespace, &replica_set, metadata)?;
+        let controllers = [controller("ReplicaSet", &replica_set, &uid)];
+        let metadata = json!({"name": name, "labels": labels, "ownerReferences": controllers});
+        let containers = json!([{"name": "main", "image": format!("registry.invalid/{deployment}:1")}]);
+        let spec = json!({"serviceAccountName": service_account, "containers": containers});
+        self.create(Kind::Pod, namespace, json!({"metadata": metadata, "spec": spec}))
+    }
+
     /// Deletes a pod: by `force` it is gone at once, otherwise it is marked and stays, as no kubelet ends it.
     pub fn delete_pod(&self, namespace: &str, name: &str, force: bool) -> Result<(), StandInError> {
         self.delete(&Key::pod(namespace, name), if force { Some(0) } else { None })
@@ -243,6 +265,21 @@ impl StandIn {
         }
     }
 
+    /// The uid of an object, which is created where it is not there.
+    fn there(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        mut metadata: Value,
+    ) -> Result<String, StandInError> {
+        if let Ok(object) = self.app.objects.get(&Key::of(kind, namespace, name)) {
+            return Ok(text(&object, "/metadata/uid").to_owned());
+        }
+        metadata["name"] = name.into();
+        self.create(kind, namespace, json!({"metadata": metadata}))
+    }
+
     fn create(&self, kind: Kind, namespace: &str, object: Value) -> Result<String, StandInError> {
         let object = self.app.objects.create(kind, namespace, object)?;
         Ok(text(&object, "/metadata/uid").to_owned())
@@ -269,6 +306,10 @@ async fn serve(listener: TcpListener, app: Arc<App>, mut stopping: watch::Receiv
     if let Err(error) = axum::serve(listener, http::router(app)).with_graceful_shutdown(stopped).await {
         tracing::error!(%error, "the stand-in for the Kubernetes API stopped");
     }
+}
+
+fn controller(kind: &str, name: &str, uid: &str) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true})
 }
 
 fn url(addr: SocketAddr) -> String {

@@ -214,7 +214,7 @@ impl Objects {
     }
 
     fn add(&self, state: &mut State, key: &Key, mut object: Value) -> Result<Arc<Value>, Refusal> {
-        object["apiVersion"] = "v1".into();
+        object["apiVersion"] = key.kind.api_version().into();
         object["kind"] = key.kind.name().into();
         object["metadata"]["uid"] = self.uid()?.into();
         object["metadata"]["creationTimestamp"] = rfc3339(self.now()).into();

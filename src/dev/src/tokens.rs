@@ -84,10 +84,7 @@ impl Issuer {
         let uid = text(&found, "/metadata/uid");
         private.insert("serviceaccount".to_owned(), json!({"name": account.name, "uid": uid}));
         if let Some(bound) = &spec.bound_object_ref {
-            let pod = bound_pod(objects, account, bound)?;
-            let uid = text(&pod, "/metadata/uid");
-            private.insert("pod".to_owned(), json!({"name": bound.name, "uid": uid}));
-            private.insert("node".to_owned(), json!({"name": NODE, "uid": objects.node_uid()}));
+            bind(objects, account, bound, &mut private)?;
         }
         let claims = json!({
             "aud": audiences,
@@ -151,16 +148,42 @@ impl Issuer {
     }
 }
 
+/// Says in a token's claims what a TokenRequest binds it to.
+fn bind(
+    objects: &Objects,
+    account: &Key,
+    bound: &BoundObject,
+    claims: &mut Map<String, Value>,
+) -> Result<(), Refusal> {
+    let mut node = || claims.insert("node".to_owned(), json!({"name": NODE, "uid": objects.node_uid()}));
+    match bound.kind.as_str() {
+        "Pod" => {
+            node();
+            let pod = bound_pod(objects, account, bound)?;
+            let uid = text(&pod, "/metadata/uid");
+            claims.insert("pod".to_owned(), json!({"name": bound.name, "uid": uid}));
+        }
+        "Node" if bound.name == NODE && [objects.node_uid(), ""].contains(&bound.uid.as_str()) => {
+            node();
+        }
+        // It keeps no Secrets: any is taken to be there.
+        "Secret" => {
+            claims.insert("secret".to_owned(), json!({"name": bound.name, "uid": bound.uid}));
+        }
+        kind => {
+            let why = format!("cannot bind token to {kind} {}: the stand-in has no such object", bound.name);
+            return Err(Refusal::bad_request(why));
+        }
+    }
+    Ok(())
+}
+
 /// The pod that a TokenRequest names, if it is that service account's.
 fn bound_pod(
     objects: &Objects,
     account: &Key,
     bound: &BoundObject,
 ) -> Result<std::sync::Arc<Value>, Refusal> {
-    if bound.kind != "Pod" {
-        let why = format!("cannot bind token to object of type {}: the stand-in knows Pod", bound.kind);
-        return Err(Refusal::bad_request(why));
-    }
     let key = Key::pod(&account.namespace, &bound.name);
     let pod = objects.get(&key)?;
     let uid = text(&pod, "/metadata/uid");

@@ -102,7 +102,8 @@ impl Watch {
     }
 
     async fn bookmark(&self, lines: &Lines, version: u64, annotations: Value) -> Result<(), Gone> {
-        let mut object = self.view.of(json!({"kind": self.kind.name(), "apiVersion": "v1"}));
+        let mut object =
+            self.view.of(json!({"kind": self.kind.name(), "apiVersion": self.kind.api_version()}));
         object["metadata"] = json!({
             "resourceVersion": version.to_string(),
             "creationTimestamp": null,

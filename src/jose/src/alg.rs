@@ -8,7 +8,7 @@ use ring::signature as sig;
 /// A signature algorithm (RFC 7518, section 3.1; RFC 8037, section 3.1). Symmetric ones and `none` cannot be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Alg {
-    /// ECDSA on P-256 with SHA-256: what Dayfly signs with.
+    /// ECDSA on P-256 with SHA-256: what Dayfly signs with by default.
     Es256,
     /// ECDSA on P-384 with SHA-384.
     Es384,

@@ -74,23 +74,41 @@ impl Jwk {
             return Err(JwkError::Malformed);
         }
         let value = serde_json::from_slice(json).map_err(|_| JwkError::Malformed)?;
-        Self::from_value(value)
+        Self::from_value(value, SetKind::Jwks)
     }
 
     /// A key on P-256 from its uncompressed point (SEC 1, section 2.3.3).
     pub(crate) fn p256(point: &[u8]) -> Option<Self> {
         let (x, y) = point.strip_prefix(&[4])?.split_at_checked(32)?;
         let material = Material::Ec { x: x.to_vec(), y: y.to_vec() };
-        let key = Self { kid: None, alg: Alg::Es256, material };
-        Some(Self { kid: Some(BASE64URL.encode(key.thumbprint().as_bytes())), ..key })
+        Some(Self::named(Alg::Es256, material))
     }
 
-    fn from_value(value: Value) -> Result<Self, JwkError> {
+    /// A key on Ed25519 from its 32 bytes (RFC 8032, section 5.1.5).
+    pub(crate) fn ed25519(point: &[u8]) -> Option<Self> {
+        (point.len() == 32).then(|| Self::named(Alg::EdDsa, Material::Ed25519 { x: point.to_vec() }))
+    }
+
+    /// An RSA key for RS256, from its modulus and exponent.
+    pub(crate) fn rs256(n: Vec<u8>, e: Vec<u8>) -> Self {
+        Self::named(Alg::Rs256, Material::Rsa { n, e })
+    }
+
+    /// A key whose `kid` is its thumbprint.
+    fn named(alg: Alg, material: Material) -> Self {
+        let key = Self { kid: None, alg, material };
+        Self { kid: Some(BASE64URL.encode(key.thumbprint().as_bytes())), ..key }
+    }
+
+    /// A key for signatures, or only one for SVIDs: neither is ever the other.
+    fn from_value(value: Value, kind: SetKind) -> Result<Self, JwkError> {
         let members: Members = serde_json::from_value(value).map_err(|_| JwkError::Malformed)?;
         let verifies = |ops: &Vec<String>| ops.iter().any(|op| op == "verify");
-        if members.key_use.as_deref().is_some_and(|key_use| key_use != "sig")
-            || !members.key_ops.as_ref().is_none_or(verifies)
-        {
+        let of_use = match kind {
+            SetKind::Jwks => members.key_use.as_deref().is_none_or(|key_use| key_use == "sig"),
+            SetKind::Bundle => members.key_use.as_deref() == Some(SVID_USE) && members.kid.is_some(),
+        };
+        if !of_use || !members.key_ops.as_ref().is_none_or(verifies) {
             return Err(JwkError::NotForSignatures);
         }
         let (implied, material) = match (members.kty.as_str(), members.crv.as_deref()) {
@@ -135,15 +153,15 @@ impl Jwk {
     /// The key as JSON, with `alg` and `"use":"sig"`.
     pub fn to_json(&self) -> String {
         // Text members only: nothing of this can fail to be written.
-        serde_json::to_string(&self.members()).unwrap_or_default()
+        serde_json::to_string(&self.members("sig")).unwrap_or_default()
     }
 
-    fn members(&self) -> Members {
+    fn members(&self, key_use: &str) -> Members {
         let encode = |part: &[u8]| Some(BASE64URL.encode(part));
         let common = Members {
             kid: self.kid.clone(),
             alg: Some(self.alg.name().to_owned()),
-            key_use: Some("sig".to_owned()),
+            key_use: Some(key_use.to_owned()),
             ..Members::default()
         };
         match &self.material {
@@ -168,7 +186,7 @@ impl Jwk {
 
 impl Serialize for Jwk {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.members().serialize(serializer)
+        self.members("sig").serialize(serializer)
     }
 }
 
@@ -229,6 +247,18 @@ impl JwkSet {
     /// # Errors
     /// When it is no JWK Set, or larger than [`MAX_JWKS_BYTES`] or [`MAX_JWKS_KEYS`].
     pub fn parse(json: &[u8]) -> Result<Self, JwksError> {
+        Self::parse_as(json, SetKind::Jwks)
+    }
+
+    /// Reads the keys for JWT-SVIDs of a SPIFFE bundle (SPIFFE Trust Domain and Bundle, section 4); others are skipped.
+    ///
+    /// # Errors
+    /// As [`JwkSet::parse`].
+    pub fn parse_bundle(json: &[u8]) -> Result<Self, JwksError> {
+        Self::parse_as(json, SetKind::Bundle)
+    }
+
+    fn parse_as(json: &[u8], kind: SetKind) -> Result<Self, JwksError> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Value>,
@@ -241,7 +271,7 @@ impl JwkSet {
         if all > MAX_JWKS_KEYS {
             return Err(JwksError::TooMany(all));
         }
-        let keys: Vec<Jwk> = set.keys.into_iter().filter_map(|key| Jwk::from_value(key).ok()).collect();
+        let keys: Vec<Jwk> = set.keys.into_iter().filter_map(|key| Jwk::from_value(key, kind).ok()).collect();
         Ok(Self { skipped: all - keys.len(), keys })
     }
 
@@ -250,6 +280,34 @@ impl JwkSet {
         let keys: Vec<String> = self.keys.iter().map(Jwk::to_json).collect();
         format!(r#"{{"keys":[{}]}}"#, keys.join(","))
     }
+
+    /// The set as a SPIFFE bundle's JSON (SPIFFE Trust Domain and Bundle, section 4): keys for JWT-SVIDs, a sequence
+    /// number that grows with each change, and after how many seconds to ask again.
+    pub fn to_bundle(&self, sequence: u64, refresh_hint_secs: u32) -> String {
+        let keys = self.keys.iter().map(|key| key.members(SVID_USE)).collect();
+        let bundle = Bundle { keys, spiffe_sequence: sequence, spiffe_refresh_hint: refresh_hint_secs };
+        // Texts and numbers only: nothing of this can fail to be written.
+        serde_json::to_string(&bundle).unwrap_or_default()
+    }
+}
+
+/// The `use` of keys for JWT-SVIDs (SPIFFE JWT-SVID, section 6.1).
+const SVID_USE: &str = "jwt-svid";
+
+/// Which keys of a set are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SetKind {
+    /// Those for signatures.
+    Jwks,
+    /// Those for JWT-SVIDs.
+    Bundle,
+}
+
+#[derive(Serialize)]
+struct Bundle {
+    keys: Vec<Members>,
+    spiffe_sequence: u64,
+    spiffe_refresh_hint: u32,
 }
 
 /// A JWK Set was refused as a whole.

@@ -1,7 +1,9 @@
 //! JWS, JWT and JWKS with ring behind jsonwebtoken, on our Clock.
 //!
 //! - [`install`] gives the jsonwebtoken crate its cryptography, once, by ring.
-//! - [`SigningKey`] is parsed once and signs compact JWS (RFC 7515, section 7.1).
+//! - [`SigningKey`] is parsed once and signs compact JWS (RFC 7515, section 7.1); [`SigningKey::import_rsa`] reads RSA keys
+//!   that were made elsewhere.
+//! - [`jwk_thumbprint`] and [`certificate_thumbprint`] are what `cnf` binds to.
 //! - [`KeySet`] holds a JWK Set's keys, parsed once; [`verify`] checks a token against it, strictly.
 //! - [`peek`] reads a token without checking its signature: to pick a cluster, and for cheap refusals.
 //! - [`Times`] checks `exp`, `nbf` and `iat` against a time that the caller takes from its Clock.
@@ -12,8 +14,11 @@
 mod alg;
 mod claims;
 mod compact;
+mod confirmation;
+mod import;
 mod json;
 mod jwk;
+mod pem;
 mod provider;
 mod signing;
 mod verify;
@@ -21,6 +26,8 @@ mod verify;
 pub use alg::{Alg, NotAnAlg};
 pub use claims::{BadTime, Claims, Times};
 pub use compact::{Header, Peek, TokenShape, peek};
+pub use confirmation::{BadConfirmation, certificate_thumbprint, jwk_thumbprint};
+pub use import::{ImportError, MAX_KEY_FILE_BYTES};
 pub use jwk::{Jwk, JwkError, JwkSet, JwksError, MAX_JWKS_BYTES, MAX_JWKS_KEYS};
 pub use provider::{AnotherProvider, install};
 pub use signing::{KeyFailed, SigningKey};

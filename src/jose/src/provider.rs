@@ -237,8 +237,8 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let header =
             Header { typ: None, kid: Some(key.key_id().to_string()), ..Header::new(Algorithm::ES256) };
-        let token = encode(&header, &json!({"iss": "k"}), &EncodingKey::from_ec_der(key.to_pkcs8().expose()))
-            .unwrap();
+        let token =
+            encode(&header, &json!({"iss": "k"}), &EncodingKey::from_ec_der(key.to_der().expose())).unwrap();
         let keys = KeySet::new(vec![key.public_jwk().into()]);
         assert_eq!(verify(&token, &keys, Policy::kubernetes()).unwrap().claims.issuer.as_deref(), Some("k"));
     }
@@ -299,9 +299,9 @@ mod tests {
     #[test]
     fn jwks_of_private_keys() {
         let key = SigningKey::generate().unwrap();
-        let (curve, x, y) = ec_of_private(key.to_pkcs8().expose(), Algorithm::ES256).unwrap();
+        let (curve, x, y) = ec_of_private(key.to_der().expose(), Algorithm::ES256).unwrap();
         assert_eq!((curve, x.len(), y.len()), (EllipticCurve::P256, 32, 32));
-        assert!(ec_of_private(key.to_pkcs8().expose(), Algorithm::ES384).is_err());
+        assert!(ec_of_private(key.to_der().expose(), Algorithm::ES384).is_err());
         assert!(rsa_of_private(b"x").is_err());
         assert_eq!(compute_digest(b"abc", ThumbprintHash::SHA384).unwrap().len(), 48);
     }

@@ -133,6 +133,14 @@ impl KeySet {
         Ok(Self::from(&JwkSet::parse(json)?))
     }
 
+    /// The keys for JWT-SVIDs of a SPIFFE bundle; others are skipped.
+    ///
+    /// # Errors
+    /// As [`KeySet::parse`].
+    pub fn parse_bundle(json: &[u8]) -> Result<Self, JwksError> {
+        Ok(Self::from(&JwkSet::parse_bundle(json)?))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.keys.len()

@@ -61,6 +61,17 @@ impl ApiServer {
         request: Result<Request<Vec<u8>>, http::Error>,
         timeout: Duration,
     ) -> Result<Bytes, CallError> {
+        let answer = self.ask(what, request, timeout).await;
+        answer.inspect_err(|error| self.tell_of_own_credentials(error, what))
+    }
+
+    /// The same for what the broker can do without: that it may not have it is for the caller to tell.
+    pub(crate) async fn ask(
+        &self,
+        what: &'static str,
+        request: Result<Request<Vec<u8>>, http::Error>,
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
         let request = request.map_err(|error| CallError::Unreachable(error.to_string()))?.map(Body::from);
         let call = async {
             let answer =
@@ -74,8 +85,7 @@ impl ApiServer {
                 error => Err(error),
             }
         };
-        let answer = tokio::time::timeout(timeout, call).await.unwrap_or(Err(CallError::Timeout(timeout)));
-        answer.inspect_err(|error| self.tell_of_own_credentials(error, what))
+        tokio::time::timeout(timeout, call).await.unwrap_or(Err(CallError::Timeout(timeout)))
     }
 
     /// A broker whose own rights are wrong cannot get better by itself: whoever runs it has to see that.

@@ -49,7 +49,8 @@ impl ReviewCache {
     /// `checked` says that signatures are checked before a review.
     pub(crate) fn new(ttl: Duration, refused_ttl: Duration, checked: bool) -> Self {
         let refusals = if checked { REFUSALS } else { UNCHECKED_REFUSALS };
-        let held = Held { reviews: Aged::of(ENTRIES), refused: Aged::of(refusals), gone: Aged::of(ENTRIES) };
+        let held =
+            Held { reviews: Aged::new(ENTRIES), refused: Aged::new(refusals), gone: Aged::new(ENTRIES) };
         Self { ttl, refused_ttl, held: Mutex::new(held) }
     }
 
@@ -112,7 +113,7 @@ impl Held {
 }
 
 /// A bounded map that forgets the oldest first.
-struct Aged<K, V> {
+pub(crate) struct Aged<K, V> {
     most: usize,
     entries: HashMap<K, (u64, V)>,
     order: VecDeque<(Duration, u64, K)>,
@@ -120,15 +121,16 @@ struct Aged<K, V> {
 }
 
 impl<K: std::hash::Hash + Eq + Copy, V> Aged<K, V> {
-    fn of(most: usize) -> Self {
+    /// An empty one, of at most so many entries.
+    pub(crate) fn new(most: usize) -> Self {
         Self { most, entries: HashMap::new(), order: VecDeque::new(), serial: 0 }
     }
 
-    fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|(_, value)| value)
     }
 
-    fn put(&mut self, key: K, value: V, now: Duration) {
+    pub(crate) fn put(&mut self, key: K, value: V, now: Duration) {
         // The order may hold an entry twice, where it was replaced: it is what is bounded.
         if self.order.len() >= self.most {
             self.forget_oldest();
@@ -138,7 +140,7 @@ impl<K: std::hash::Hash + Eq + Copy, V> Aged<K, V> {
         self.order.push_back((now, self.serial, key));
     }
 
-    fn forget_before(&mut self, time: Duration) {
+    pub(crate) fn forget_before(&mut self, time: Duration) {
         while self.order.front().is_some_and(|(put, _, _)| *put < time) {
             self.forget_oldest();
         }

@@ -12,6 +12,7 @@ use crate::api::{ApiServer, CallError};
 use crate::authorize::AccessReviewer;
 use crate::cache::ReviewCache;
 use crate::config::{ClusterConfig, ConnectError};
+use crate::controllers::Controllers;
 use crate::directory::{ClusterDirectory, Lookup};
 use crate::informer::{Informer, Store};
 use crate::keys::ClusterKeys;
@@ -121,6 +122,8 @@ async fn connect_beside(
     let directory = ClusterDirectory {
         pods: inform(&mut tasks, &config, &api, &cache),
         service_accounts: inform(&mut tasks, &config, &api, &cache),
+        namespaces: inform(&mut tasks, &config, &api, &cache),
+        controllers: Controllers::new(Arc::clone(&api), limits.review_timeout),
     };
 
     let permits = Permits::split(limits.reviews_at_once);

@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_core::ids::{Namespace, PodName, ServiceAccountName, Uid};
-use dayfly_core::ports::{BoxFuture, Directory, DirectoryError, PodFacts, ServiceAccountFacts};
+use dayfly_core::ports::{
+    BoxFuture, ControllerChain, Directory, DirectoryError, NamespaceFacts, PodFacts, ServiceAccountFacts,
+};
+use dayfly_core::provenance::ObjectRef;
 use tokio::sync::Semaphore;
 
 use crate::api::{ApiServer, CallError, parse};
 use crate::coalesce::Coalesce;
+use crate::controllers::Controllers;
 use crate::informer::Store;
-use crate::objects::{Kind, Object, Pods, ServiceAccounts};
+use crate::objects::{Kind, Namespaces, Object, Pods, ServiceAccounts};
 
 /// GETs under way at once, for each kind.
 const READS_AT_ONCE: usize = 32;
@@ -19,6 +23,8 @@ const READS_AT_ONCE: usize = 32;
 pub(crate) struct ClusterDirectory {
     pub(crate) pods: Lookup<Pods>,
     pub(crate) service_accounts: Lookup<ServiceAccounts>,
+    pub(crate) namespaces: Lookup<Namespaces>,
+    pub(crate) controllers: Controllers,
 }
 
 impl Directory for ClusterDirectory {
@@ -40,8 +46,23 @@ impl Directory for ClusterDirectory {
         Box::pin(self.service_accounts.find(namespace, name, expected))
     }
 
+    fn namespace<'a>(
+        &'a self,
+        name: &'a Namespace,
+    ) -> BoxFuture<'a, Result<Option<NamespaceFacts>, DirectoryError>> {
+        Box::pin(self.namespaces.find(name, name, None))
+    }
+
+    fn controllers<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        first: &'a ObjectRef,
+    ) -> BoxFuture<'a, ControllerChain> {
+        Box::pin(self.controllers.chain(namespace, first))
+    }
+
     fn ready(&self) -> bool {
-        self.pods.store.listed() && self.service_accounts.store.listed()
+        self.pods.store.listed() && self.service_accounts.store.listed() && self.namespaces.store.listed()
     }
 }
 
@@ -109,9 +130,7 @@ async fn read<K: Kind>(
     timeout: Duration,
 ) -> Found<K> {
     let _permit = permits.acquire().await.map_err(|_| CallError::Busy)?;
-    // Names are checked: nothing in them needs escaping in a path.
-    let path = format!("/api/v1/namespaces/{namespace}/{}/{}", K::PLURAL, name.as_ref());
-    match api.get(K::GET, &path, timeout).await {
+    match api.get(K::GET, &K::path(&namespace, &name), timeout).await {
         Ok(body) => Ok(parse::<Object>(&body)?.read::<K>().map(|(_, _, facts)| facts)),
         Err(CallError::NotFound) => Ok(None),
         Err(error) => Err(error),

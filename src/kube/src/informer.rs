@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dayfly_core::ids::{Namespace, Uid};
@@ -15,6 +15,7 @@ use kube::core::{Request, WatchEvent};
 
 use crate::api::{ApiServer, CallError, parse};
 use crate::objects::{Kind, Object, Page};
+use crate::sharing::Sharing;
 
 const PAGE: u32 = 500;
 /// How long one page of a list, or the head of a watch, may take.
@@ -31,13 +32,19 @@ type Held<K> = HashMap<Namespace, HashMap<<K as Kind>::Name, <K as Kind>::Facts>
 /// What is known of one kind.
 pub(crate) struct Store<K: Kind> {
     held: RwLock<Held<K>>,
+    sharing: Mutex<Sharing>,
     listed: AtomicBool,
     heard: AtomicU64,
 }
 
 impl<K: Kind> Store<K> {
     pub(crate) fn new() -> Self {
-        Self { held: RwLock::default(), listed: AtomicBool::new(false), heard: AtomicU64::new(0) }
+        Self {
+            held: RwLock::default(),
+            sharing: Mutex::default(),
+            listed: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+        }
     }
 
     /// Whether the first list has arrived.
@@ -72,9 +79,16 @@ impl<K: Kind> Store<K> {
             .collect()
     }
 
+    /// What is kept of an object, sharing what others have alike.
+    fn read(&self, object: &Object) -> Option<(Namespace, K::Name, K::Facts)> {
+        let (namespace, name, mut facts) = object.read::<K>()?;
+        K::share(&mut facts, &mut self.sharing.lock().unwrap_or_else(PoisonError::into_inner));
+        Some((namespace, name, facts))
+    }
+
     /// Takes what an object is now; gives the uid that went if it took another's name.
     fn apply(&self, object: &Object) -> Option<Uid> {
-        let (namespace, name, facts) = object.read::<K>()?;
+        let (namespace, name, facts) = self.read(object)?;
         let uid = K::uid(&facts);
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let old = held.entry(namespace).or_default().insert(name, facts);
@@ -147,7 +161,7 @@ impl<K: Kind> Informer<K> {
         loop {
             let request = Request::new(path::<K>()).list(&params).map_err(|error| unusable(&error))?;
             let page: Page = parse(&self.api.send(K::LIST, Ok(request), ANSWER).await?)?;
-            for (namespace, name, facts) in page.items.iter().filter_map(Object::read::<K>) {
+            for (namespace, name, facts) in page.items.iter().filter_map(|item| self.store.read(item)) {
                 list.entry(namespace).or_default().insert(name, facts);
             }
             if page.metadata.more.is_empty() {
@@ -217,3 +231,6 @@ fn path<K: Kind>() -> String {
 fn unusable(error: &kube::core::request::Error) -> CallError {
     CallError::Unreachable(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,11 +9,13 @@
 //! | `local` | what can be said of a token without the API server, but for its keys (`keys`) |
 //! | `namesakes` | clusters of one issuer, and that no two have a key in common |
 //! | `directory` | the `Directory`: what the informers hold, else one GET |
+//! | `controllers` | who controls a pod: ownerReferences, followed up to the top |
+//! | `objects` | what is kept of an object (`metadata`, `containers`) |
 //! | `informer` | list, watch, relist, and when it last heard anything |
 //! | `authorize` | the `Authorizer`: SubjectAccessReview |
 //! | `api` | one call to the API server, and what its failures mean |
 //!
-//! Provenance (ownerReferences) will be one more kind of `objects`, and structured clusters more of [`ClusterConfig`].
+//! A further kind that is watched is one more of `objects`.
 
 mod api;
 mod authorize;
@@ -21,13 +23,18 @@ mod cache;
 mod cluster;
 mod coalesce;
 mod config;
+mod containers;
+mod controllers;
 mod directory;
 mod informer;
 mod keys;
 mod local;
+mod metadata;
 mod namesakes;
 mod objects;
+mod plurals;
 mod review;
+mod sharing;
 mod sparing;
 #[cfg(test)]
 mod testing;

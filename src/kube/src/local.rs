@@ -25,14 +25,23 @@ pub(crate) struct LocalCheck {
     pub(crate) keys: Option<Arc<ClusterKeys>>,
 }
 
+/// What a token says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// When it ends.
+    pub(crate) expires_at: Timestamp,
+    /// Whether it is bound to a Secret.
+    pub(crate) of_secret: bool,
+}
+
 impl LocalCheck {
     /// That tokens of this cluster can be told from those of every other.
     pub(crate) fn can_tell(&self) -> Result<(), CallError> {
         self.keys.as_ref().map_or(Ok(()), |keys| keys.are_its_own())
     }
 
-    /// Whether the token may be good for `audience`; when it ends.
-    pub(crate) async fn check(&self, token: &str, audience: &Audience) -> Result<Timestamp, ReviewError> {
+    /// Whether the token may be good for `audience`; what it says that a TokenReview does not.
+    pub(crate) async fn check(&self, token: &str, audience: &Audience) -> Result<Said, ReviewError> {
         let peek = peek(token).map_err(|shape| invalid(InvalidToken::Malformed, shape.to_string()))?;
         self.origin(&peek.claims, audience)?;
         let times = Times { leeway: self.leeway };
@@ -44,7 +53,9 @@ impl LocalCheck {
             keys.are_its_own()?;
             verify(token, &set, Policy::kubernetes()).map_err(bad_signature)?;
         }
-        peek.claims.expires_at.ok_or_else(|| ReviewError::legacy(audience))
+        let expires_at = peek.claims.expires_at.ok_or_else(|| ReviewError::legacy(audience))?;
+        let of_secret = peek.claims.all.get("kubernetes.io").is_some_and(|ours| ours.get("secret").is_some());
+        Ok(Said { expires_at, of_secret })
     }
 
     fn origin(&self, claims: &Claims, audience: &Audience) -> Result<(), ReviewError> {

@@ -1,20 +1,25 @@
-//! What is kept of pods and service accounts, read from the API server's JSON; the rest is never held.
+//! What is kept of pods, service accounts and namespaces, read from the API server's JSON; the rest is never held.
 
 use std::hash::Hash;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use dayfly_core::ids::{Namespace, NodeName, PodName, ServiceAccountName, Uid};
-use dayfly_core::ports::{PodFacts, PodPhase, ServiceAccountFacts};
+use dayfly_core::ports::{NamespaceFacts, PodFacts, PodPhase, ServiceAccountFacts};
+use dayfly_core::time::Timestamp;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
-/// A kind of object that is watched. A further kind, for provenance say, is one more of these.
+use crate::containers::{InitContainer, Status, images};
+use crate::metadata::{BoundedLabels, Origin, OwnerReference, applied_by, controller};
+use crate::sharing::Sharing;
+
+/// A kind of object that is watched, of API group core, version v1. A further one is one more of these.
 pub(crate) trait Kind: Send + Sync + 'static {
     /// Its name within its namespace.
     type Name: Hash + Eq + FromStr + AsRef<str> + Clone + Send + Sync + 'static;
     /// What is kept of it.
     type Facts: Clone + Send + Sync + 'static;
-    /// Its plural in URLs, in API group core, version v1.
+    /// Its plural in URLs.
     const PLURAL: &'static str;
     /// RBAC's words for reading one, listing and watching.
     const GET: &'static str;
@@ -27,6 +32,18 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn facts(object: &Object) -> Option<Self::Facts>;
     /// Its uid.
     fn uid(facts: &Self::Facts) -> Uid;
+    /// Has what is kept share what others have alike.
+    fn share(facts: &mut Self::Facts, with: &mut Sharing);
+
+    /// The namespace it is filed under.
+    fn namespace(metadata: &Metadata) -> &str {
+        &metadata.namespace
+    }
+
+    /// Its path in URLs. Names are checked: nothing in them needs escaping.
+    fn path(namespace: &Namespace, name: &Self::Name) -> String {
+        format!("/api/v1/namespaces/{namespace}/{}/{}", Self::PLURAL, name.as_ref())
+    }
 }
 
 /// Pods.
@@ -41,17 +58,32 @@ impl Kind for Pods {
     const WATCH: &'static str = "watch pods";
 
     fn facts(object: &Object) -> Option<PodFacts> {
+        let metadata = &object.metadata;
+        let applied_by = applied_by(&metadata.labels, &metadata.annotations, |tracked| {
+            tracked.is("", "Pod", &metadata.namespace, &metadata.name)
+        });
+        let namespace = metadata.namespace.parse().ok();
         Some(PodFacts {
-            uid: object.metadata.uid.parse().ok()?,
+            uid: metadata.uid.parse().ok()?,
             service_account: object.spec.service_account_name.parse().ok()?,
             node: object.spec.node_name.parse::<NodeName>().ok(),
             phase: phase(&object.status.phase),
-            deleting: object.metadata.deletion_timestamp.is_some(),
+            deleting: metadata.deleting(),
+            labels: Arc::clone(&metadata.labels.0),
+            controller: controller(&metadata.owner_references, namespace.as_ref()).map(Arc::new),
+            images: images(&object.status, &object.spec.init_containers),
+            applied_by: applied_by.map(Arc::new),
         })
     }
 
     fn uid(facts: &PodFacts) -> Uid {
         facts.uid
+    }
+
+    fn share(facts: &mut PodFacts, with: &mut Sharing) {
+        with.labels.share(&mut facts.labels);
+        with.images.share(&mut facts.images);
+        facts.controller.iter_mut().chain(&mut facts.applied_by).for_each(|it| with.references.share(it));
     }
 }
 
@@ -79,12 +111,53 @@ impl Kind for ServiceAccounts {
     fn facts(object: &Object) -> Option<ServiceAccountFacts> {
         Some(ServiceAccountFacts {
             uid: object.metadata.uid.parse().ok()?,
-            deleting: object.metadata.deletion_timestamp.is_some(),
+            deleting: object.metadata.deleting().is_some(),
+            labels: Arc::clone(&object.metadata.labels.0),
         })
     }
 
     fn uid(facts: &ServiceAccountFacts) -> Uid {
         facts.uid
+    }
+
+    fn share(facts: &mut ServiceAccountFacts, with: &mut Sharing) {
+        with.labels.share(&mut facts.labels);
+    }
+}
+
+/// Namespaces, each filed under itself.
+pub(crate) struct Namespaces;
+
+impl Kind for Namespaces {
+    type Name = Namespace;
+    type Facts = NamespaceFacts;
+    const PLURAL: &'static str = "namespaces";
+    const GET: &'static str = "get namespaces";
+    const LIST: &'static str = "list namespaces";
+    const WATCH: &'static str = "watch namespaces";
+
+    fn facts(object: &Object) -> Option<NamespaceFacts> {
+        Some(NamespaceFacts {
+            uid: object.metadata.uid.parse().ok()?,
+            labels: Arc::clone(&object.metadata.labels.0),
+            deleting: object.metadata.deleting().is_some(),
+        })
+    }
+
+    fn uid(facts: &NamespaceFacts) -> Uid {
+        facts.uid
+    }
+
+    fn share(facts: &mut NamespaceFacts, with: &mut Sharing) {
+        with.labels.share(&mut facts.labels);
+    }
+
+    fn namespace(metadata: &Metadata) -> &str {
+        &metadata.name
+    }
+
+    fn path(_: &Namespace, name: &Namespace) -> String {
+        format!("/api/v1/namespaces/{name}")
     }
 }
 
@@ -102,13 +175,26 @@ pub(crate) struct Object {
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Metadata {
-    name: String,
+    pub(crate) name: String,
     #[serde(default)]
-    namespace: String,
-    uid: String,
+    pub(crate) namespace: String,
+    pub(crate) uid: String,
     #[serde(default)]
     pub(crate) resource_version: String,
-    deletion_timestamp: Option<IgnoredAny>,
+    deletion_timestamp: Option<String>,
+    #[serde(default)]
+    pub(crate) labels: BoundedLabels,
+    #[serde(default)]
+    pub(crate) annotations: Origin,
+    #[serde(default)]
+    pub(crate) owner_references: Vec<OwnerReference>,
+}
+
+impl Metadata {
+    /// Until when it goes on, if it is being deleted. A time that does not read is over.
+    fn deleting(&self) -> Option<Timestamp> {
+        self.deletion_timestamp.as_ref().map(|time| time.parse().unwrap_or_default())
+    }
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -116,18 +202,13 @@ pub(crate) struct Metadata {
 struct Spec {
     service_account_name: String,
     node_name: String,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(default)]
-struct Status {
-    phase: String,
+    init_containers: Vec<InitContainer>,
 }
 
 impl Object {
     /// Its namespace and name, and what is kept of it.
     pub(crate) fn read<K: Kind>(&self) -> Option<(Namespace, K::Name, K::Facts)> {
-        Some((self.metadata.namespace.parse().ok()?, self.metadata.name.parse().ok()?, K::facts(self)?))
+        Some((K::namespace(&self.metadata).parse().ok()?, self.metadata.name.parse().ok()?, K::facts(self)?))
     }
 }
 
@@ -150,35 +231,4 @@ pub(crate) struct PageMetadata {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keeps_what_is_needed_of_a_pod() {
-        let object: Object = serde_json::from_str(
-            r#"{"kind": "Pod", "metadata": {"name": "api-0", "namespace": "payments", "resourceVersion": "7",
-                "uid": "1c1f8f8e-9f0e-4f0e-8f0e-0c1f8f8e9f0e", "labels": {"a": "b"}, "deletionTimestamp": "2026-11-23T12:00:00Z"},
-                "spec": {"serviceAccountName": "api", "nodeName": "node-1", "containers": [{"env": [{"value": "x"}]}]},
-                "status": {"phase": "Running"}}"#,
-        )
-        .unwrap();
-        let (namespace, name, facts) = object.read::<Pods>().unwrap();
-        assert_eq!((namespace.as_str(), name.as_str()), ("payments", "api-0"));
-        assert_eq!(facts.service_account.as_str(), "api");
-        assert_eq!(facts.node.unwrap().as_str(), "node-1");
-        assert_eq!((facts.phase, facts.deleting), (PodPhase::Running, true));
-    }
-
-    #[test]
-    fn a_pod_that_is_not_scheduled_has_no_node_and_one_without_service_account_is_not_kept() {
-        let mut object = crate::testing::pod("payments", "api-0", 1);
-        let parse = |value: &serde_json::Value| serde_json::from_value::<Object>(value.clone()).unwrap();
-        object["status"] = serde_json::Value::Null;
-        object.as_object_mut().unwrap().remove("status");
-        object["spec"].as_object_mut().unwrap().remove("nodeName");
-        let (_, _, facts) = parse(&object).read::<Pods>().unwrap();
-        assert_eq!((facts.node, facts.phase), (None, PodPhase::Pending));
-        object["spec"].as_object_mut().unwrap().remove("serviceAccountName");
-        assert!(parse(&object).read::<Pods>().is_none());
-    }
-}
+mod tests;

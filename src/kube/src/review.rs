@@ -129,12 +129,12 @@ impl Asker {
         let text = token
             .expose_text()
             .map_err(|_| invalid(InvalidToken::Malformed, "the token is not a signed JWT"))?;
-        let expires_at = self.local.check(text, audience).await?;
+        let said = self.local.check(text, audience).await?;
         let asked = self.api.clock.monotonic();
-        let life = expires_at.since(self.api.clock.now());
+        let life = said.expires_at.since(self.api.clock.now());
         let status = self.ask(text, audience).await?;
         let identity = match self.identity(status, audience) {
-            Ok(identity) => Arc::new(identity),
+            Ok(identity) => Arc::new(Identity { of_secret: said.of_secret, ..identity }),
             Err(refused) => {
                 // Its own word on this token: a failure to answer is none, and never comes here.
                 self.cache.put_refused(key, &refused, self.api.clock.monotonic());
@@ -179,6 +179,7 @@ impl Asker {
                 uid,
                 groups: user.groups.unwrap_or_default(),
                 extra: user.extra.unwrap_or_default(),
+                of_secret: false,
             }),
             _ => refused("the cluster's API server does not say whose token it is, by name and uid"),
         }

@@ -50,6 +50,7 @@ pub(crate) struct Fake {
     posted: Mutex<Vec<Value>>,
     objects: Mutex<(u64, BTreeMap<Key, Value>)>,
     watchers: Mutex<Vec<(String, mpsc::UnboundedSender<Bytes>)>>,
+    kinds: Mutex<BTreeMap<String, Vec<Value>>>,
     headers: Mutex<Vec<HeaderMap>>,
 }
 
@@ -65,6 +66,7 @@ impl Fake {
             posted: Mutex::default(),
             objects: Mutex::default(),
             watchers: Mutex::default(),
+            kinds: Mutex::default(),
             headers: Mutex::default(),
         });
         let routes = Router::new()
@@ -72,7 +74,11 @@ impl Fake {
             .route("/apis/authentication.k8s.io/v1/tokenreviews", post(review_token))
             .route("/apis/authorization.k8s.io/v1/subjectaccessreviews", post(review_access))
             .route("/api/v1/{plural}", get(list_or_watch))
+            .route("/api/v1/namespaces/{name}", get(get_namespace))
             .route("/api/v1/namespaces/{namespace}/{plural}/{name}", get(get_one))
+            .route("/api/v1", get(discover_core))
+            .route("/apis/{group}/{version}", get(discover))
+            .route("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}", get(get_partial))
             .with_state(Arc::clone(&fake));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         fake
@@ -90,7 +96,8 @@ impl Fake {
     pub(crate) async fn ready(&self, change: impl FnOnce(&mut ClusterConfig)) -> RunningCluster {
         let running = self.connect(change).await;
         until("it is ready", || running.cluster().directory.ready()).await;
-        until("it watches", || self.count("watch pods") > 0 && self.count("watch serviceaccounts") > 0).await;
+        let watched = ["watch pods", "watch serviceaccounts", "watch namespaces"];
+        until("it watches", || watched.iter().all(|watch| self.count(watch) > 0)).await;
         running
     }
 
@@ -130,6 +137,12 @@ impl Fake {
         change(&mut claims);
         let key = self.key.lock().unwrap().clone();
         key.sign_jws("JWT", claims.to_string().as_bytes()).unwrap()
+    }
+
+    /// Serves a kind, by discovery.
+    pub(crate) fn serve(&self, api_version: &str, kind: &str, plural: &str, namespaced: bool) {
+        let resource = json!({"kind": kind, "name": plural, "namespaced": namespaced, "verbs": ["get"]});
+        self.kinds.lock().unwrap().entry(api_version.to_owned()).or_default().push(resource);
     }
 
     /// Puts an object there, and tells those who watch.
@@ -319,8 +332,48 @@ async fn get_one(
     found.map_or_else(none, IntoResponse::into_response)
 }
 
+async fn get_namespace(fake: State<Arc<Fake>>, Path(name): Path<String>, headers: HeaderMap) -> Response {
+    get_one(fake, Path((String::new(), "namespaces".to_owned(), name)), headers).await
+}
+
+async fn get_partial(
+    fake: State<Arc<Fake>>,
+    Path((_, _, namespace, plural, name)): Path<(String, String, String, String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let accept = headers["accept"].to_str().unwrap();
+    assert!(accept.starts_with("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"), "{accept}");
+    get_one(fake, Path((namespace, plural, name)), headers).await
+}
+
+async fn discover_core(fake: State<Arc<Fake>>, headers: HeaderMap) -> Response {
+    discovered(&fake, "v1".to_owned(), headers).await
+}
+
+async fn discover(
+    fake: State<Arc<Fake>>,
+    Path((group, version)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    discovered(&fake, format!("{group}/{version}"), headers).await
+}
+
+async fn discovered(fake: &Fake, api_version: String, headers: HeaderMap) -> Response {
+    if let Some(answer) = fake.enter(&format!("discover {api_version}"), headers).await {
+        return answer;
+    }
+    match fake.kinds.lock().unwrap().get(&api_version) {
+        Some(resources) => {
+            json!({"kind": "APIResourceList", "groupVersion": api_version, "resources": resources})
+                .to_string()
+                .into_response()
+        }
+        None => (StatusCode::NOT_FOUND, "404 page not found").into_response(),
+    }
+}
+
 fn key(plural: &str, object: &Value) -> Key {
-    let of = |name: &str| object["metadata"][name].as_str().unwrap().to_owned();
+    let of = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
     (plural.to_owned(), of("namespace"), of("name"))
 }
 
@@ -337,6 +390,27 @@ pub(crate) fn service_account(namespace: &str, name: &str, uid: u128) -> Value {
     json!({"metadata": {"namespace": namespace, "name": name, "uid": Uid::from_u128(uid)}})
 }
 
+/// A namespace.
+pub(crate) fn namespace(name: &str, uid: u128) -> Value {
+    json!({"metadata": {"name": name, "uid": Uid::from_u128(uid), "labels": {"kubernetes.io/metadata.name": name}}})
+}
+
+/// An object of any kind, in namespace `payments`, controlled by others as these references say.
+pub(crate) fn controlled(name: &str, uid: u128, references: &[Value]) -> Value {
+    json!({"metadata": {
+        "namespace": "payments", "name": name, "uid": Uid::from_u128(uid), "ownerReferences": references,
+    }})
+}
+
+/// A reference to a controller: `apps/v1 ReplicaSet api-7d`.
+pub(crate) fn reference(what: &str, uid: u128) -> Value {
+    let parts: Vec<&str> = what.split(' ').collect();
+    json!({
+        "apiVersion": parts[0], "kind": parts[1], "name": parts[2], "uid": Uid::from_u128(uid),
+        "controller": true, "blockOwnerDeletion": true,
+    })
+}
+
 /// Who a token of that pod and service account is.
 pub(crate) fn identity(pod: u128, service_account: u128) -> Identity {
     let extra = |key: &str, value: String| (format!("authentication.kubernetes.io/{key}"), vec![value]);
@@ -349,6 +423,7 @@ pub(crate) fn identity(pod: u128, service_account: u128) -> Identity {
             extra("pod-name", "api-0".to_owned()),
             extra("pod-uid", Uid::from_u128(pod).to_string()),
         ]),
+        of_secret: false,
     }
 }
 

@@ -4,3 +4,5 @@
 //! wiring. An engine decides nothing: the order says all of what is to be made.
 
 pub mod jwt;
+pub mod signed;
+pub mod svid;

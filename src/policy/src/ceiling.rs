@@ -2,49 +2,145 @@
 
 use std::time::Duration;
 
-use dayfly_core::ids::{Audience, Namespace, Scope};
+use dayfly_core::ids::{Audience, Namespace, Scope, ServiceAccountName};
 use dayfly_core::lease::Owners;
 
-use crate::spec::{CeilingSpec, TargetSpec};
+use crate::spec::{CeilingSpec, LiveLeases, TargetSpec};
 
-/// The entries of a target's ceiling that match a namespace or one of its owners.
-pub(crate) struct Ceiling<'a>(Vec<&'a CeilingSpec>);
+/// The entries of a target's ceiling that match a namespace or its owners.
+pub(crate) struct Ceiling<'a> {
+    entries: Vec<Entry<'a>>,
+    live: LiveLeases,
+}
+
+struct Entry<'a> {
+    /// Its place in the list, from 0.
+    index: usize,
+    spec: &'a CeilingSpec,
+    /// Whether it allows anything. One that matches a narrowed owner alone only bounds: what a workload was narrowed by
+    /// is asserted, and gives nothing.
+    allows: bool,
+}
+
+/// How many leases may be live at once; none is no bound. Counting them is the store's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LiveCaps {
+    /// For this target, of the workload's pod.
+    pub per_pod: Option<u32>,
+    /// For this target, of its service account.
+    pub per_workload: Option<u32>,
+    /// By this Grant.
+    pub per_grant: Option<u32>,
+    /// For this target, of its namespace.
+    pub per_namespace: Option<u32>,
+    /// For this target, in all.
+    pub total: Option<u32>,
+}
+
+/// Who asks, as far as an entry looks at it.
+#[derive(Clone, Copy)]
+pub(crate) struct Asking<'a> {
+    pub(crate) audience: &'a Audience,
+    /// None for whichever.
+    pub(crate) service_account: Option<&'a ServiceAccountName>,
+    pub(crate) bound: bool,
+}
 
 impl<'a> Ceiling<'a> {
     pub(crate) fn of(target: &'a TargetSpec, namespace: &Namespace, owners: Option<&Owners>) -> Self {
-        let matches = |entry: &&CeilingSpec| {
-            entry.namespaces.contains(namespace)
-                || owners.is_some_and(|owners| owners.iter().any(|owner| entry.owners.contains(owner)))
+        let entry = |(index, spec): (usize, &'a CeilingSpec)| {
+            let allows = spec.namespaces.contains(namespace)
+                || owners.is_some_and(|owners| spec.owners.contains(&owners.namespace));
+            let narrowed = owners.and_then(|owners| owners.narrowed.as_ref());
+            let bounds = allows || narrowed.is_some_and(|narrowed| spec.owners.contains(narrowed));
+            bounds.then_some(Entry { index, spec, allows })
         };
-        Self(target.ceiling.iter().filter(matches).collect())
+        Self {
+            entries: target.ceiling.iter().enumerate().filter_map(entry).collect(),
+            live: target.live_leases,
+        }
     }
 
-    /// No entry matches: nothing may be granted.
+    /// No entry allows anything: nothing may be granted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        !self.entries.iter().any(|entry| entry.allows)
+    }
+
+    /// The places of the entries that match.
+    pub(crate) fn indexes(&self) -> impl Iterator<Item = usize> {
+        self.entries.iter().map(|entry| entry.index)
     }
 
     /// Whether some entry accepts this audience.
-    pub(crate) fn accepts(&self, audience: &Audience) -> bool {
-        self.accepting(audience).next().is_some()
+    pub(crate) fn accepts_audience(&self, audience: &Audience) -> bool {
+        self.allowing().any(|entry| accepts_audience(entry, audience))
     }
 
-    /// Whether some entry that accepts the audience names the scope.
-    pub(crate) fn allows(&self, audience: &Audience, scope: &Scope) -> bool {
-        self.accepting(audience).any(|entry| entry.scopes.contains(scope))
+    /// Whether tokens that are bound to no pod are not refused by every entry.
+    pub(crate) fn accepts_unbound(&self) -> bool {
+        self.is_empty() || self.allowing().any(|entry| entry.unbound_tokens != Some(false))
     }
 
-    /// The least `maxTtl` of every entry that matches, whatever its audiences and scopes: so narrowing an entry's
-    /// scopes or audiences never lengthens anything.
+    /// Whether some entry that accepts who asks names the scope.
+    pub(crate) fn allows(&self, asking: Asking<'_>, scope: &Scope) -> bool {
+        self.allowing().any(|entry| accepts(entry, asking) && entry.scopes.contains(scope))
+    }
+
+    /// Whether some entry that accepts who asks names this value of the claim.
+    pub(crate) fn allows_claim(&self, asking: Asking<'_>, name: &str, value: &String) -> bool {
+        self.allowing().any(|entry| {
+            accepts(entry, asking) && entry.claims.get(name).is_some_and(|values| values.contains(value))
+        })
+    }
+
+    /// The least `maxTtl` of every entry that matches, whatever it accepts and allows: so narrowing an entry never
+    /// lengthens anything.
     pub(crate) fn max_ttl(&self) -> Option<Duration> {
-        self.0.iter().filter_map(|entry| entry.max_ttl).min().map(crate::ttl::Ttl::duration)
+        self.entries.iter().filter_map(|entry| entry.spec.max_ttl).min().map(crate::ttl::Ttl::duration)
     }
 
-    fn accepting<'s>(
-        &'s self,
-        audience: &'s Audience,
-    ) -> impl Iterator<Item = &'a CeilingSpec> + use<'s, 'a> {
-        let accepts = |entry: &CeilingSpec| entry.audiences.as_ref().is_none_or(|a| a.contains(audience));
-        self.0.iter().copied().filter(move |entry| accepts(entry))
+    /// The least of each number, of the target and every entry that matches.
+    pub(crate) fn live_caps(&self) -> LiveCaps {
+        let entries = || self.entries.iter().map(|entry| entry.spec.live_leases);
+        let least =
+            |number: fn(LiveLeases) -> Option<u32>| entries().chain([self.live]).filter_map(number).min();
+        LiveCaps {
+            per_pod: least(|live| live.per_pod),
+            per_workload: least(|live| live.per_workload),
+            per_grant: least(|live| live.per_grant),
+            per_namespace: entries().filter_map(|live| live.total).min(),
+            total: self.live.total,
+        }
+    }
+
+    fn allowing(&self) -> impl Iterator<Item = &'a CeilingSpec> {
+        self.entries.iter().filter(|entry| entry.allows).map(|entry| entry.spec)
+    }
+}
+
+fn accepts(entry: &CeilingSpec, asking: Asking<'_>) -> bool {
+    let named = |account| entry.service_accounts.as_ref().is_none_or(|named| named.contains(account));
+    accepts_audience(entry, asking.audience)
+        && asking.service_account.is_none_or(named)
+        && (asking.bound || entry.unbound_tokens != Some(false))
+}
+
+fn accepts_audience(entry: &CeilingSpec, audience: &Audience) -> bool {
+    entry.audiences.as_ref().is_none_or(|audiences| audiences.contains(audience))
+}
+
+impl std::fmt::Display for LiveCaps {
+    /// `pod 2, workload 10, grant -, namespace -, total 100`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
+        write!(
+            f,
+            "pod {}, workload {}, grant {}, namespace {}, total {}",
+            number(self.per_pod),
+            number(self.per_workload),
+            number(self.per_grant),
+            number(self.per_namespace),
+            number(self.total)
+        )
     }
 }

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dayfly_core::ids::{Audience, Namespace};
+use dayfly_core::ids::{Audience, TrustDomain};
 use dayfly_core::limits;
+use dayfly_core::provenance::Labels;
 
 use crate::object::{Body, Object, ObjectKey};
+use crate::owners::{Contested, Ownership};
 use crate::problem::{Problem, Severity};
-use crate::set::{Grant, Owner, Ownership, PolicySet, Target};
+use crate::set::{Grant, Owner, PolicySet, Target};
 use crate::spec::{Fault, Step};
+use crate::table::Table;
 use crate::yaml;
 
 /// One policy file.
@@ -21,11 +24,13 @@ pub struct File {
     pub text: String,
 }
 
-/// Audiences that no target may have: Dayfly's own, and those of the clusters' API servers.
+/// What the broker's configuration keeps from targets. Audiences: Dayfly's own, and those of the clusters' API servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reserved {
     /// The audiences.
     pub audiences: BTreeSet<Audience>,
+    /// The only trust domains that targets may have; none where that is not known, as offline.
+    pub trust_domains: Option<BTreeSet<TrustDomain>>,
 }
 
 /// A policy as it was read, and everything that is wrong with what it was read from.
@@ -33,6 +38,8 @@ pub struct Reserved {
 pub struct Loaded {
     /// What is valid.
     pub set: PolicySet,
+    /// The valid `PolicyTest` objects, by name: they decide nothing.
+    pub tests: Vec<Table>,
     /// What is not, by file and line.
     pub problems: Vec<Problem>,
 }
@@ -50,12 +57,13 @@ pub fn load(files: &[File], reserved: &Reserved) -> Loaded {
         objects.extend(documents.into_iter().map(|document| Object::read(&file.name, document, reserved)));
     }
     let contested = refuse_duplicates(&mut objects);
+    let tests = take_tests(&mut objects);
     let set = assemble(&objects, &contested);
     report_owners(&mut objects, &set);
     report_grants(&mut objects, &set);
     problems.extend(objects.into_iter().flat_map(|object| object.problems));
     problems.sort();
-    Loaded { set, problems }
+    Loaded { set, tests, problems }
 }
 
 /// A problem of a whole file.
@@ -71,9 +79,10 @@ pub(crate) fn of_file(name: &str, message: &str) -> Problem {
 }
 
 /// Two objects of one name are both invalid: which of them was meant is not ours to guess. What they claim as Owners
-/// stays contested, so that a second definition never hands a namespace to a rival.
-fn refuse_duplicates(objects: &mut [Object<'_>]) -> BTreeSet<Namespace> {
-    let mut contested = BTreeSet::new();
+/// stays contested, so that a second definition never hands a namespace to a rival; so does what an invalid Owner
+/// claims, as far as it can be read.
+fn refuse_duplicates(objects: &mut [Object<'_>]) -> Contested {
+    let mut contested = Contested::default();
     let mut places: HashMap<ObjectKey, Vec<(String, u64)>> = HashMap::new();
     for object in objects.iter() {
         if let Some(key) = &object.key {
@@ -82,11 +91,14 @@ fn refuse_duplicates(objects: &mut [Object<'_>]) -> BTreeSet<Namespace> {
         }
     }
     for object in objects {
+        if let Some(claimed) = object.claimed.take() {
+            contested.add(claimed);
+        }
         let here = (object.file.to_owned(), object.document.start().line);
         let Some(all) = object.key.as_ref().and_then(|key| places.get(key)) else { continue };
         if let Some((file, line)) = all.iter().filter(|place| **place != here).min() {
             if let Some(Body::Owner(_, spec)) = object.body.take() {
-                contested.extend(spec.namespaces.names);
+                contested.add(spec.namespaces);
             }
             let message = format!("is defined again at {file}:{line}: neither holds until one is removed");
             object.fault(&Fault { path: name_path(), message }, Severity::Error);
@@ -99,21 +111,33 @@ fn name_path() -> Vec<Step> {
     vec![Step::Key("metadata"), Step::Key("name")]
 }
 
-fn assemble(objects: &[Object<'_>], contested: &BTreeSet<Namespace>) -> PolicySet {
+fn take_tests(objects: &mut [Object<'_>]) -> Vec<Table> {
+    let tests = objects.iter_mut().filter(|object| matches!(object.body, Some(Body::Test(_))));
+    let taken = tests.filter_map(|object| match object.body.take() {
+        Some(Body::Test(table)) => Some(table),
+        _ => None,
+    });
+    let mut tests: Vec<_> = taken.collect();
+    tests.sort_by(|one, other| one.name.cmp(&other.name));
+    tests
+}
+
+fn assemble(objects: &[Object<'_>], contested: &Contested) -> PolicySet {
     let (mut owners, mut targets, mut grants) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut digests = Vec::new();
     for object in objects {
+        let generation = object.digest.to_string().chars().take(16).collect();
         match object.body.clone() {
             Some(Body::Owner(name, spec)) => {
-                owners.insert(name.clone(), Arc::new(Owner { name, spec }));
+                owners.insert(name.clone(), Arc::new(Owner { name, spec, generation }));
             }
             Some(Body::Target(name, spec)) => {
-                targets.insert(name.clone(), Arc::new(Target { name, spec }));
+                targets.insert(name.clone(), Arc::new(Target { name, spec, generation }));
             }
             Some(Body::Grant(name, spec)) => {
-                grants.insert(name.clone(), Arc::new(Grant { name, spec }));
+                grants.insert(name.clone(), Arc::new(Grant { name, spec, generation }));
             }
-            None => continue,
+            Some(Body::Test(_)) | None => continue,
         }
         digests.push(object.digest);
     }
@@ -125,19 +149,23 @@ fn report_owners(objects: &mut [Object<'_>], set: &PolicySet) {
     for object in objects {
         let Some(Body::Owner(name, spec)) = object.body.clone() else { continue };
         for (index, namespace) in spec.namespaces.names.iter().enumerate() {
-            if *set.owner_of(namespace) != Ownership::Ambiguous {
+            if set.owner_of(namespace, &Labels::new()) != Ownership::Ambiguous {
                 continue;
             }
             let rivals = set
                 .owners()
                 .filter(|rival| rival.name != name && rival.spec.namespaces.names.contains(namespace));
             let rivals: Vec<_> = rivals.map(|rival| rival.name.as_str()).collect();
-            let by = if rivals.is_empty() { "one that is defined twice" } else { &rivals.join(", ") };
+            let by =
+                if rivals.is_empty() { "one that is defined twice, or invalid" } else { &rivals.join(", ") };
             let message =
                 format!("{namespace} is named by another Owner too, {by}: nobody owns it until one remains");
             let path = ["spec", "namespaces", "names"].map(Step::Key).into_iter();
             let path = path.chain([Step::Index(index)]).collect();
             object.fault(&Fault { path, message }, Severity::Error);
+        }
+        for fault in set.beyond_owner(&name, &spec) {
+            object.fault(&fault, Severity::Warning);
         }
     }
 }
@@ -146,7 +174,7 @@ fn report_owners(objects: &mut [Object<'_>], set: &PolicySet) {
 fn report_grants(objects: &mut [Object<'_>], set: &PolicySet) {
     for object in objects {
         let Some(Body::Grant(name, spec)) = object.body.clone() else { continue };
-        for fault in set.beyond(&Grant { name, spec }) {
+        for fault in set.beyond(&Grant { name, spec, generation: String::new() }) {
             object.fault(&fault, Severity::Warning);
         }
     }

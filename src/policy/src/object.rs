@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::Reserved;
 use crate::problem::{Problem, Severity};
-use crate::spec::{API_VERSION, Fault, Faults, GrantSpec, OwnerSpec, Spec, Step, TargetSpec};
+use crate::spec::{
+    API_VERSION, Fault, Faults, GrantSpec, NamespacesSpec, OwnerSpec, Spec, Step, TargetSpec, UNOWNED,
+};
+use crate::table::{Table, TestSpec};
 use crate::yaml::{Document, Place};
 
 /// An object's identity: two of the same are duplicates.
@@ -26,6 +29,7 @@ pub(crate) enum Kind {
     Owner,
     Target,
     Grant,
+    PolicyTest,
 }
 
 impl Kind {
@@ -34,6 +38,7 @@ impl Kind {
             "Owner" => Some(Self::Owner),
             "Target" => Some(Self::Target),
             "Grant" => Some(Self::Grant),
+            "PolicyTest" => Some(Self::PolicyTest),
             _ => None,
         }
     }
@@ -54,6 +59,7 @@ pub(crate) enum Body {
     Owner(OwnerName, OwnerSpec),
     Target(TargetName, TargetSpec),
     Grant(GrantRef, GrantSpec),
+    Test(Table),
 }
 
 /// What a document turned out to be.
@@ -64,6 +70,8 @@ pub(crate) struct Object<'a> {
     pub(crate) key: Option<ObjectKey>,
     /// The object, where it is valid.
     pub(crate) body: Option<Body>,
+    /// The namespaces that an invalid Owner claims, as far as they can be read.
+    pub(crate) claimed: Option<NamespacesSpec>,
     /// A digest over everything in it that counts.
     pub(crate) digest: Digest,
     pub(crate) problems: Vec<Problem>,
@@ -72,8 +80,15 @@ pub(crate) struct Object<'a> {
 impl<'a> Object<'a> {
     /// Reads a document.
     pub(crate) fn read(file: &'a str, document: Document<'a>, reserved: &Reserved) -> Self {
-        let mut object =
-            Self { file, document, key: None, body: None, digest: Digest::of(b""), problems: Vec::new() };
+        let mut object = Self {
+            file,
+            document,
+            key: None,
+            body: None,
+            claimed: None,
+            digest: Digest::of(b""),
+            problems: Vec::new(),
+        };
         let head: Head = match document.parse_head() {
             Ok(head) => head,
             Err(bad) => {
@@ -83,7 +98,7 @@ impl<'a> Object<'a> {
         };
         let Some(kind) = Kind::of(&head.kind).filter(|_| head.api_version == API_VERSION) else {
             let message = format!(
-                "{:.80} {:.80} is not a policy object: {API_VERSION} has Owner, Target and Grant",
+                "{:.80} {:.80} is not a policy object: {API_VERSION} has Owner, Target and Grant, and PolicyTest",
                 head.api_version, head.kind
             );
             object.problem(document.find(&[Step::Key("kind")]), Severity::Error, message);
@@ -93,7 +108,22 @@ impl<'a> Object<'a> {
             Some(ObjectKey { kind, namespace: head.metadata.namespace, name: head.metadata.name.clone() });
         match kind {
             Kind::Owner => object.read_as::<OwnerSpec>(reserved, |metadata, spec| {
-                Ok(Body::Owner(cluster_scoped(&metadata)?, spec))
+                let name: OwnerName = cluster_scoped(&metadata)?;
+                if name.as_str() == UNOWNED {
+                    let message = "is reserved: it is who answers where there is no Owner";
+                    return Err(of_metadata("name", message));
+                }
+                if let Some(index) = spec.delegates.iter().position(|delegate| delegate.owner == name) {
+                    let path = vec![
+                        Step::Key("spec"),
+                        Step::Key("delegates"),
+                        Step::Index(index),
+                        Step::Key("owner"),
+                    ];
+                    let message = "is this Owner itself: leave the delegate out".to_owned();
+                    return Err(Fault { path, message });
+                }
+                Ok(Body::Owner(name, spec))
             }),
             Kind::Target => object.read_as::<TargetSpec>(reserved, |metadata, spec| {
                 Ok(Body::Target(cluster_scoped(&metadata)?, spec))
@@ -101,6 +131,17 @@ impl<'a> Object<'a> {
             Kind::Grant => object.read_as::<GrantSpec>(reserved, |metadata, spec| {
                 Ok(Body::Grant(namespaced(&metadata)?, spec))
             }),
+            Kind::PolicyTest => {
+                let file = object.file.to_owned();
+                object.read_as::<TestSpec>(reserved, |metadata, spec| {
+                    let name: GrantName = cluster_scoped(&metadata)?;
+                    Ok(Body::Test(Table { file, name: name.to_string(), spec }))
+                });
+            }
+        }
+        if kind == Kind::Owner && object.body.is_none() {
+            object.claimed =
+                document.parse_head::<Claimant>().ok().map(|claimant| claimant.spec.namespaces.read());
         }
         object
     }
@@ -180,6 +221,33 @@ struct Head {
 struct HeadMetadata {
     name: String,
     namespace: Option<String>,
+}
+
+/// What an Owner claims, whatever else is wrong with it.
+#[derive(Deserialize)]
+struct Claimant {
+    spec: ClaimantSpec,
+}
+
+#[derive(Deserialize)]
+struct ClaimantSpec {
+    #[serde(default)]
+    namespaces: ClaimedNamespaces,
+}
+
+#[derive(Default, Deserialize)]
+struct ClaimedNamespaces {
+    #[serde(default)]
+    names: Vec<String>,
+    #[serde(default)]
+    labels: Vec<BTreeMap<String, String>>,
+}
+
+impl ClaimedNamespaces {
+    fn read(self) -> NamespacesSpec {
+        let names = self.names.iter().filter_map(|name| name.parse().ok()).collect();
+        NamespacesSpec { names, labels: self.labels }
+    }
 }
 
 #[derive(Deserialize)]

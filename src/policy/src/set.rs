@@ -1,14 +1,15 @@
 //! A policy: the valid objects of one cluster, indexed, never changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{ClusterName, GrantRef, Namespace, OwnerName, ServiceAccountName, TargetName};
-use dayfly_core::lease::Owners;
+use dayfly_core::provenance::Labels;
 
-use crate::ceiling::Ceiling;
-use crate::spec::{Fault, GrantSpec, OwnerSpec, Step, TargetSpec};
+use crate::owners::{Claims, Contested};
+use crate::parts::{any_matches, label_text};
+use crate::spec::{GrantSpec, Mode, OwnerSpec, TargetSpec};
 
 /// An `Owner` object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Owner {
     pub name: OwnerName,
     /// What it says.
     pub spec: OwnerSpec,
+    /// The first 16 hexadecimal digits of the digest of its content.
+    pub generation: String,
 }
 
 /// A `Target` object.
@@ -26,6 +29,8 @@ pub struct Target {
     pub name: TargetName,
     /// What it says.
     pub spec: TargetSpec,
+    /// The first 16 hexadecimal digits of the digest of its content.
+    pub generation: String,
 }
 
 /// A `Grant` object.
@@ -35,6 +40,16 @@ pub struct Grant {
     pub name: GrantRef,
     /// What it says.
     pub spec: GrantSpec,
+    /// The first 16 hexadecimal digits of the digest of its content.
+    pub generation: String,
+}
+
+impl Grant {
+    /// Whether it is for this service account of its namespace, by name or by label.
+    pub fn is_for(&self, service_account: &ServiceAccountName, labels: &Labels) -> bool {
+        self.spec.service_accounts.contains(service_account)
+            || any_matches(&self.spec.service_account_labels, labels)
+    }
 }
 
 impl Target {
@@ -55,72 +70,55 @@ impl Target {
     }
 }
 
-/// Who answers for a namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ownership {
-    /// Nobody: its workloads get nothing.
-    Unowned,
-    /// These.
-    Owned(Owners),
-    /// Several owners of equal rank, so nobody: its workloads get nothing.
-    Ambiguous,
-}
-
 /// The valid objects of one cluster's policy. A value: a reload makes another.
 #[derive(Debug, Clone, Default)]
 pub struct PolicySet {
     owners: BTreeMap<OwnerName, Arc<Owner>>,
     targets: BTreeMap<TargetName, Arc<Target>>,
     grants: BTreeMap<GrantRef, Arc<Grant>>,
-    ownership: HashMap<Namespace, Ownership>,
+    pub(crate) claims: Claims,
     by_namespace: HashMap<Namespace, Vec<Arc<Grant>>>,
+    audits: HashMap<Namespace, Vec<Arc<Grant>>>,
     generation: Option<Digest>,
 }
 
 impl PolicySet {
-    /// The set of these objects. `contested` namespaces are owned by nobody, whatever else names them; `digests` are
-    /// over each object's content.
+    /// The set of these objects. `contested` namespaces are owned by nobody, whatever else claims them by the same
+    /// rank; `digests` are over each object's content.
     pub(crate) fn new(
         owners: BTreeMap<OwnerName, Arc<Owner>>,
         targets: BTreeMap<TargetName, Arc<Target>>,
         grants: BTreeMap<GrantRef, Arc<Grant>>,
-        contested: &BTreeSet<Namespace>,
+        contested: &Contested,
         mut digests: Vec<Digest>,
     ) -> Self {
-        let mut ownership: HashMap<Namespace, Ownership> =
-            contested.iter().map(|namespace| (namespace.clone(), Ownership::Ambiguous)).collect();
-        let contested = contested
-            .iter()
-            .map(|namespace| Digest::of_parts(&[b"contested\0", namespace.as_str().as_bytes()]));
-        digests.extend(contested);
-        for owner in owners.values() {
-            for namespace in &owner.spec.namespaces.names {
-                let one = Owners::of(owner.name.clone());
-                let known = ownership.entry(namespace.clone()).or_insert(Ownership::Unowned);
-                *known = match known {
-                    Ownership::Unowned => Ownership::Owned(one),
-                    Ownership::Owned(_) | Ownership::Ambiguous => Ownership::Ambiguous,
-                };
-            }
-        }
+        let by_name = contested.names.iter().map(|name| vec![b"contested\0".to_vec(), name.as_str().into()]);
+        let by_label =
+            contested.labels.iter().map(|set| vec![b"contested\0\0".to_vec(), label_text(set).into()]);
+        digests.extend(
+            by_name
+                .chain(by_label)
+                .map(|parts| Digest::of_parts(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())),
+        );
+        let claims = Claims::new(owners.values(), contested);
         let mut by_namespace: HashMap<Namespace, Vec<Arc<Grant>>> = HashMap::new();
+        let mut audits: HashMap<Namespace, Vec<Arc<Grant>>> = HashMap::new();
         for grant in grants.values() {
-            by_namespace.entry(grant.name.namespace.clone()).or_default().push(Arc::clone(grant));
+            let of_mode = match grant.spec.mode {
+                Mode::Enforce => &mut by_namespace,
+                Mode::Audit => &mut audits,
+            };
+            of_mode.entry(grant.name.namespace.clone()).or_default().push(Arc::clone(grant));
         }
         digests.sort_unstable_by_key(|digest| *digest.as_bytes());
         let parts: Vec<&[u8]> = digests.iter().map(|digest| digest.as_bytes().as_slice()).collect();
         let generation = Some(Digest::of_parts(&parts));
-        Self { owners, targets, grants, ownership, by_namespace, generation }
+        Self { owners, targets, grants, claims, by_namespace, audits, generation }
     }
 
     /// A digest over everything in it that counts: equal generations decide alike.
     pub fn generation(&self) -> Digest {
         self.generation.unwrap_or_else(|| Digest::of_parts(&[]))
-    }
-
-    /// Who answers for a namespace.
-    pub fn owner_of(&self, namespace: &Namespace) -> &Ownership {
-        self.ownership.get(namespace).unwrap_or(&Ownership::Unowned)
     }
 
     /// The Owner of this name.
@@ -159,43 +157,13 @@ impl PolicySet {
         self.grants.values()
     }
 
-    /// A namespace's Grants, by name.
+    /// A namespace's Grants that decide, by name.
     pub fn grants_in(&self, namespace: &Namespace) -> impl Iterator<Item = &Arc<Grant>> {
         self.by_namespace.get(namespace).into_iter().flatten()
     }
 
-    /// What a Grant says and can never give.
-    pub(crate) fn beyond(&self, grant: &Grant) -> Vec<Fault> {
-        let spec = &grant.spec;
-        let fault = |field, message| Fault { path: vec![Step::Key("spec"), Step::Key(field)], message };
-        let Some(target) = self.target(&spec.target) else {
-            return vec![fault("target", format!("there is no valid Target {}", spec.target))];
-        };
-        let mut faults = Vec::new();
-        let audiences = match &spec.audience {
-            Some(audience) if !target.spec.jwt.audiences.contains(audience) => {
-                faults.push(fault("audience", format!("{audience} is not one of the target's")));
-                return faults;
-            }
-            Some(audience) => std::slice::from_ref(audience),
-            None => target.spec.jwt.audiences.as_slice(),
-        };
-        let owners = match self.owner_of(&grant.name.namespace) {
-            Ownership::Owned(owners) => Some(owners),
-            Ownership::Unowned | Ownership::Ambiguous => None,
-        };
-        let ceiling = Ceiling::of(&target.spec, &grant.name.namespace, owners);
-        for (index, scope) in spec.scope.iter().enumerate() {
-            if !audiences.iter().any(|audience| ceiling.allows(audience, scope)) {
-                let message = format!("{scope} is above the target's ceiling: requests for it are denied");
-                let path = vec![Step::Key("spec"), Step::Key("scope"), Step::Index(index)];
-                faults.push(Fault { path, message });
-            }
-        }
-        let bounds = [Some(target.spec.max_ttl.duration()), ceiling.max_ttl()];
-        if let Some(bound) = bounds.into_iter().flatten().min().filter(|b| spec.max_ttl.duration() > *b) {
-            faults.push(fault("maxTtl", format!("is cut to the target's {} s", bound.as_secs())));
-        }
-        faults
+    /// A namespace's Grants of mode Audit, by name: they grant nothing.
+    pub fn audits_in(&self, namespace: &Namespace) -> impl Iterator<Item = &Arc<Grant>> {
+        self.audits.get(namespace).into_iter().flatten()
     }
 }

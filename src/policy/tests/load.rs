@@ -1,5 +1,6 @@
 //! What is accepted, what is refused, and where the problem is said to be.
 
+use dayfly_core::provenance::Labels;
 use dayfly_policy::{File, Loaded, Ownership, Reserved, Severity, load, load_folder};
 
 const OWNER: &str = "\
@@ -56,7 +57,7 @@ fn reads_every_kind_from_one_file() {
     assert_eq!(shown(&loaded), [""; 0]);
     let counts = (loaded.set.owners().count(), loaded.set.targets().count(), loaded.set.grants().count());
     assert_eq!(counts, (1, 1, 1));
-    assert!(matches!(loaded.set.owner_of(&"payments".parse().unwrap()), Ownership::Owned(_)));
+    assert!(matches!(loaded.set.owner_of(&"payments".parse().unwrap(), &Labels::new()), Ownership::Owned(_)));
 }
 
 #[test]
@@ -81,12 +82,6 @@ fn problems_name_file_line_column_and_what_to_change() {
             "longer than maxTtl",
         ),
         ("  maxTtl: 15m", "  maxTtl: 25h", "policy.yaml:10:11: error: Grant payments/orders: ", "30s to 24h"),
-        (
-            "  maxTtl: 15m",
-            "  maxTtl: 15m\n  mode: Audit",
-            "policy.yaml:11:9: error: Grant payments/orders: ",
-            "mode Audit is not built yet",
-        ),
         (
             "  maxTtl: 15m",
             "  maxTtl: 15m\n  conditions: ['true']",
@@ -183,9 +178,9 @@ fn two_objects_of_one_name_are_both_invalid() {
 fn a_namespace_of_two_owners_is_owned_by_nobody_and_both_are_told() {
     let other = OWNER.replace("name: payments", "name: checkout").replace("[payments]}", "[shop, payments]}");
     let loaded = load_one(&joined(&[OWNER, &other]));
-    assert_eq!(loaded.set.owner_of(&"payments".parse().unwrap()), &Ownership::Ambiguous);
-    assert!(matches!(loaded.set.owner_of(&"shop".parse().unwrap()), Ownership::Owned(_)));
-    assert_eq!(loaded.set.owner_of(&"other".parse().unwrap()), &Ownership::Unowned);
+    assert_eq!(loaded.set.owner_of(&"payments".parse().unwrap(), &Labels::new()), Ownership::Ambiguous);
+    assert!(matches!(loaded.set.owner_of(&"shop".parse().unwrap(), &Labels::new()), Ownership::Owned(_)));
+    assert_eq!(loaded.set.owner_of(&"other".parse().unwrap(), &Labels::new()), Ownership::Unowned);
     let problems = shown(&loaded);
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(
@@ -203,9 +198,9 @@ fn a_namespace_of_two_owners_is_owned_by_nobody_and_both_are_told() {
 fn an_owner_defined_twice_still_contests_its_namespaces() {
     let other = OWNER.replace("name: payments}", "name: checkout}");
     let loaded = load_one(&joined(&[OWNER, &other, &other]));
-    assert_eq!(loaded.set.owner_of(&"payments".parse().unwrap()), &Ownership::Ambiguous);
+    assert_eq!(loaded.set.owner_of(&"payments".parse().unwrap(), &Labels::new()), Ownership::Ambiguous);
     assert_eq!(loaded.problems.len(), 3, "{:?}", shown(&loaded));
-    assert!(shown(&loaded)[0].contains("one that is defined twice"), "{:?}", shown(&loaded));
+    assert!(shown(&loaded)[0].contains("one that is defined twice, or invalid"), "{:?}", shown(&loaded));
 }
 
 #[test]
@@ -230,7 +225,8 @@ fn a_grant_beyond_its_target_is_kept_with_a_warning() {
 
 #[test]
 fn a_target_may_not_have_an_audience_of_ours_or_of_an_api_server() {
-    let reserved = Reserved { audiences: ["https://orders.example".parse().unwrap()].into() };
+    let reserved =
+        Reserved { audiences: ["https://orders.example".parse().unwrap()].into(), ..Reserved::default() };
     let loaded = load(&[file("t.yaml", TARGET)], &reserved);
     assert_eq!(loaded.set.targets().count(), 0);
     assert!(shown(&loaded)[0].starts_with("t.yaml:5:21: error: Target orders: "), "{:?}", shown(&loaded));
@@ -246,6 +242,141 @@ fn ceiling_entries_name_either_namespaces_or_owners() {
         let text =
             TARGET.replace("    - namespaces: [payments]\n      scopes: [orders:read, orders:write]", entry);
         assert_eq!(load_one(&text).set.targets().count(), 0, "{entry}");
+    }
+}
+
+/// There are no patterns: `*` is refused where a name stands, and means itself where any text may.
+#[test]
+fn nothing_is_a_wildcard() {
+    let refused = [
+        OWNER.replace("[payments]}", "['*']}"),
+        OWNER.replace("names: [payments]", "labels: [{team: '*'}]"),
+        OWNER.replace("names: [payments]", "labels: [{'*': payments}]"),
+        OWNER.replace("names: [payments]", "labels: [{}]"),
+        format!("{OWNER}  delegates: [{{owner: '*', serviceAccounts: [a]}}]\n"),
+        format!("{OWNER}  delegates: [{{owner: a, serviceAccounts: ['*']}}]\n"),
+        format!("{OWNER}  delegates: [{{owner: a, labels: [{{}}]}}]\n"),
+        format!(
+            "{OWNER}  delegates: [{{owner: a, controllers: [{{apiVersion: v1, kind: '*', name: a}}]}}]\n"
+        ),
+        TARGET.replace("namespaces: [payments]", "namespaces: ['*']"),
+        TARGET.replace("namespaces: [payments]", "owners: ['*']"),
+        TARGET.replace("      scopes:", "      serviceAccounts: ['*']\n      scopes:"),
+        TARGET.replace("      scopes:", "      claims: {'*': [a]}\n      scopes:"),
+        GRANT.replace("[api]", "['*']"),
+        GRANT.replace("[api]", "[api]\n  serviceAccountLabels: [{app: '*'}]"),
+        GRANT.replace("[api]", "[api]\n  claims: {'*': a}"),
+        GRANT.replace("target: orders", "target: '*'"),
+    ];
+    for text in refused {
+        let loaded = load_one(&text);
+        let objects =
+            loaded.set.owners().count() + loaded.set.targets().count() + loaded.set.grants().count();
+        assert!(objects == 0 && !loaded.problems.is_empty(), "{text}");
+    }
+    let star =
+        TARGET.replace("scopes: [orders:read, orders:write]", "scopes: ['*']\n      claims: {tier: ['*']}");
+    let claims = GRANT.replace("[orders:read]", "[orders:read]\n  claims: {tier: gold}");
+    let problems = shown(&load_one(&joined(&[OWNER, &star, &claims])));
+    let above = |part: &str| problems.iter().any(|problem| problem.contains(part));
+    assert!(above("orders:read is above") && above("tier: gold is above"), "{problems:?}");
+}
+
+#[test]
+fn what_each_kind_says_is_checked() {
+    let delegates = |text: &str| format!("{OWNER}  delegates: [{text}]\n");
+    let claims = |text: &str| GRANT.replace("[api]", &format!("[api]\n  claims: {{{text}}}"));
+    let entry = |text: &str| TARGET.replace("      scopes:", &format!("      {text}\n      scopes:"));
+    let many: Vec<_> = (0..33).map(|n| format!("c{n}: a")).collect();
+    let long =
+        format!("a: [{}]", (0..5).map(|n| format!("{n}{}", "x".repeat(500))).collect::<Vec<_>>().join(", "));
+    let cases = [
+        (OWNER.replace("name: payments}", "name: unowned}"), "metadata.name: is reserved"),
+        (
+            delegates("{owner: payments, serviceAccounts: [a]}"),
+            "spec.delegates[0].owner: is this Owner itself",
+        ),
+        (delegates("{owner: unowned, serviceAccounts: [a]}"), "spec.delegates[0].owner: is reserved"),
+        (delegates("{owner: a}"), "names exactly one of labels"),
+        (delegates("{owner: a, serviceAccounts: [a], labels: [{b: c}]}"), "names exactly one of labels"),
+        (delegates("{owner: a, serviceAccount: [a]}"), "unknown field"),
+        (
+            delegates("{owner: a, controllers: [{apiVersion: v1, kind: '', name: a}]}"),
+            "controllers[0].kind: must be",
+        ),
+        (delegates("{owner: a, labels: [{'a b': c}]}"), "is not a label's key"),
+        (
+            OWNER.replace("names: [payments]", "labels: [{a: b}, {a: b}]"),
+            "spec.namespaces.labels[1]: is listed twice",
+        ),
+        (claims("sub: admin"), "spec.claims: sub cannot be set"),
+        (claims("SCOPE: admin"), "SCOPE cannot be set"),
+        (claims("cnf: a"), "cnf cannot be set"),
+        (claims("act: a"), "act cannot be set"),
+        (claims("may_act: a"), "may_act cannot be set"),
+        (claims("dayfly: a"), "dayfly cannot be set"),
+        (claims("status: a"), "status cannot be set"),
+        (claims("client_id: a, azp: b"), "azp cannot be set"),
+        (claims("'a\u{0441}t': b"), "is not a claim's name"),
+        (claims("tier: {a: b}"), "expected a string or a list of strings"),
+        (claims("tier: 1"), "expected a string or a list of strings"),
+        (claims("tier: []"), "tier is an empty list"),
+        (claims("tier: [a, a]"), "lists a twice"),
+        (claims("tier: ''"), "has a value that is not 1 to 512 bytes"),
+        (claims(&many.join(", ")), "has 33 entries"),
+        (claims(&long), "at most 2048"),
+        (GRANT.replace("serviceAccounts: [api]", "serviceAccounts: []"), "1 to 256"),
+        (entry("claims: {sub: [a]}"), "sub cannot be set"),
+        (entry("claims: {tier: []}"), "tier allows no value"),
+        (entry("unboundTokens: true"), "spec.ceiling[0].unboundTokens: is above spec.unboundTokens"),
+        (entry("liveLeases: {perPod: 0}"), "spec.ceiling[0].liveLeases.perPod: is 0"),
+        (entry("liveLeases: {perPods: 1}"), "unknown field"),
+        (TARGET.replace("  maxTtl", "  liveLeases: {total: 0}\n  maxTtl"), "spec.liveLeases.total: is 0"),
+        (TARGET.replace("  maxTtl", "  liveLeases: {total: -1}\n  maxTtl"), "error: Target orders"),
+    ];
+    for (text, part) in cases {
+        let loaded = load_one(&text);
+        let problems = shown(&loaded);
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{text}\n{problems:?}");
+        let objects =
+            loaded.set.owners().count() + loaded.set.targets().count() + loaded.set.grants().count();
+        assert_eq!(objects, 0, "{text}");
+    }
+}
+
+/// What it claims stays nobody's: a broken object hands nothing to a rival, nor to the grace for the unowned.
+#[test]
+fn an_invalid_owner_still_contests_what_it_claims() {
+    let rival = OWNER
+        .replace("name: payments}", "name: checkout}")
+        .replace("names: [payments]", "labels: [{team: a}]");
+    let labels: Labels = [("team".to_owned(), "a".to_owned())].into();
+    let of = |broken: &str, labels: &Labels| {
+        load_one(&joined(&[&rival, broken])).set.owner_of(&"payments".parse().unwrap(), labels)
+    };
+    assert!(matches!(of("", &labels), Ownership::Owned(_)));
+    for broken in [
+        OWNER.replace("displayName: Payments", "displayName: ''"),
+        OWNER.replace("displayName: Payments", "display: a"),
+        OWNER.replace("names: [payments]", "labels: [{team: a}], typo: 1"),
+    ] {
+        assert_eq!(of(&broken, &labels), Ownership::Ambiguous, "{broken}");
+    }
+    assert_eq!(of("", &Labels::new()), Ownership::Unowned);
+}
+
+#[test]
+fn delegates_and_owners_without_effect_are_warned_of() {
+    let sub =
+        OWNER.replace("name: payments}", "name: ledger}").replace("  namespaces: {names: [payments]}\n", "");
+    let delegating = format!("{OWNER}  delegates: [{{owner: ledger, serviceAccounts: [a]}}]\n");
+    assert_eq!(shown(&load_one(&joined(&[&delegating, &sub]))), [""; 0]);
+    let alone = load_one(&sub);
+    assert!(shown(&alone)[0].contains("it answers for nothing"), "{:?}", shown(&alone));
+    let nobody = load_one(&delegating);
+    assert!(shown(&nobody)[0].contains("there is no valid Owner ledger"), "{:?}", shown(&nobody));
+    for loaded in [alone, nobody] {
+        assert_eq!((loaded.problems[0].severity, loaded.set.owners().count()), (Severity::Warning, 1));
     }
 }
 

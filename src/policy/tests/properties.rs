@@ -7,7 +7,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use dayfly_policy::{Decision, File, Loaded, PolicySet, Question, Reserved, Severity, load};
+use dayfly_core::provenance::{Labels, ObjectRef};
+use dayfly_core::time::Timestamp;
+use dayfly_policy::{
+    Decision, File, LiveCaps, Loaded, PolicySet, Question, Reserved, Severity, UnownedGrace, Verdict, load,
+};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -18,12 +22,30 @@ const TARGETS: [&str; 2] = ["m", "n"];
 const SCOPES: [&str; 3] = ["read", "write", "drop"];
 const AUDIENCES: [&str; 2] = ["https://p", "https://q"];
 const TTLS: [u64; 5] = [30, 60, 300, 900, 3600];
+const TIERS: [&str; 2] = ["gold", "tin"];
+/// Labels of namespaces, pods and service accounts: `team: one`, ...
+const TEAMS: [&str; 2] = ["one", "two"];
+const NOW: u64 = 1_795_435_200;
 
 #[derive(Debug, Clone)]
 struct Model {
-    owners: Vec<(&'static str, Vec<&'static str>)>,
+    owners: Vec<Owner>,
     targets: Vec<Target>,
     grants: Vec<Grant>,
+}
+
+#[derive(Debug, Clone)]
+struct Owner {
+    name: &'static str,
+    names: Vec<&'static str>,
+    teams: Vec<&'static str>,
+    delegates: Vec<Delegate>,
+}
+
+#[derive(Debug, Clone)]
+struct Delegate {
+    owner: &'static str,
+    how: &'static str,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +64,10 @@ struct Entry {
     scopes: Vec<&'static str>,
     audiences: Option<Vec<&'static str>>,
     max_ttl: Option<u64>,
+    tiers: Vec<&'static str>,
+    accounts: Option<Vec<&'static str>>,
+    unbound: Option<bool>,
+    live: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +81,9 @@ struct Grant {
     default_ttl: u64,
     max_ttl: u64,
     unbound: bool,
+    team: Option<&'static str>,
+    tiers: Vec<&'static str>,
+    audit: bool,
 }
 
 impl Model {
@@ -65,12 +94,18 @@ impl Model {
                 "apiVersion: dayfly.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}{namespace}}}\nspec:\n"
             )
         };
-        let owners = self.owners.iter().map(|(name, namespaces)| {
-            let head = head("Owner", name, "");
-            format!(
-                "{head}  displayName: D\n  contacts: [c]\n  namespaces: {{names: {}}}\n",
-                list(namespaces)
-            )
+        let owners = self.owners.iter().map(|owner| {
+            let mut text = head("Owner", owner.name, "");
+            let teams: Vec<_> = owner.teams.iter().map(|team| format!("{{team: {team}}}")).collect();
+            let names = list(&owner.names);
+            let _ = writeln!(
+                text,
+                "  displayName: D\n  contacts: [c]\n  namespaces: {{names: {names}, labels: [{}]}}",
+                teams.join(", ")
+            );
+            let delegates = owner.delegates.iter().map(|d| format!("{{owner: {}, {}}}", d.owner, d.how));
+            let _ = writeln!(text, "  delegates: [{}]", delegates.collect::<Vec<_>>().join(", "));
+            text
         });
         let targets = self.targets.iter().map(|target| {
             let mut text = head("Target", target.name, "");
@@ -88,7 +123,19 @@ impl Model {
                 let audiences = entry.audiences.as_ref().map(|a| format!(", audiences: {}", list(a)));
                 let ttl = entry.max_ttl.map(|ttl| format!(", maxTtl: {ttl}s")).unwrap_or_default();
                 let audiences = audiences.unwrap_or_default();
-                let _ = writeln!(text, "    - {{{whose}, scopes: {}{audiences}{ttl}}}", list(&entry.scopes));
+                let claims = if entry.tiers.is_empty() {
+                    String::new()
+                } else {
+                    format!(", claims: {{tier: {}}}", list(&entry.tiers))
+                };
+                let accounts = entry.accounts.as_ref().map(|a| format!(", serviceAccounts: {}", list(a)));
+                let accounts = accounts.unwrap_or_default();
+                let unbound = entry.unbound.map(|u| format!(", unboundTokens: {u}")).unwrap_or_default();
+                let live = entry.live.map(|n| format!(", liveLeases: {{perPod: {n}, total: {n}}}"));
+                let live = live.unwrap_or_default();
+                let scopes = list(&entry.scopes);
+                let more = format!("{audiences}{ttl}{claims}{accounts}{unbound}{live}");
+                let _ = writeln!(text, "    - {{{whose}, scopes: {scopes}{more}}}");
             }
             if target.ceiling.is_empty() {
                 text.push_str("    []\n");
@@ -102,6 +149,15 @@ impl Model {
                 writeln!(text, "  serviceAccounts: {}\n  target: {}", list(&grant.accounts), grant.target);
             let _ = writeln!(text, "  scope: {}\n  unboundTokens: {}", list(&grant.scope), grant.unbound);
             let _ = writeln!(text, "  defaultTtl: {}s\n  maxTtl: {}s", grant.default_ttl, grant.max_ttl);
+            if let Some(team) = grant.team {
+                let _ = writeln!(text, "  serviceAccountLabels: [{{team: {team}}}]");
+            }
+            if !grant.tiers.is_empty() {
+                let _ = writeln!(text, "  claims: {{tier: {}}}", list(&grant.tiers));
+            }
+            if grant.audit {
+                text.push_str("  mode: Audit\n");
+            }
             if let Some(audience) = grant.audience {
                 let _ = writeln!(text, "  audience: '{audience}'");
             }
@@ -134,16 +190,27 @@ fn target(name: &'static str) -> impl Strategy<Value = Target> {
         some(&SCOPES),
         prop::option::weighted(0.3, select(&AUDIENCES)),
         prop::option::of(select(&TTLS)),
+        (
+            prop_oneof![3 => Just(TIERS.to_vec()), 1 => subsequence(&TIERS, 0..=1)],
+            prop::option::weighted(0.2, some(&ACCOUNTS)),
+            prop::option::weighted(0.3, any::<bool>()),
+            prop::option::weighted(0.3, 1u32..5),
+        ),
     );
     let parts = (some(&AUDIENCES), select(&TTLS), any::<bool>(), prop::collection::vec(entry, 0..4));
     parts.prop_map(move |(audiences, max_ttl, unbound, entries)| {
-        let ceiling = entries.into_iter().map(|(namespaces, owners, scopes, audience, max_ttl)| Entry {
-            namespaces,
-            owners,
-            scopes,
-            audiences: audience.filter(|a| audiences.contains(a)).map(|a| vec![a]),
-            max_ttl,
-        });
+        let ceiling =
+            entries.into_iter().map(|(namespaces, owners, scopes, audience, max_ttl, more)| Entry {
+                namespaces,
+                owners,
+                scopes,
+                audiences: audience.filter(|a| audiences.contains(a)).map(|a| vec![a]),
+                max_ttl,
+                tiers: more.0,
+                accounts: more.1,
+                unbound: more.2.map(|accepts| accepts && unbound),
+                live: more.3,
+            });
         Target { name, ceiling: ceiling.collect(), audiences, max_ttl, unbound }
     })
 }
@@ -157,8 +224,16 @@ fn grant() -> impl Strategy<Value = Grant> {
         prop::option::weighted(0.3, select(&AUDIENCES)),
         (select(&TTLS), select(&TTLS)),
         any::<bool>(),
+        (
+            prop::option::weighted(0.2, select(&TEAMS)),
+            prop_oneof![3 => Just(Vec::new()), 1 => subsequence(&TIERS, 1..=2)],
+            prop::bool::weighted(0.15),
+        ),
     );
-    parts.prop_map(|(namespace, accounts, target, scope, audience, (one, other), unbound)| Grant {
+    parts.prop_map(|(namespace, accounts, target, scope, audience, (one, other), unbound, more)| Grant {
+        team: more.0,
+        tiers: more.1,
+        audit: more.2,
         name: 0,
         namespace,
         accounts,
@@ -171,20 +246,37 @@ fn grant() -> impl Strategy<Value = Grant> {
     })
 }
 
-/// Mostly one owner for each namespace, sometimes none or two.
-fn owners() -> impl Strategy<Value = Vec<(&'static str, Vec<&'static str>)>> {
+/// Mostly one owner for each namespace, sometimes none or two; sometimes by label, sometimes with delegates.
+fn owners() -> impl Strategy<Value = Vec<Owner>> {
     let of_one = prop_oneof![
         8 => subsequence(&OWNERS, 1),
         1 => Just(Vec::new()),
         1 => subsequence(&OWNERS, 2),
     ];
-    prop::collection::vec(of_one, NAMESPACES.len()).prop_map(|owned| {
+    let delegate = (select(&OWNERS), select(&HOWS)).prop_map(|(owner, how)| Delegate { owner, how });
+    let more = (
+        prop_oneof![3 => Just(Vec::new()), 1 => subsequence(&TEAMS, 1..=2)],
+        prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(delegate, 1..3)],
+    );
+    let names = prop::collection::vec(of_one, NAMESPACES.len());
+    (names, prop::collection::vec(more, OWNERS.len())).prop_map(|(owned, more)| {
         let names = |owner| NAMESPACES.into_iter().zip(&owned).filter(move |(_, by)| by.contains(owner));
-        let owners =
-            OWNERS.iter().map(|owner| (*owner, names(owner).map(|(name, _)| name).collect::<Vec<_>>()));
-        owners.filter(|(_, names)| !names.is_empty()).collect()
+        let owners = OWNERS.iter().zip(more).map(|(owner, (teams, delegates))| Owner {
+            name: owner,
+            names: names(owner).map(|(name, _)| name).collect::<Vec<_>>(),
+            teams,
+            delegates: delegates.into_iter().filter(|delegate| delegate.owner != *owner).collect(),
+        });
+        owners.filter(|owner| !owner.names.is_empty()).collect()
     })
 }
+
+const HOWS: [&str; 4] = [
+    "labels: [{team: one}]",
+    "labels: [{team: two}, {team: one, tier: x}]",
+    "serviceAccounts: [s]",
+    "controllers: [{apiVersion: apps/v1, kind: Deployment, name: d}]",
+];
 
 fn model() -> impl Strategy<Value = Model> {
     let targets = (target("m"), target("n")).prop_map(|(m, n)| vec![m, n]);
@@ -205,6 +297,10 @@ struct Ask {
     ttl: Option<u64>,
     key_ends_in: Option<u64>,
     bound: bool,
+    elsewhere: bool,
+    teams: [Option<&'static str>; 3],
+    controlled: bool,
+    grace: Option<u64>,
 }
 
 fn asks() -> impl Strategy<Value = Vec<Ask>> {
@@ -215,17 +311,28 @@ fn asks() -> impl Strategy<Value = Vec<Ask>> {
         prop::option::of(select(&TTLS)),
         prop::option::weighted(0.2, select(&TTLS)),
         prop::bool::weighted(0.8),
+        (
+            prop::bool::weighted(0.1),
+            prop::array::uniform3(prop::option::weighted(0.4, select(&TEAMS))),
+            any::<bool>(),
+            prop::option::weighted(0.3, select(&TTLS)),
+        ),
     );
-    let ask = parts.prop_map(|((about, account, named), scope, audience, ttl, key_ends_in, bound)| Ask {
-        about,
-        account,
-        named,
-        scope,
-        audience,
-        ttl,
-        key_ends_in,
-        bound,
-    });
+    let ask =
+        parts.prop_map(|((about, account, named), scope, audience, ttl, key_ends_in, bound, more)| Ask {
+            elsewhere: more.0,
+            teams: more.1,
+            controlled: more.2,
+            grace: more.3,
+            about,
+            account,
+            named,
+            scope,
+            audience,
+            ttl,
+            key_ends_in,
+            bound,
+        });
     prop::collection::vec(ask, 20)
 }
 
@@ -236,7 +343,21 @@ impl Ask {
         Question {
             cluster: "east".parse().unwrap(),
             namespace: grant.map_or("c", |grant| grant.namespace).parse().unwrap(),
-            service_account: grant.map_or(self.account, |grant| grant.accounts[0]).parse().unwrap(),
+            namespace_labels: labels(self.teams[0]),
+            service_account_labels: labels(self.teams[1]),
+            pod_labels: labels(self.teams[2]),
+            controller: self.controlled.then(|| ObjectRef {
+                api_version: "apps/v1".to_owned(),
+                kind: "Deployment".to_owned(),
+                namespace: None,
+                name: "d".to_owned(),
+                uid: None,
+            }),
+            service_account: grant
+                .filter(|_| !self.elsewhere)
+                .map_or(self.account, |grant| grant.accounts[0])
+                .parse()
+                .unwrap(),
             bound: self.bound,
             target: grant.map_or("m", |grant| grant.target).parse().unwrap(),
             grant: named.map(|grant| format!("g{}", grant.name).parse().unwrap()),
@@ -244,8 +365,14 @@ impl Ask {
             audience: self.audience.map(|audience| audience.parse().unwrap()),
             ttl: self.ttl.map(Duration::from_secs),
             key_ends_in: self.key_ends_in.map(Duration::from_secs),
+            now: Timestamp::from_secs(NOW),
+            unowned: self.grace.map(|secs| UnownedGrace { until: Timestamp::from_secs(NOW + secs - 30) }),
         }
     }
+}
+
+fn labels(team: Option<&str>) -> Labels {
+    team.map(|team| ("team".to_owned(), team.to_owned())).into_iter().collect()
 }
 
 /// One way to make a policy narrower; which, by the numbers. What would leave an object invalid leaves it as it is.
@@ -261,7 +388,7 @@ fn narrow(model: &mut Model, which: u8, at: usize, ttl: u64) {
     let entry = pick(target.ceiling.len());
     let grant = pick(model.grants.len());
     let grant = &mut model.grants[grant];
-    match (which % 11, target.ceiling.get_mut(entry)) {
+    match (which % 17, target.ceiling.get_mut(entry)) {
         (0, _) => shorten(&mut grant.scope),
         (1, _) => shorten(&mut grant.accounts),
         (2, _) => {
@@ -277,13 +404,24 @@ fn narrow(model: &mut Model, which: u8, at: usize, ttl: u64) {
             Some(audiences) => shorten(audiences),
             None => entry.audiences = Some(vec![target.audiences[0]]),
         },
-        (9, Some(entry_there)) if entry_there.max_ttl.is_none() => {
+        (9, Some(there)) if there.max_ttl.is_none() && there.live.is_none() => {
             target.ceiling.remove(entry);
         }
         (10, _) => {
             let gone = pick(model.grants.len());
             model.grants.remove(gone);
         }
+        (11, Some(entry)) if !entry.tiers.is_empty() => {
+            entry.tiers.remove(pick(entry.tiers.len()));
+        }
+        (12, Some(entry)) => match &mut entry.accounts {
+            Some(accounts) => shorten(accounts),
+            None => entry.accounts = Some(vec![ACCOUNTS[at % 2]]),
+        },
+        (13, Some(entry)) => entry.unbound = Some(false),
+        (14, Some(entry)) => entry.live = Some(entry.live.unwrap_or(3).min(3)),
+        (15, _) => grant.team = None,
+        (16, _) => grant.audit = true,
         _ => {}
     }
 }
@@ -302,10 +440,21 @@ fn exactly(question: &Question, decision: &Decision) -> Question {
 /// Whatever `narrow` gives, `wide` gives too, at least as long.
 fn gives_no_more(narrow: &PolicySet, wide: &PolicySet, question: &Question) -> Result<(), TestCaseError> {
     if let Ok(decision) = narrow.decide(question) {
-        let of_wide = wide.decide(&exactly(question, &decision));
+        let mut of_wide = wide.decide(&exactly(question, &decision));
+        if let Ok(of_wide) = &mut of_wide {
+            prop_assert!(no_more_live(decision.live, of_wide.live), "{:?}", question);
+            of_wide.live = decision.live;
+        }
         prop_assert_eq!(of_wide.as_ref(), Ok(&decision), "{:?}", question);
     }
     Ok(())
+}
+
+fn no_more_live(narrow: LiveCaps, wide: LiveCaps) -> bool {
+    let numbers =
+        |caps: LiveCaps| [caps.per_pod, caps.per_workload, caps.per_grant, caps.per_namespace, caps.total];
+    let least = |number: Option<u32>| number.unwrap_or(u32::MAX);
+    numbers(narrow).into_iter().zip(numbers(wide)).all(|(narrow, wide)| least(narrow) <= least(wide))
 }
 
 proptest! {
@@ -381,19 +530,76 @@ proptest! {
             let grant = model.grants.iter().find(|g| format!("g{}", g.name) == decision.grant.name.as_str()).unwrap();
             let target = model.targets.iter().find(|t| t.name == decision.target.as_str()).unwrap();
             let ns = question.namespace.as_str();
-            let owner = decision.owners.namespace.as_str();
+            let owners: Vec<_> = decision.owners.iter().map(|owner| owner.as_str().to_owned()).collect();
+            let has = |owner: &&str| owners.iter().any(|o| o == owner);
             let matching = target.ceiling.iter().filter(|e| match &e.namespaces {
                 Some(namespaces) => namespaces.contains(&ns),
-                None => e.owners.contains(&owner),
+                None => e.owners.iter().any(has),
             });
             let mut bounds: Vec<_> = matching.filter_map(|entry| entry.max_ttl).collect();
             bounds.extend([grant.max_ttl, target.max_ttl, 24 * 3600]);
             bounds.extend(question.ttl.map(|ttl| ttl.as_secs()));
+            if decision.owners.namespace.as_str() == "unowned" {
+                bounds.extend(question.unowned.map(|grace| grace.until.as_secs() - NOW));
+            }
             bounds.extend(question.key_ends_in.map(|ttl| ttl.as_secs()));
             prop_assert!(bounds.iter().all(|bound| decision.ttl.as_secs() <= *bound), "{bounds:?}");
             prop_assert!(decision.ttl.as_secs() >= 30);
             prop_assert!(target.audiences.contains(&decision.audience.as_str()));
             prop_assert!(decision.scope.iter().all(|scope| grant.scope.contains(&scope.as_str())));
+            prop_assert!(!grant.audit);
+        }
+    }
+
+    /// A workload is narrowed by what whoever makes the pod can write: that gives it nothing.
+    #[test]
+    fn to_be_narrowed_never_gives_more(model in model(), asks in asks()) {
+        let mut plain = model.clone();
+        plain.owners.iter_mut().for_each(|owner| owner.delegates.clear());
+        let (narrowing, plain) = (model.load().set, plain.load().set);
+        for question in asks.iter().map(|ask| ask.of(&model)) {
+            let Ok(mut decision) = narrowing.decide(&question) else { continue };
+            let of_plain = plain.decide(&exactly(&question, &decision)).unwrap();
+            prop_assert!(no_more_live(decision.live, of_plain.live));
+            decision.live = of_plain.live;
+            if decision.owners.narrowed.take().is_some() {
+                prop_assert!(decision.owners.narrowed_by.take().is_some());
+            }
+            prop_assert_eq!(decision, of_plain);
+        }
+    }
+
+    #[test]
+    fn grants_of_mode_audit_change_no_answer(model in model(), asks in asks()) {
+        let mut without = model.clone();
+        without.grants.retain(|grant| !grant.audit);
+        let (with, without) = (model.load().set, without.load().set);
+        for question in asks.iter().map(|ask| ask.of(&model)) {
+            let reason = |set: &PolicySet| set.decide(&question).map_err(|denial| denial.reason());
+            prop_assert_eq!(reason(&with), reason(&without));
+        }
+    }
+
+    #[test]
+    fn explaining_and_deciding_agree(model in model(), asks in asks()) {
+        let set = model.load().set;
+        for question in asks.iter().map(|ask| ask.of(&model)) {
+            let explanation = set.explain(&question);
+            prop_assert_eq!(&explanation.answer, &set.decide(&question));
+            let denied = explanation.answer.is_err();
+            let refused = explanation.checks.iter().position(|checked| checked.verdict == Verdict::Refused);
+            prop_assert_eq!(refused, denied.then(|| explanation.checks.len() - 1));
+            prop_assert_eq!(explanation.change.is_some(), denied);
+            let grounds = explanation.grounds();
+            prop_assert!(grounds.checks.len() <= 24);
+            prop_assert!(grounds.checks.iter().all(|check| check.name.len().max(check.outcome.len()) <= 160));
+            if let Ok(decision) = &explanation.answer {
+                let kinds: Vec<_> = grounds.objects.iter().map(|object| object.kind.as_str()).collect();
+                let owners = usize::from(decision.owners.namespace.as_str() != "unowned")
+                    + usize::from(decision.owners.narrowed.is_some());
+                prop_assert_eq!(kinds.len(), owners + 2, "{:?}", kinds);
+                prop_assert!(grounds.objects.iter().all(|object| object.generation.len() == 16));
+            }
         }
     }
 }

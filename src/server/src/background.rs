@@ -10,13 +10,14 @@ use dayfly_broker::{Broker, Policies};
 use dayfly_core::audit::{Draft, EventKind};
 use dayfly_core::change::{Change, Mark};
 use dayfly_core::ids::{Audience, ClusterName};
-use dayfly_core::ports::{Clock, LeaseStore, Witness};
+use dayfly_core::ports::{Clock, LeaseStore, Signer, Witness};
 use dayfly_core::rule::Actor;
-use dayfly_policy::{Reserved, SourceError, load_folder};
+use dayfly_policy::{Loaded, Reserved, SourceError, load_folder};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
+use crate::keys::missed;
 use crate::readiness::Readiness;
 
 /// A cluster's policy folder.
@@ -37,20 +38,38 @@ pub(crate) fn policy_folders(config: &Config) -> Vec<PolicyFolder> {
     let folder = |cluster: &crate::config::Cluster| PolicyFolder {
         cluster: cluster.name.clone(),
         path: cluster.policy.clone(),
-        reserved: Reserved { audiences: audiences.clone() },
+        reserved: Reserved {
+            audiences: audiences.clone(),
+            trust_domains: Some(config.trust_domains_of(&cluster.name)),
+        },
     };
     config.clusters.iter().map(folder).collect()
 }
 
 impl PolicyFolder {
+    /// Whose policy it has.
+    pub(crate) fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// What it says now.
+    pub(crate) fn load(&self) -> Result<Loaded, SourceError> {
+        load_folder(&self.path, &self.reserved)
+    }
+
     /// What is wrong with its objects.
     pub(crate) fn problems(&self) -> Result<Vec<String>, SourceError> {
-        let loaded = load_folder(&self.path, &self.reserved)?;
+        let loaded = self.load()?;
         Ok(loaded.problems.iter().map(|problem| format!("cluster {}: {problem}", self.cluster)).collect())
     }
 
     /// Reads the folder and puts what it says in force; says whether that changed anything.
-    pub(crate) async fn read_into(&self, policies: &Policies, clock: &dyn Clock) -> bool {
+    pub(crate) async fn read_into(
+        &self,
+        policies: &Policies,
+        signer: &dyn Signer,
+        clock: &dyn Clock,
+    ) -> bool {
         let (path, reserved) = (self.path.clone(), self.reserved.clone());
         let (known, began) = (policies.problems(&self.cluster), clock.monotonic());
         let read = tokio::task::spawn_blocking(move || load_folder(&path, &reserved)).await;
@@ -69,6 +88,11 @@ impl PolicyFolder {
         for problem in problems.iter().filter(|problem| !known.contains(problem)) {
             tracing::warn!(target: "dayfly_policy", cluster = %self.cluster, "{problem}");
         }
+        if let Some(policy) = policies.last(&self.cluster).filter(|_| changed) {
+            for target in missed(&policy, &self.cluster, signer) {
+                tracing::warn!(target: "dayfly_policy", cluster = %self.cluster, "Target {target} signs with a key that is to be imported, and has none: stop the broker and run `dayfly keys import FILE --target {}/{target}`", self.cluster);
+            }
+        }
         changed
     }
 }
@@ -77,6 +101,7 @@ impl PolicyFolder {
 pub(crate) async fn reload_policy(
     folder: PolicyFolder,
     policies: Arc<Policies>,
+    signer: Arc<dyn Signer>,
     store: Arc<dyn LeaseStore>,
     clock: Arc<dyn Clock>,
     every: Duration,
@@ -84,7 +109,7 @@ pub(crate) async fn reload_policy(
     let mut ticks = tokio::time::interval(every);
     loop {
         ticks.tick().await;
-        if !folder.read_into(&policies, clock.as_ref()).await {
+        if !folder.read_into(&policies, signer.as_ref(), clock.as_ref()).await {
             continue;
         }
         let generation = policies.last(&folder.cluster).map(|set| set.generation().to_string());

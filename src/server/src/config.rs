@@ -1,14 +1,18 @@
 //! `dayfly.toml`: read whole and checked before anything is bound or opened.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_core::ids::{Audience, ClusterName};
+use dayfly_core::ids::{Audience, ClusterName, TrustDomain};
 use dayfly_core::limits::Limits;
 use dayfly_core::ports::Clock;
+use dayfly_core::spiffe::ServedDomain;
+use dayfly_core::time::{NotATime, Timestamp};
 use dayfly_kube::{Access, ClusterConfig};
+use dayfly_policy::UnownedGrace;
 use serde::Deserialize;
 
 /// The configuration of one broker. Every field that is not here is an error.
@@ -33,9 +37,37 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// The cluster whose operators' rights hold over all clusters. Without it they hold for their own.
     pub home_cluster: Option<ClusterName>,
+    /// What policy itself does not say.
+    #[serde(default)]
+    pub policy: PolicyConfig,
+    /// The SPIFFE trust domains that it issues SVIDs of; none by default.
+    #[serde(rename = "trust_domain", default)]
+    pub trust_domains: Vec<TrustDomainConfig>,
     /// Limits, where the defaults do not fit.
     #[serde(default)]
     pub limits: LimitsConfig,
+}
+
+/// What policy itself does not say.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// Until when workloads in namespaces without an Owner are decided with the reserved owner `unowned`. By default they
+    /// are denied.
+    pub unowned_until: Option<Until>,
+}
+
+/// A moment: an RFC 3339 date-time, as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Until(Timestamp);
+
+impl TryFrom<String> for Until {
+    type Error = NotATime;
+
+    fn try_from(text: String) -> Result<Self, NotATime> {
+        dayfly_policy::rfc_3339(&text).map(Self).ok_or(NotATime)
+    }
 }
 
 /// The server's certificate and key.
@@ -124,6 +156,8 @@ pub struct Cluster {
     pub api_audiences: Vec<String>,
     /// The folder with its Owners, Targets and Grants.
     pub policy: PathBuf,
+    /// Until when workloads in its namespaces without an Owner are decided as `unowned`, instead of `policy.unowned_until`.
+    pub unowned_until: Option<Until>,
     /// Whether tokens are checked against the cluster's keys before its API server reviews them: yes, unless an external
     /// signer hides its keys.
     #[serde(default = "yes")]
@@ -141,6 +175,19 @@ pub struct Cluster {
     pub ca_file: Option<PathBuf>,
     /// With `server`: the broker's own token, read again as it is rotated.
     pub token_file: Option<PathBuf>,
+}
+
+/// A SPIFFE trust domain that SVIDs are issued of. It has signing keys of its own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustDomainConfig {
+    /// Its name, without `spiffe://`.
+    pub name: TrustDomain,
+    /// The clusters whose Targets may name it, and whose workloads get SVIDs of it; at least one.
+    pub clusters: Vec<ClusterName>,
+    /// Whether the path of its ids names the cluster. Where there are several clusters it always does, and by default
+    /// only then. Never change it: ids are in other systems' rules.
+    pub cluster_in_path: Option<bool>,
 }
 
 /// Limits that may be set, in seconds unless named otherwise.
@@ -184,6 +231,12 @@ pub struct LimitsConfig {
     pub burst_of_one_workload: Option<u32>,
     /// Calls under way of one operator: 8.
     pub calls_of_one_operator: Option<usize>,
+    /// How long a lease stays good after another renews it: 60.
+    pub renewal_overlap_secs: Option<u64>,
+    /// Streams of workloads open at once, beside calls: 4096.
+    pub streams_at_once: Option<usize>,
+    /// Streams open of one workload, which is one pod: 4.
+    pub streams_of_one_workload: Option<usize>,
     /// Open connections: 8192.
     pub connections: Option<usize>,
 }
@@ -247,6 +300,9 @@ impl LimitsConfig {
             ("calls_per_second_of_one_workload", rate(self.calls_per_second_of_one_workload), 100_000),
             ("burst_of_one_workload", rate(self.burst_of_one_workload), 100_000),
             ("calls_of_one_operator", number(self.calls_of_one_operator), 1_000_000),
+            ("renewal_overlap_secs", self.renewal_overlap_secs, 3600),
+            ("streams_at_once", number(self.streams_at_once), 1_000_000),
+            ("streams_of_one_workload", number(self.streams_of_one_workload), 1_000_000),
             ("connections", number(self.connections), 1_000_000),
         ];
         let bad = set.into_iter().find(|(_, set, most)| set.is_some_and(|set| set == 0 || set > *most));
@@ -381,6 +437,17 @@ impl Config {
         {
             return wrong("home_cluster", "names no [[cluster]]");
         }
+        let domains = self.trust_domains()?;
+        for (n, domain) in self.trust_domains.iter().enumerate() {
+            let field = format!("trust_domain {}", domain.name);
+            if domains.iter().take(n).any(|earlier| *earlier.name() == domain.name) {
+                return wrong(&field, "is there twice");
+            }
+            let known = |name: &ClusterName| self.clusters.iter().any(|cluster| cluster.name == *name);
+            if domain.clusters.is_empty() || !domain.clusters.iter().all(known) {
+                return wrong(&field, "clusters names at least one [[cluster]], and nothing else");
+            }
+        }
         if let Some((name, most)) = self.limits.out_of_bounds() {
             return wrong(&format!("limits.{name}"), &format!("from 1 to {most}"));
         }
@@ -391,6 +458,34 @@ impl Config {
             return wrong("limits.review_cache_secs", "at most 60: a review is kept for seconds only");
         }
         Ok(())
+    }
+
+    /// Each cluster's grace for namespaces without an Owner, where it has one.
+    pub(crate) fn graces(&self) -> impl Iterator<Item = (&ClusterName, UnownedGrace)> {
+        self.clusters.iter().filter_map(|cluster| {
+            let Until(until) = cluster.unowned_until.or(self.policy.unowned_until)?;
+            Some((&cluster.name, UnownedGrace { until }))
+        })
+    }
+
+    /// The trust domains, with the form of their ids.
+    pub(crate) fn trust_domains(&self) -> Result<Vec<ServedDomain>, ConfigError> {
+        let served = |domain: &TrustDomainConfig| {
+            // A cluster that is named twice is one.
+            let clusters: BTreeSet<_> = domain.clusters.iter().cloned().collect();
+            ServedDomain::new(domain.name.clone(), clusters.into_iter().collect(), domain.cluster_in_path)
+                .map_err(|error| ConfigError::Value {
+                    field: format!("trust_domain {}", domain.name),
+                    why: error.to_string(),
+                })
+        };
+        self.trust_domains.iter().map(served).collect()
+    }
+
+    /// The trust domains that Targets of this cluster may name.
+    pub(crate) fn trust_domains_of(&self, cluster: &ClusterName) -> BTreeSet<TrustDomain> {
+        let of_cluster = self.trust_domains.iter().filter(|domain| domain.clusters.contains(cluster));
+        of_cluster.map(|domain| domain.name.clone()).collect()
     }
 
     /// The places for calls under way.
@@ -411,6 +506,8 @@ impl Config {
             of_one_caller: set.calls_of_one_caller.unwrap_or(128),
             of_one_operator: set.calls_of_one_operator.unwrap_or(8),
             open: 256,
+            streams: set.streams_at_once.unwrap_or(4096),
+            streams_of_one_workload: set.streams_of_one_workload.unwrap_or(4),
         }
     }
 
@@ -426,6 +523,7 @@ impl Config {
             reviews_at_once: set.reviews_at_once.unwrap_or(default.reviews_at_once).max(1),
             informer_silence: secs(set.informer_silence_secs, default.informer_silence),
             clock_jump: secs(set.clock_jump_secs, default.clock_jump),
+            renewal_overlap: secs(set.renewal_overlap_secs, default.renewal_overlap),
             call_timeout: secs(set.call_timeout_secs, default.call_timeout),
             drain: secs(set.drain_secs, default.drain),
             ..default
@@ -493,11 +591,49 @@ mod tests {
         let source = include_str!("config.rs").lines().take_while(|line| !line.contains("mod tests"));
         let fields =
             source.filter_map(|line| line.strip_prefix("    pub ")?.split_once(": ").map(|(name, _)| name));
-        for setting in fields.filter(|name| !name.contains("fn ") && *name != "clusters") {
+        for setting in
+            fields.filter(|name| !name.contains("fn ") && *name != "clusters" && *name != "trust_domains")
+        {
             let value = format!("{setting} = ");
             let said = reference.lines().any(|line| line.trim_start_matches("# ").starts_with(&value));
             let table = reference.contains(&format!("{setting}]\n"));
             assert!(said || table, "{setting} is not in docs/reference/dayfly.toml");
+        }
+    }
+
+    #[test]
+    fn a_clusters_own_grace_goes_before_the_one_for_all() {
+        let second = GOOD.split_once("[[cluster]]").unwrap().1;
+        let second = second.replace("east", "west").replace("default.svc", "west.svc");
+        let text = format!(
+            "{GOOD}\nunowned_until = \"2027-01-31T00:00:00+01:00\"\n[[cluster]]{second}\n[policy]\nunowned_until = \
+             \"2027-03-01T00:00:00Z\""
+        );
+        let graces: Vec<_> =
+            load(&text).unwrap().graces().map(|(name, grace)| format!("{name} {}", grace.until)).collect();
+        assert_eq!(graces, ["east 2027-01-30T23:00:00.000Z", "west 2027-03-01T00:00:00.000Z"]);
+        assert_eq!(load(GOOD).unwrap().graces().count(), 0);
+    }
+
+    #[test]
+    fn a_trust_domain_of_several_clusters_has_them_in_its_paths() {
+        let west =
+            "[[cluster]]\nname = \"west\"\nissuer = \"https://west\"\npolicy = \"west\"\nin_cluster = true\n";
+        let domain = |rest: &str| format!("{GOOD}{west}[[trust_domain]]\nname = \"prod.example\"\n{rest}");
+        let both = r#"clusters = ["east", "west"]"#;
+        let config = load(&domain(both)).unwrap();
+        let served = config.trust_domains().unwrap();
+        assert!(served[0].form(&"west".parse().unwrap()).unwrap().cluster_in_path);
+        assert_eq!(config.trust_domains_of(&"west".parse().unwrap()).len(), 1);
+        let twice = format!("{both}\n[[trust_domain]]\nname = \"prod.example\"\n{both}");
+        for (bad, why) in [
+            (format!("{both}\ncluster_in_path = false"), "the path must name the cluster"),
+            (r#"clusters = ["north"]"#.to_owned(), "at least one [[cluster]]"),
+            ("clusters = []".to_owned(), "at least one [[cluster]]"),
+            (twice, "is there twice"),
+        ] {
+            let error = load(&domain(&bad)).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
         }
     }
 
@@ -517,6 +653,9 @@ mod tests {
             (format!("{GOOD}\nlocal_check = false\n{SECOND}"), "only their keys tell their tokens apart"),
             (format!("{GOOD}\n[audiences]\nworkload = \"dayfly-operator\""), "three different audiences"),
             (format!("{GOOD}\n[limits]\nreview_cache_secs = 3600"), "at most 60"),
+            (format!("{GOOD}\n[policy]\nunowned_until = \"2027-01-31\""), "not a time such as"),
+            (format!("{GOOD}\n[policy]\nunowned_until = \"2027-01-31 00:00:00Z\""), "not a time such as"),
+            (format!("{GOOD}\n[policy]\nunowned_till = 1"), "unknown field `unowned_till`"),
             (format!("{GOOD}\n[limits]\ncalls_at_once = 0"), "limits.calls_at_once: from 1"),
             (format!("{GOOD}\n[limits]\nclock_jump_secs = 9223372036854775807"), "from 1 to 86400"),
         ];

@@ -64,6 +64,8 @@ enum Asked {
     Open,
     /// For verified callers of one kind.
     Of(Kind),
+    /// The same, with an answer that goes on: it holds no place that calls need.
+    StreamOf(Kind),
 }
 
 impl Asked {
@@ -72,6 +74,7 @@ impl Asked {
         match (service, path) {
             (_, "/livez" | "/readyz") => Self::Probe,
             (_, "/dayfly.v1.VerifierService/GetKeys") => Self::Open,
+            (_, "/dayfly.v1.WorkloadService/WatchMyLeases") => Self::StreamOf(Kind::Workload),
             ("dayfly.v1.WorkloadService", _) => Self::Of(Kind::Workload),
             ("dayfly.v1.VerifierService", _) => Self::Of(Kind::Verifier),
             ("dayfly.v1.OperatorService", _) => Self::Of(Kind::Operator),
@@ -110,7 +113,7 @@ impl Guard {
         let kind = match asked {
             Asked::Probe => return Ok(Held::nothing()),
             Asked::Open => return self.places.open().map_err(shed),
-            Asked::Of(kind) => *kind,
+            Asked::Of(kind) | Asked::StreamOf(kind) => *kind,
         };
         let Admitted { caller, who } = match self.door.known(kind, request.headers())? {
             Arriving::Known(admitted) => admitted,
@@ -124,7 +127,11 @@ impl Guard {
             let taken = self.rates.take(who.workload(), self.clock.monotonic());
             taken.map_err(|wait| self.too_often(wait))?;
         }
-        let held = self.places.take(kind, who).map_err(shed)?;
+        let held = match asked {
+            Asked::StreamOf(_) => self.places.stream(&who),
+            _ => self.places.take(kind, who),
+        };
+        let held = held.map_err(shed)?;
         request.extensions_mut().insert(caller);
         Ok(held)
     }
@@ -203,14 +210,18 @@ where
 }
 
 fn shed(full: Full) -> Status {
+    let secs = if full == Full::Streams { 5 } else { 1 };
     let message = match full {
         Full::Broker => "the broker sheds load: ask again after the hint",
         Full::Unverified => "too many callers are being verified: ask again after the hint",
         Full::Cluster => "too many calls of this cluster are under way: ask again after the hint",
         Full::Namespace => "too many calls of this namespace are under way: ask again after the hint",
         Full::Caller => "too many calls of this caller are under way: ask again after the hint",
+        Full::Streams => {
+            "there are too many streams open, of this workload or of all: end one, or call again after the hint"
+        }
     };
-    Rejection::new(ErrorReason::Overloaded, message).retry_after(Duration::from_secs(1)).into_status()
+    Rejection::new(ErrorReason::Overloaded, message).retry_after(Duration::from_secs(secs)).into_status()
 }
 
 /// A refusal as the caller understands it: a gRPC status, or for plain HTTPS a 503.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,6 +15,7 @@ use crate::readiness::Readiness;
 pub(crate) fn routes(signer: Arc<dyn Signer>, readiness: Arc<Readiness>) -> Router {
     Router::new()
         .route("/.well-known/jwks.json", get(jwks))
+        .route("/spiffe/{trust_domain}/bundle.json", get(bundle))
         .with_state(signer)
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -24,9 +25,19 @@ pub(crate) fn routes(signer: Arc<dyn Signer>, readiness: Arc<Readiness>) -> Rout
 /// The keys that access tokens are verified with (RFC 7517, section 8.5.1). Cached for five minutes at most: a new key
 /// is published long before it signs.
 async fn jwks(State(signer): State<Arc<dyn Signer>>) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];
-    (headers, signer.jwks(KeyUse::AccessToken).to_string()).into_response()
+    published("application/jwk-set+json", signer.jwks(&KeyUse::AccessToken))
+}
+
+/// The keys that a trust domain's SVIDs are verified with (SPIFFE Federation, section 5.2), cached likewise.
+async fn bundle(State(signer): State<Arc<dyn Signer>>, Path(trust_domain): Path<String>) -> Response {
+    let trust_domain = trust_domain.parse().ok();
+    published("application/json", trust_domain.and_then(|domain| signer.jwks(&KeyUse::Svid(domain))))
+}
+
+fn published(content_type: &'static str, keys: Option<Arc<str>>) -> Response {
+    let Some(keys) = keys else { return StatusCode::NOT_FOUND.into_response() };
+    let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "public, max-age=300")];
+    (headers, keys.to_string()).into_response()
 }
 
 /// Whether a restart would help: 503 where it would.

@@ -5,11 +5,14 @@ mod background;
 mod config;
 mod guard;
 mod http;
+mod keys;
 mod listener;
 mod readiness;
 mod run;
 mod services;
 
 pub use config::{Config, ConfigError};
+pub use dayfly_jose::MAX_KEY_FILE_BYTES;
 pub use dayfly_store::verify as verify_store;
+pub use keys::{ImportedKey, import_key};
 pub use run::{Running, StartOptions, check, start};

@@ -51,7 +51,10 @@ impl Readiness {
             let policy = self.policies.current(&cluster.name, now).map_err(|error| error.to_string());
             let lists = cluster.directory.ready().then_some(());
             let lists = lists.ok_or_else(|| {
-                format!("cluster {}: no first list of pods and service accounts yet", cluster.name)
+                format!(
+                    "cluster {}: no first list of pods, service accounts and namespaces yet",
+                    cluster.name
+                )
             });
             policy.and(lists)
         };

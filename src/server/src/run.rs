@@ -2,21 +2,19 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use dayfly_broker::{Audiences, Broker, Parts, Policies};
-use dayfly_core::change::{Change, Mark, Outcome};
+use dayfly_core::change::Mark;
 use dayfly_core::clock::{ClockGuard, SystemClock, SystemRng};
 use dayfly_core::ids::LeaseId;
 use dayfly_core::limits::Limits;
-use dayfly_core::ports::{Clock, KeyUse, LeaseStore, Rng, Signer, Witness};
+use dayfly_core::ports::{Clock, LeaseStore, Rng, Signer, Witness};
 use dayfly_core::secret::Secret;
-use dayfly_keys::{FileKek, KeyRing};
 use dayfly_kube::RunningCluster;
-use dayfly_mint::jwt::JwtEngine;
+use dayfly_mint::signed::SignedEngines;
 use dayfly_store::{FileWitness, SledStore};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -24,6 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::guard::{Door, Guard};
+use crate::keys::key_ring;
 use crate::readiness::Readiness;
 use crate::{background, http, listener, services};
 
@@ -77,14 +76,21 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     // From here on the store has a position: the witness knows it before anything else happens.
     witness.write(store.mark()).await?;
 
-    let keys = Arc::new(key_ring(&config.keys.kek_file, store.as_ref(), &clock, &rng).await?);
-    let policies = Arc::new(Policies::new(
-        config.clusters.iter().map(|cluster| cluster.name.clone()),
-        limits.policy_unreadable,
-    ));
+    let domains = config.trust_domains()?;
+    let keys = key_ring(&config.keys.kek_file, &domains, store.as_ref(), &clock, &rng).await?;
+    let signer: Arc<dyn Signer> = Arc::new(keys);
+    let clusters = config.clusters.iter().map(|cluster| cluster.name.clone());
+    let policies = Policies::new(clusters, limits.policy_unreadable);
+    let policies = config.graces().fold(policies, |policies, (cluster, grace)| {
+        if clock.now() < grace.until {
+            tracing::warn!(%cluster, until = %grace.until, "namespaces without an Owner are decided as `unowned`");
+        }
+        policies.with_grace(cluster.clone(), grace)
+    });
+    let policies = Arc::new(policies);
     let folders = background::policy_folders(&config);
     for folder in &folders {
-        folder.read_into(&policies, clock.as_ref()).await;
+        folder.read_into(&policies, signer.as_ref(), clock.as_ref()).await;
     }
     let clusters = connect_clusters(&config, &limits, &clock).await?;
     let ports: Vec<_> = clusters.iter().map(RunningCluster::cluster).collect();
@@ -93,9 +99,10 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         store: Arc::clone(&store) as Arc<dyn LeaseStore>,
         clusters: ports.clone(),
         policies: Arc::clone(&policies),
-        engine: Arc::new(JwtEngine::new(Arc::clone(&keys) as Arc<dyn Signer>)),
+        engine: Arc::new(SignedEngines::new(&signer)),
         clock: Arc::clone(&clock),
         issuer: config.issuer.clone(),
+        trust_domains: domains,
         audiences: Audiences {
             workload: config.audiences.workload.clone(),
             operator: config.audiences.operator.clone(),
@@ -114,19 +121,20 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         Arc::clone(&clock),
         guard,
     ));
-    let signer = Arc::clone(&keys) as Arc<dyn Signer>;
     let (health, health_service) = tonic_health::server::health_reporter();
-    let grpc = services::routes(&broker, &signer, &config.issuer, store.mark().incarnation, health_service)?;
+    let (stop, stopped) = watch::channel(false);
+    let incarnation = store.mark().incarnation;
+    let grpc = services::routes(&broker, &signer, &config.issuer, incarnation, health_service, &stopped)?;
     let door = Arc::clone(&broker) as Arc<dyn Door>;
     let calls = Guard::new(door, &config.places(), limits.call_timeout, Arc::clone(&clock));
-    let router = grpc.into_axum_router().merge(http::routes(signer, Arc::clone(&readiness))).layer(calls);
+    let router =
+        grpc.into_axum_router().merge(http::routes(Arc::clone(&signer), Arc::clone(&readiness))).layer(calls);
 
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let addr = listener.local_addr()?;
     let connections = listener::connections(listener, tls, config.limits.connections.unwrap_or(8192));
-    let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(serve(router, connections, until(stopped.clone()), limits.drain));
 
     let mut background = JoinSet::new();
@@ -138,7 +146,8 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     for folder in folders {
         // Each by itself: one that hangs keeps no other from being read.
         let (policies, store) = (Arc::clone(&policies), Arc::clone(&store) as Arc<dyn LeaseStore>);
-        background.spawn(background::reload_policy(folder, policies, store, Arc::clone(&clock), every));
+        let (signer, clock) = (Arc::clone(&signer), Arc::clone(&clock));
+        background.spawn(background::reload_policy(folder, policies, signer, store, clock, every));
     }
     tracing::info!(%addr, "listening");
     Ok(Running {
@@ -213,7 +222,7 @@ impl Running {
     }
 }
 
-async fn open_store(
+pub(crate) async fn open_store(
     config: &Config,
     start: StartOptions,
     expected: Option<Mark>,
@@ -230,33 +239,6 @@ async fn open_store(
     options.reserve_bytes = config.store.reserve_bytes;
     options.rule_reserve_bytes = config.store.reserve_bytes / 4;
     Ok(tokio::task::spawn_blocking(move || SledStore::open(options)).await??)
-}
-
-/// The keys of the store, or a first one: committed, published, and only then signing.
-async fn key_ring(
-    kek_file: &Path,
-    store: &SledStore,
-    clock: &Arc<dyn Clock>,
-    rng: &Arc<dyn Rng>,
-) -> anyhow::Result<KeyRing> {
-    let sealed = store.keys().await?;
-    let kek = if sealed.is_empty() {
-        FileKek::open_or_create(kek_file, Arc::clone(rng))?
-    } else {
-        FileKek::open(kek_file, Arc::clone(rng))
-            .context("the store's signing keys are sealed with the key-encryption key: put it back")?
-    };
-    let ring = KeyRing::load(&sealed, store.status().instance, Arc::new(kek), Arc::clone(clock))?;
-    if ring.current(KeyUse::AccessToken).is_err() {
-        let key = ring.generate(KeyUse::AccessToken)?;
-        match store.commit(Change::Key(key.sealed().clone())).await? {
-            Outcome::Committed(_) => {}
-            other => anyhow::bail!("the first signing key was not committed: {other:?}"),
-        }
-        let id = ring.publish(key);
-        ring.activate(&id)?;
-    }
-    Ok(ring)
 }
 
 async fn connect_clusters(

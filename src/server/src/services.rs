@@ -5,6 +5,7 @@ mod operator;
 mod page;
 mod reject;
 mod selector;
+mod stream;
 mod verifier;
 mod workload;
 
@@ -14,24 +15,38 @@ use anyhow::Context as _;
 use dayfly_api::v1::operator_service_server::OperatorServiceServer;
 use dayfly_api::v1::verifier_service_server::VerifierServiceServer;
 use dayfly_api::v1::workload_service_server::WorkloadServiceServer;
+use dayfly_api::{Thumbprints, v1};
 use dayfly_broker::Broker;
 use dayfly_core::ids::Incarnation;
+use dayfly_core::lease::Confirmation;
 use dayfly_core::limits;
 use dayfly_core::ports::Signer;
+use tokio::sync::watch;
+use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 pub(crate) use caller::Caller;
 
-/// All services of the API, health (grpc.health.v1) and reflection.
+/// What a request binds its credential to.
+fn confirmation(wire: Option<&v1::Confirmation>) -> Result<Option<Confirmation>, Status> {
+    let thumbprints = Thumbprints {
+        jwk: |json| dayfly_jose::jwk_thumbprint(json).map_err(|bad| bad.to_string()),
+        certificate: |content| dayfly_jose::certificate_thumbprint(content).map_err(|bad| bad.to_string()),
+    };
+    dayfly_api::confirmation(wire, thumbprints).map_err(|bad| reject::bad_field(&bad))
+}
+
+/// All services of the API, health (grpc.health.v1) and reflection. Streams end when `stopped` says so.
 pub(crate) fn routes(
     broker: &Arc<Broker>,
     signer: &Arc<dyn Signer>,
     issuer: &str,
     incarnation: Incarnation,
     health: HealthServer<impl Health>,
+    stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<Routes> {
-    let workload = workload::Workloads::new(Arc::clone(broker));
+    let workload = workload::Workloads::new(Arc::clone(broker), stopped.clone());
     let verifier = verifier::Verifiers::new(Arc::clone(broker), Arc::clone(signer), issuer.to_owned());
     let operator = operator::Operators::new(Arc::clone(broker), incarnation);
     let reflection = tonic_reflection::server::Builder::configure()

@@ -14,6 +14,7 @@ use dayfly_core::lease::{Lease, LeaseState, Phase};
 use dayfly_core::merkle;
 use dayfly_core::ports::{BoxFuture, Clock as _, LeaseStore, StoreError, TestClock};
 use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
+use prost::Message as _;
 
 /// One store and its clock.
 pub trait Harness: Send + Sync {
@@ -52,6 +53,11 @@ cases![
     a_record_has_a_limit,
     changes_at_once_keep_their_order,
     ids_come_in_any_order,
+    a_renewal_ends_the_earlier_lease_after_the_overlap,
+    a_lease_is_renewed_once_by_its_own_pod_while_it_is_good,
+    of_two_renewals_at_once_one_wins,
+    a_repeated_renewal_gives_the_earlier_one,
+    news_tell_a_caller_of_its_leases_and_everyone_of_rules,
 ];
 
 /// A lease with a fresh id, to be changed and issued.
@@ -103,10 +109,7 @@ fn conflict(outcome: &Outcome) -> Conflict {
 async fn a_committed_lease_is_read_back_and_survives(harness: &dyn Harness) {
     let store = harness.store();
     let new = drawn(&*store);
-    let lease = Lease {
-        renews: Some(LeaseId::from_u128(9)),
-        ..new.lease.clone().narrowed_to("api-team").with_key("k", "r")
-    };
+    let lease = new.lease.clone().narrowed_to("api-team").with_key("k", "r");
     position(&issue(&*store, Issue { lease: lease.clone(), ..new }).await);
     assert_eq!(store.lease(lease.id).await.unwrap().as_deref(), Some(&lease));
     assert_eq!(store.lease(LeaseId::from_u128(1)).await.unwrap(), None);
@@ -352,8 +355,14 @@ async fn a_key_is_added_once_and_keys_come_oldest_first(harness: &dyn Harness) {
     position(&store.commit(Change::Key(young.clone())).await.unwrap());
     position(&store.commit(Change::Key(old.clone())).await.unwrap());
     assert_eq!(conflict(&store.commit(Change::Key(old.clone())).await.unwrap()), Conflict::KeyExists);
+    let imported = SealedKey { purpose: "access-token/RS256/east/orders".to_owned(), ..key("c", 12) };
+    let at = position(&store.commit(Change::Key(imported.clone())).await.unwrap());
+    let event = store.events(at, 1).await.unwrap().remove(0);
+    let detail = dayfly_core::audit::Detail::decode(event.detail.as_slice()).unwrap();
+    assert_eq!((&*detail.key_id, &*detail.target), ("c", "orders"));
+    assert!(detail.note.ends_with(", imported"), "{}", detail.note);
     drop(store);
-    assert_eq!(harness.reopen().keys().await.unwrap(), [old, young]);
+    assert_eq!(harness.reopen().keys().await.unwrap(), [old, young, imported]);
 }
 
 async fn pages_follow_filters_and_each_other(harness: &dyn Harness) {
@@ -493,7 +502,7 @@ async fn ids_come_in_any_order(harness: &dyn Harness) {
     let at = harness.clock().now();
     for lease in expected.iter_mut().step_by(3) {
         position(&store.commit(Change::Release { lease: lease.id }).await.unwrap());
-        lease.phase = Phase::Released { at };
+        lease.phase = Phase::Released { at, renewed_by: None };
     }
     drop(store);
     let store = harness.reopen();
@@ -532,4 +541,162 @@ async fn changes_at_once_keep_their_order(harness: &dyn Harness) {
         assert!(sent_back <= covered);
     }
     log_adds_up(&*store).await;
+}
+
+/// A lease that renews this one, to be changed and issued.
+pub fn renewing(store: &dyn LeaseStore, earlier: LeaseId) -> Issue {
+    let new = drawn(store);
+    Issue { lease: new.lease.clone().renewing(earlier), ..new }
+}
+
+/// Issues a lease, and gives it.
+async fn issued(store: &dyn LeaseStore, new: Issue) -> Lease {
+    let lease = new.lease.clone();
+    position(&issue(store, new).await);
+    lease
+}
+
+async fn read(store: &dyn LeaseStore, id: LeaseId) -> Arc<Lease> {
+    store.lease(id).await.unwrap().unwrap()
+}
+
+async fn a_renewal_ends_the_earlier_lease_after_the_overlap(harness: &dyn Harness) {
+    let store = harness.store();
+    let earlier = issued(&*store, drawn(&*store)).await;
+    harness.clock().advance(Duration::from_secs(100));
+    let before = store.mark().position;
+    let new = issued(&*store, renewing(&*store, earlier.id)).await;
+    assert_eq!(store.mark().position, before.next(), "one change, one position");
+    let event = store.events(before.next(), 1).await.unwrap().remove(0).read().unwrap();
+    assert_eq!((event.kind, event.issued()), (EventKind::Renewed, Some(new.id)));
+    assert_eq!(event.detail.unwrap().renews, earlier.id.to_string());
+
+    // The second one is renewed with less than the overlap left: its own end comes first.
+    harness.clock().advance(Duration::from_secs(280));
+    let last = issued(&*store, renewing(&*store, new.id)).await;
+    drop(store);
+    let store = harness.reopen();
+    let now = harness.clock().now();
+    let ends_at = now.minus(Duration::from_secs(280)).plus(Duration::from_secs(60));
+    let kept = read(&*store, earlier.id).await;
+    assert_eq!(kept.phase, Phase::Renewed { by: new.id, ends_at });
+    assert_eq!(kept.state(&store.rules(), ends_at.minus(Duration::from_millis(1))).name(), "active");
+    assert_eq!(kept.state(&store.rules(), now), LeaseState::Expired { at: ends_at });
+    let kept = read(&*store, new.id).await;
+    assert_eq!(kept.phase, Phase::Renewed { by: last.id, ends_at: new.expires_at });
+    assert_eq!((kept.renews, read(&*store, last.id).await.renews), (Some(earlier.id), Some(new.id)));
+    position(&store.commit(Change::Release { lease: new.id }).await.unwrap());
+    let phase = Phase::Released { at: now, renewed_by: Some(last.id) };
+    assert_eq!(read(&*store, new.id).await.phase, phase, "the link stays");
+    let active = LeaseFilter { active_only: true, ..LeaseFilter::default() };
+    let active: Vec<_> = store.leases(active, None, 10).await.unwrap().leases;
+    assert_eq!(active.iter().map(|lease| lease.id).collect::<Vec<_>>(), [last.id]);
+    log_adds_up(&*store).await;
+}
+
+async fn a_lease_is_renewed_once_by_its_own_pod_while_it_is_good(harness: &dyn Harness) {
+    let store = harness.store();
+    let refused = async |new: Issue| {
+        let before = store.mark();
+        let conflict = conflict(&issue(&*store, new.clone()).await);
+        assert_eq!((store.mark(), store.lease(new.lease.id).await), (before, Ok(None)));
+        conflict
+    };
+    let lease = issued(&*store, drawn(&*store)).await;
+    assert_eq!(refused(renewing(&*store, LeaseId::from_u128(5))).await, Conflict::NoSuchEarlier);
+    let another = renewing(&*store, lease.id);
+    let pod = Issue { lease: another.lease.clone().of_pod(77), ..another.clone() };
+    assert_eq!(refused(pod).await, Conflict::NoSuchEarlier, "another pod");
+    let mut account = another.clone();
+    account.lease.workload.service_account.uid = Uid::from_u128(77);
+    assert_eq!(refused(account).await, Conflict::NoSuchEarlier, "another service account");
+    let mut cluster = another;
+    cluster.lease.workload.cluster = "west".parse().unwrap();
+    assert_eq!(refused(cluster).await, Conflict::NoSuchEarlier, "another cluster");
+
+    let new = issued(&*store, renewing(&*store, lease.id)).await;
+    assert_eq!(refused(renewing(&*store, lease.id)).await, Conflict::EarlierRenewed);
+    position(&store.commit(Change::Release { lease: new.id }).await.unwrap());
+    assert_eq!(refused(renewing(&*store, new.id)).await, Conflict::EarlierEnded, "given back");
+    let expired = issued(&*store, drawn(&*store)).await;
+    harness.clock().advance(Duration::from_secs(301));
+    assert_eq!(refused(renewing(&*store, expired.id)).await, Conflict::EarlierEnded, "expired");
+    let revoked = issued(&*store, drawn(&*store)).await;
+    revoke(&*store, revocation(Selector::lease(revoked.id))).await;
+    assert_eq!(refused(renewing(&*store, revoked.id)).await, Conflict::EarlierEnded, "revoked");
+}
+
+async fn of_two_renewals_at_once_one_wins(harness: &dyn Harness) {
+    let store = harness.store();
+    let lease = issued(&*store, drawn(&*store)).await;
+    let (one, other) = (renewing(&*store, lease.id), renewing(&*store, lease.id));
+    let first = one.lease.id;
+    // In one group, and in the reverse order of their ids; and a renewal of the renewal with them.
+    let third = renewing(&*store, first);
+    let [one, other, third] = [one, other, third].map(|new| Change::Issue(Box::new(new)));
+    let (one, other, third) = (store.commit(one), store.commit(other), store.commit(third));
+    position(&one.await.unwrap());
+    assert_eq!(conflict(&other.await.unwrap()), Conflict::EarlierRenewed);
+    position(&third.await.unwrap());
+    drop(store);
+    assert_eq!(read(&*harness.reopen(), lease.id).await.phase.renewed_by(), Some(first));
+}
+
+async fn a_repeated_renewal_gives_the_earlier_one(harness: &dyn Harness) {
+    let mut store = harness.store();
+    let lease = issued(&*store, drawn(&*store)).await;
+    let keyed = |store: &dyn LeaseStore, request: &str| {
+        let new = renewing(store, lease.id);
+        Issue { lease: new.lease.clone().with_key("key", request), ..new }
+    };
+    let first = issued(&*store, keyed(&*store, "request")).await;
+    // The earlier one has ended by then: it is the same request all the same.
+    harness.clock().advance(Duration::from_secs(90));
+    for _ in 0..2 {
+        match issue(&*store, keyed(&*store, "request")).await {
+            Outcome::Replayed(Earlier::Lease(again)) => assert_eq!(again.id, first.id),
+            other => panic!("{other:?}"),
+        }
+        let changed = issue(&*store, keyed(&*store, "changed")).await;
+        assert_eq!(conflict(&changed), Conflict::IdempotencyKeyReused);
+        drop(store);
+        store = harness.reopen();
+    }
+}
+
+async fn news_tell_a_caller_of_its_leases_and_everyone_of_rules(harness: &dyn Harness) {
+    let store = harness.store();
+    let mine = drawn(&*store);
+    let caller = mine.lease.workload.caller();
+    let other = drawn(&*store);
+    let other = Issue { lease: other.lease.clone().of_pod(9), ..other };
+    let start = store.mark().position;
+    let waiting = store.news(caller, start);
+    let mine = issued(&*store, mine).await;
+    let news = waiting.await.unwrap();
+    assert_eq!((news.position, news.leases), (start.next(), Some(vec![mine.id])));
+
+    issued(&*store, other).await;
+    let heard = store.news(caller, news.position).await.unwrap();
+    assert_eq!(heard.leases, Some(vec![]), "of another pod's leases it hears nothing");
+    let new = issued(&*store, renewing(&*store, mine.id)).await;
+    position(&store.commit(Change::Release { lease: mine.id }).await.unwrap());
+    let rule = revoke(&*store, revocation(owner("payments"))).await;
+    let mut heard = store.news(caller, heard.position).await.unwrap();
+    let mut changed = heard.leases.clone().unwrap();
+    while heard.position < rule.position {
+        heard = store.news(caller, heard.position).await.unwrap();
+        changed.extend(heard.leases.clone().unwrap());
+    }
+    changed.sort();
+    changed.dedup();
+    assert_eq!(changed, [mine.id, new.id]);
+    assert!(store.rules().get(rule.id).is_some(), "who is told of a position has every rule up to it");
+    assert_eq!(read(&*store, mine.id).await.phase.renewed_by(), Some(new.id), "and every lease");
+
+    // Before this start nothing is remembered: list anew.
+    let before = heard.position;
+    drop(store);
+    let store = harness.reopen();
+    assert_eq!(store.news(caller, before).await.unwrap().leases, None);
 }

@@ -12,17 +12,21 @@ use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::limits::{RECORD_BYTES, STORED_VALUE_BYTES};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Rule;
+use dayfly_core::signing::KeyPurpose;
 use dayfly_core::time::Timestamp;
 use prost::Message;
 use sled::Batch;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, damaged};
 use crate::layout::{self, Entry, EventGroup};
+use crate::news::Told;
 use crate::recent::{RecentKeys, SeenNamespaces};
 use crate::runs::{self, Records};
 use crate::shared::Shared;
 use crate::tip::Tip;
 
+/// Index entries that one request may have read for it while others wait: some 50 ms.
+const LEARNT_AT_ONCE: usize = 20_000;
 /// Forms of one credential that a lease records.
 const DIGESTS: usize = 16;
 
@@ -46,6 +50,8 @@ pub(crate) struct Group<'a> {
     /// Records of leases as this commit leaves them.
     pub(crate) records: Records,
     pub(crate) pruned: Vec<LeaseId>,
+    /// Whose leases it changes.
+    told: Vec<Told>,
 }
 
 /// A commit ready to be written.
@@ -53,6 +59,7 @@ pub(crate) struct Ready {
     pub(crate) batch: Batch,
     pub(crate) records: Records,
     pub(crate) pruned: Vec<LeaseId>,
+    pub(crate) told: Vec<Told>,
 }
 
 impl<'a> Group<'a> {
@@ -80,6 +87,7 @@ impl<'a> Group<'a> {
             tiles: Vec::new(),
             records: Records::new(),
             pruned: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -120,6 +128,11 @@ impl<'a> Group<'a> {
             return Ok(Outcome::Covered(rule));
         }
         let record = sized(encoding::encode_lease(lease))?;
+        let earlier = match lease.renews.map(|earlier| self.renewed(earlier, lease)).transpose()? {
+            Some(Renewal::Conflict(conflict)) => return Ok(Outcome::Conflict(conflict)),
+            Some(Renewal::Earlier { id, record }) => Some((id, record)),
+            None => None,
+        };
         if lease.idempotency.is_some() && self.keys.is_full(self.now) {
             return Err(StoreError::Busy);
         }
@@ -127,6 +140,12 @@ impl<'a> Group<'a> {
         let is_new = self.namespaces.is_new(self.engine, &namespace)?;
         let position = self.append(&Draft::issued(lease))?;
         self.records.insert(lease.id, record.into());
+        let caller = lease.workload.caller();
+        if let Some((id, record)) = earlier {
+            self.records.insert(id, record.into());
+            self.told.push(Told { position, caller, lease: id });
+        }
+        self.told.push(Told { position, caller, lease: lease.id });
         let entry = Entry::of(lease).encode();
         layout::indexes(lease).for_each(|key| self.insert(key, entry.clone()));
         if is_new {
@@ -134,12 +153,29 @@ impl<'a> Group<'a> {
             self.insert(namespace, Vec::new());
         }
         if let Some(used) = lease.idempotency {
-            self.keys.add(&used.key, lease.id, self.now);
+            self.keys.add(&used.key, lease.id);
         }
         self.tip.leases += 1;
         self.tip.latest_expiry = self.tip.latest_expiry.max(lease.expires_at);
         self.tip.highest = self.tip.highest.max(lease.id);
         Ok(committed(position))
+    }
+
+    /// The lease that this one renews, as it is then: it ends with the overlap.
+    fn renewed(&self, id: LeaseId, by: &Lease) -> Result<Renewal, StoreError> {
+        let earlier = self.lease(id)?.filter(|earlier| earlier.workload.caller() == by.workload.caller());
+        let Some(earlier) = earlier else { return Ok(Renewal::Conflict(Conflict::NoSuchEarlier)) };
+        if earlier.phase.renewed_by().is_some() {
+            return Ok(Renewal::Conflict(Conflict::EarlierRenewed));
+        }
+        let ends_at = self.now.plus(self.shared.options.limits.renewal_overlap).min(earlier.expires_at);
+        match earlier.phase.renew(by.id, ends_at) {
+            Ok(phase) if earlier.state(&self.tip.rules, self.now) == LeaseState::Active => {
+                let changed = Lease { phase, ..earlier.as_ref().clone() };
+                Ok(Renewal::Earlier { id, record: sized(encoding::encode_lease(&changed))? })
+            }
+            _ => Ok(Renewal::Conflict(Conflict::EarlierEnded)),
+        }
     }
 
     /// A rule that the decision did not know and that is about this lease, or whose cut-off is not below its id.
@@ -162,24 +198,31 @@ impl<'a> Group<'a> {
         Ok(earlier.filter(|earlier| earlier.idempotency.is_some_and(|used| used.key == key)))
     }
 
-    /// Learns from the disk which keys were used in the caller's namespace, by way of the owners it had: once for each.
+    /// Learns from the disk which keys were used in the caller's namespace, by way of the owners it had: once for each, and
+    /// no more at a time than others can wait for.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when there is more: to be asked again.
     fn learn_keys(&mut self, lease: &Lease) -> Result<(), StoreError> {
         let Some(from) = self.keys.may_lack(self.now) else { return Ok(()) };
         let workload = &lease.workload;
         let namespace = layout::namespace_prefix(&workload.cluster, &workload.service_account.namespace);
+        let mut left = LEARNT_AT_ONCE;
         for entry in self.engine.scan(&namespace, &namespace) {
             let (key, _) = entry?;
             let owner = layout::owner_at_end(&key, &namespace)?;
-            if self.keys.knows(&owner) {
-                continue;
-            }
+            let Some(from) = self.keys.learns_from(&owner, from) else { continue };
             let prefix = layout::owner_prefix(&owner);
-            let first = layout::with_id(prefix.clone(), LeaseId::first_at(from));
-            for entry in self.engine.scan(&prefix, &first) {
+            for entry in self.engine.scan(&prefix, &layout::with_id(prefix.clone(), from)) {
                 let (key, value) = entry?;
-                let used = Entry::decode(&key, &value)?.used;
-                if let (Some(used), Some(id)) = (used, layout::id_at_end(&key)) {
-                    self.keys.see(used, id, self.now);
+                let id = layout::id_at_end(&key).ok_or_else(|| damaged(&key, &"it has no id"))?;
+                if left == 0 {
+                    self.keys.learnt_up_to(owner, id);
+                    return Err(StoreError::Busy);
+                }
+                left -= 1;
+                if let Some(used) = Entry::decode(&key, &value)?.used {
+                    self.keys.see(used, id);
                 }
             }
             self.keys.learnt(owner);
@@ -207,7 +250,10 @@ impl<'a> Group<'a> {
         match lease.phase.release(self.now) {
             Ok(phase) => {
                 let changed = Lease { phase, ..lease.as_ref().clone() };
-                self.rewrite(&changed, &Draft::released(&lease))
+                let outcome = self.rewrite(&changed, &Draft::released(&lease))?;
+                let (position, caller) = (self.tip.position, lease.workload.caller());
+                self.told.push(Told { position, caller, lease: id });
+                Ok(outcome)
             }
             Err(_) => Ok(Outcome::Conflict(Conflict::Phase)),
         }
@@ -271,12 +317,15 @@ impl<'a> Group<'a> {
             return Ok(Outcome::Conflict(Conflict::KeyExists));
         }
         let record = sized(encoding::encode_key(key))?;
+        let only = key.purpose.parse().ok().and_then(|purpose: KeyPurpose| purpose.only);
+        let imported = if only.is_some() { ", imported" } else { "" };
         let draft = Draft {
             kind: dayfly_core::audit::EventKind::KeyCreated,
             subject: None,
             detail: dayfly_core::audit::Detail {
                 key_id: key.id.to_string(),
-                note: format!("a signing key for {}", key.purpose),
+                target: only.map(|only| only.target.to_string()).unwrap_or_default(),
+                note: format!("a signing key for {}{imported}", key.purpose),
                 ..Default::default()
             },
         };
@@ -320,7 +369,7 @@ impl<'a> Group<'a> {
         self.batch.remove(key);
     }
 
-    /// How many keys the batch has so far, at most: leases that it records may share theirs.
+    /// How many keys the batch has so far, about: leases that it records may share theirs, and a run may be split.
     pub(crate) fn operations(&self) -> usize {
         self.operations + self.records.len()
     }
@@ -335,7 +384,7 @@ impl<'a> Group<'a> {
     /// # Errors
     /// When a run that a lease belongs to does not read back: there is no commit then.
     pub(crate) fn ready(mut self) -> Result<Ready, StoreError> {
-        for (key, run) in runs::place(self.engine, self.records.clone(), self.highest)? {
+        for (key, run) in runs::place(self.engine, self.records.clone(), self.highest, self.tip.pruned)? {
             self.insert(key, run);
         }
         let mut first = self.first_event;
@@ -349,8 +398,16 @@ impl<'a> Group<'a> {
         }
         let progress = self.tip.progress().encode_to_vec();
         self.insert(layout::PROGRESS.to_vec(), progress);
-        Ok(Ready { batch: self.batch, records: self.records, pruned: self.pruned })
+        Ok(Ready { batch: self.batch, records: self.records, pruned: self.pruned, told: self.told })
     }
+}
+
+/// What a renewal does to the earlier lease.
+enum Renewal {
+    /// Its record from then on.
+    Earlier { id: LeaseId, record: Vec<u8> },
+    /// It cannot be renewed.
+    Conflict(Conflict),
 }
 
 /// A request that was answered before.

@@ -20,6 +20,7 @@ mod group;
 mod layout;
 mod list;
 mod log;
+mod news;
 mod options;
 mod prune;
 mod queue;

@@ -50,6 +50,10 @@ pub(crate) fn page(
             break;
         }
         let candidate = candidate?;
+        // A run that is split while it is read may come twice.
+        if last >= Some(candidate.id) {
+            continue;
+        }
         last = Some(candidate.id);
         looked_at += if candidate.passed_by { 1 } else { READ };
         let lease = candidate.lease(shared, engine)?;

@@ -38,7 +38,10 @@ pub struct Options {
     pub cache_bytes: u64,
     /// How many of the newest leases are kept in memory for reading: 65 536.
     pub recent_leases: usize,
-    /// How many idempotency keys of the last minutes are known in memory, at some 40 bytes each: 4 million. Beyond it,
+    /// How many of the newest changes of leases are known in memory, for those who watch their own: 16 384, of 64 bytes.
+    /// Who is further behind lists anew.
+    pub news: usize,
+    /// How many idempotency keys of the last minutes are known in memory, at some 30 bytes each: 5 million, which is 7 500 a second. Beyond it,
     /// nothing is issued for a new one.
     pub recent_keys: usize,
     /// How many changes may wait for the writer: 4 096. Rules have room of their own beyond it.
@@ -61,7 +64,8 @@ impl Options {
             rule_reserve_bytes: 16 * MIB,
             cache_bytes: 96 * MIB,
             recent_leases: 65_536,
-            recent_keys: 4_000_000,
+            news: 16_384,
+            recent_keys: 5_000_000,
             queue: 4096,
         }
     }

@@ -1,6 +1,6 @@
 //! What the writer keeps in memory of the newest leases and idempotency keys, bounded.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -74,79 +74,86 @@ impl RecentLeases {
 pub(crate) struct RecentKeys {
     bound: usize,
     window: Duration,
-    /// By the time they were added, a tenth of the window each, oldest first.
-    seen: VecDeque<Generation>,
+    /// By a tenth of the window, by the time of their leases' ids.
+    seen: BTreeMap<u64, HashMap<u64, LeaseId>>,
     /// Every use by a lease committed after this is seen,
     complete_since: Timestamp,
-    /// and every use by a lease of these owners.
-    known: HashSet<OwnerName>,
+    /// and every use by a lease of these owners, or where to go on with them.
+    known: HashMap<OwnerName, Learnt>,
 }
 
-struct Generation {
-    until: Timestamp,
-    /// By fingerprint.
-    uses: HashMap<u64, LeaseId>,
+/// How far an owner's keys were learnt.
+#[derive(Clone, Copy)]
+enum Learnt {
+    All,
+    /// Below this id.
+    Below(LeaseId),
 }
 
 impl RecentKeys {
     /// Knows every use by a lease committed from `since` on.
     pub(crate) fn since(since: Timestamp, bound: usize, window: Duration) -> Self {
-        Self { bound, window, seen: VecDeque::new(), complete_since: since, known: HashSet::new() }
+        Self { bound, window, seen: BTreeMap::new(), complete_since: since, known: HashMap::new() }
     }
 
     /// The lease that a key with this one's fingerprint was used for last, within the window.
     pub(crate) fn find(&self, key: &Digest, now: Timestamp) -> Option<LeaseId> {
         let fingerprint = fingerprint(key);
-        let found = self.seen.iter().filter_map(|generation| generation.uses.get(&fingerprint)).max();
+        let found = self.seen.values().filter_map(|uses| uses.get(&fingerprint)).max();
         found.copied().filter(|lease| lease.time() >= now.minus(self.window))
     }
 
     /// Since when there may be leases on disk whose keys are not known here; none where all are.
     pub(crate) fn may_lack(&self, now: Timestamp) -> Option<Timestamp> {
         let oldest = now.minus(self.window);
-        (self.complete_since > oldest).then_some(oldest)
+        (self.complete_since >= oldest).then_some(oldest)
     }
 
-    /// Whether all that this owner's leases used are known.
-    pub(crate) fn knows(&self, owner: &OwnerName) -> bool {
-        self.known.contains(owner)
+    /// From which id on an owner's leases are still to be looked at, of those from `oldest` on; none where all are known.
+    pub(crate) fn learns_from(&self, owner: &OwnerName, oldest: Timestamp) -> Option<LeaseId> {
+        let first = LeaseId::first_at(oldest);
+        match self.known.get(owner) {
+            None => Some(first),
+            Some(Learnt::Below(id)) => Some(first.max(*id)),
+            Some(Learnt::All) => None,
+        }
+    }
+
+    /// What this owner's leases below this id used has been seen.
+    pub(crate) fn learnt_up_to(&mut self, owner: OwnerName, below: LeaseId) {
+        self.known.insert(owner, Learnt::Below(below));
     }
 
     /// All that this owner's leases used has been seen.
     pub(crate) fn learnt(&mut self, owner: OwnerName) {
-        self.known.insert(owner);
+        self.known.insert(owner, Learnt::All);
     }
 
     /// Whether no more keys can be kept until older ones are out of the window.
     pub(crate) fn is_full(&mut self, now: Timestamp) -> bool {
         self.forget(now);
-        self.seen.iter().map(|generation| generation.uses.len()).sum::<usize>() >= self.bound
+        self.seen.values().map(HashMap::len).sum::<usize>() >= self.bound
     }
 
-    pub(crate) fn add(&mut self, key: &Digest, lease: LeaseId, now: Timestamp) {
-        self.see(fingerprint(key), lease, now);
+    pub(crate) fn add(&mut self, key: &Digest, lease: LeaseId) {
+        self.see(fingerprint(key), lease);
     }
 
-    pub(crate) fn see(&mut self, fingerprint: u64, lease: LeaseId, now: Timestamp) {
-        if self.seen.back().is_none_or(|generation| generation.until < now) {
-            self.forget(now);
-            let until = now.plus(self.window / 10);
-            self.seen.push_back(Generation { until, uses: HashMap::new() });
-        }
-        if let Some(newest) = self.seen.back_mut() {
-            let last = newest.uses.entry(fingerprint).or_insert(lease);
-            *last = lease.max(*last);
-        }
+    pub(crate) fn see(&mut self, fingerprint: u64, lease: LeaseId) {
+        let last = self.seen.entry(self.tenth(lease.time())).or_default().entry(fingerprint).or_insert(lease);
+        *last = lease.max(*last);
     }
 
     fn forget(&mut self, now: Timestamp) {
-        let oldest = now.minus(self.window);
-        while self.seen.front().is_some_and(|generation| generation.until < oldest) {
-            self.seen.pop_front();
-        }
+        self.seen = self.seen.split_off(&self.tenth(now.minus(self.window)));
         if self.may_lack(now).is_none() {
-            self.known = HashSet::new();
+            self.known = HashMap::new();
         }
+    }
+
+    fn tenth(&self, time: Timestamp) -> u64 {
+        let tenth = u64::try_from((self.window / 10).as_millis()).unwrap_or(u64::MAX);
+        time.as_millis() / tenth.max(1)
     }
 }
 
@@ -191,22 +198,25 @@ mod tests {
         let payments: OwnerName = "payments".parse().unwrap();
 
         assert_eq!(keys.may_lack(at(1)), Some(at(1).minus(Duration::from_secs(600))));
-        assert!(!keys.knows(&payments));
-        keys.see(fingerprint(&key(1)), lease(0), at(1));
+        let first = LeaseId::first_at(at(1).minus(Duration::from_secs(600)));
+        assert_eq!(keys.learns_from(&payments, first.time()), Some(first));
+        keys.see(fingerprint(&key(1)), lease(0));
+        keys.learnt_up_to(payments.clone(), lease(1));
+        assert_eq!(keys.learns_from(&payments, first.time()), Some(lease(1)), "it goes on there");
         keys.learnt(payments.clone());
-        assert!(keys.knows(&payments));
+        assert_eq!(keys.learns_from(&payments, first.time()), None);
         assert_eq!((keys.find(&key(1), at(1)), keys.find(&key(2), at(1))), (Some(lease(0)), None));
-        assert_eq!(keys.find(&key(1), at(601)), None, "the window is over");
+        assert_eq!((keys.find(&key(1), at(600)), keys.find(&key(1), at(601))), (Some(lease(0)), None));
 
-        keys.add(&key(2), lease(100), at(100));
+        keys.add(&key(2), lease(100));
         assert!(!keys.is_full(at(100)));
-        keys.add(&key(3), lease(101), at(101));
+        keys.add(&key(3), lease(101));
         assert!(keys.is_full(at(101)));
         assert_eq!(keys.find(&key(2), at(700)), Some(lease(100)));
-        assert_eq!(keys.may_lack(at(601)), None);
+        assert_eq!((keys.may_lack(at(600)).is_some(), keys.may_lack(at(601))), (true, None));
         assert!(!keys.is_full(at(662)), "what is out of the window goes");
-        assert!(!keys.knows(&payments), "and nobody needs to be asked any more");
-        keys.add(&key(2), lease(702), at(702));
+        assert_eq!(keys.known.len(), 0, "and nobody needs to be asked any more");
+        keys.add(&key(2), lease(702));
         assert_eq!(keys.find(&key(2), at(702)), Some(lease(702)), "used again");
     }
 }

@@ -46,10 +46,11 @@ fn encode(run: &[(LeaseId, Record)]) -> Vec<u8> {
 pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Records, StoreError> {
     let run = StoredRun::decode(value).map_err(|error| damaged(key, &error))?;
     let (ids, rest) = run.ids.as_chunks::<16>();
+    let as_many = ids.len() == run.records.len();
     let ids_of_run = ids.iter().map(|id| LeaseId::from_bytes(*id));
     let records: Records = ids_of_run.zip(run.records.into_iter().map(Record::from)).collect();
     let first = records.first_key_value().map(|(id, _)| *id);
-    if !rest.is_empty() || records.len() != ids.len() || first != layout::id_at_end(key) {
+    if !rest.is_empty() || !as_many || records.len() != ids.len() || first != layout::id_at_end(key) {
         return Err(damaged(key, &"its ids are not those of a run"));
     }
     Ok(records)
@@ -87,11 +88,13 @@ pub(crate) fn from(
     }))
 }
 
-/// The keys and values that put these records where they belong. No lease on disk has an id above `highest`.
+/// The keys and values that put these records where they belong. No lease on disk has an id above `highest`; runs up to
+/// `pruned` go in this same commit: nothing is put into one.
 pub(crate) fn place(
     engine: &Engine,
     mut records: Records,
     highest: LeaseId,
+    pruned: Option<LeaseId>,
 ) -> Result<Vec<KeyValue>, StoreError> {
     let mut placed = Vec::new();
     while let Some((id, _)) = records.first_key_value() {
@@ -101,8 +104,8 @@ pub(crate) fn place(
             break;
         }
         let mut run = match last_up_to(engine, id)? {
-            Some((key, value)) => decode(&key, &value)?,
-            None => Records::new(),
+            Some((key, value)) if layout::id_at_end(&key) > pruned => decode(&key, &value)?,
+            _ => Records::new(),
         };
         let after = LeaseId::from_u128(id.as_u128().saturating_add(1));
         let next = engine.scan(&[layout::LEASES], &layout::run(after)).next().transpose()?;

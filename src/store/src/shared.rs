@@ -11,6 +11,7 @@ use dayfly_core::rule::RuleSet;
 use dayfly_core::time::Timestamp;
 
 use crate::engine::Engine;
+use crate::news::Newest;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::recent::RecentLeases;
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) rules: ArcSwap<RuleSet>,
     pub(crate) head: ArcSwap<Head>,
     pub(crate) recent: RecentLeases,
+    pub(crate) news: Newest,
     /// None while it cannot be used.
     engine: RwLock<Option<Arc<Engine>>>,
     /// Why nothing can be committed now.
@@ -56,6 +58,7 @@ impl Shared {
             rules: ArcSwap::new(Arc::clone(&tip.rules)),
             head: ArcSwap::from_pointee(Head::of(tip)),
             recent: RecentLeases::new(options.recent_leases),
+            news: Newest::new(options.news, tip.position),
             engine: RwLock::new(Some(Arc::new(engine))),
             trouble: ArcSwapOption::empty(),
             options,
@@ -75,6 +78,7 @@ impl Shared {
             self.rules.store(Arc::clone(&tip.rules));
         }
         self.head.store(Arc::new(Head::of(tip)));
+        self.news.ring(tip.position);
     }
 
     /// The time, in any case: see [`Time::cautious`].

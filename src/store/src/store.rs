@@ -6,9 +6,10 @@ use std::thread::JoinHandle;
 
 use dayfly_core::audit::{Draft, EventKind, EventRecord};
 use dayfly_core::change::{
-    Change, Draw, LeaseFilter, LeasePage, LogHead, Mark, Outcome, Revocation, SealedKey, StoreStatus,
+    Change, Draw, LeaseFilter, LeasePage, LogHead, Mark, News, Outcome, Revocation, SealedKey, StoreStatus,
 };
 use dayfly_core::clock::ClockJumped;
+use dayfly_core::digest::Digest;
 use dayfly_core::encoding;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, StartNumber};
 use dayfly_core::lease::Lease;
@@ -114,6 +115,7 @@ impl SledStore {
 
     fn stop(&self, stop: Stop) {
         self.shared.queue.stop(stop);
+        self.shared.news.close();
         self.readers.stop();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if writer.is_some_and(|writer| writer.join().is_err()) {
@@ -179,6 +181,10 @@ impl LeaseStore for SledStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<LeasePage, StoreError>> {
         self.readers.scan(move |shared, engine| list::page(shared, engine, &filter, after, limit))
+    }
+
+    fn news(&self, caller: Digest, after: Position) -> BoxFuture<'_, Result<News, StoreError>> {
+        Box::pin(self.shared.news.after(caller, after))
     }
 
     fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {

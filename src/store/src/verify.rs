@@ -5,7 +5,7 @@ use std::path::Path;
 use dayfly_core::audit::{Event, EventKind};
 use dayfly_core::encoding;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position};
-use dayfly_core::lease::Lease;
+use dayfly_core::lease::{Lease, Phase};
 use dayfly_core::merkle::Hash;
 use dayfly_core::ports::StoreError;
 
@@ -155,16 +155,47 @@ impl<'a> Check<'a> {
             }
         }
         self.report.forgotten += u64::from(event.detail.is_none());
-        let issued =
-            event.lease().filter(|id| event.kind == EventKind::Issued && Some(*id) > self.tip.pruned);
-        if let Some(id) = issued
-            && runs::read(self.engine, id)?.is_none()
-        {
-            self.problem(format!("lease {id} was issued at {} and is not there", event.position));
+        if let Some(id) = event.issued().filter(|id| Some(*id) > self.tip.pruned) {
+            self.issued(id, event)?;
         }
+        self.changed(event)?;
         let rule = event.rule().map(|id| self.tip.rules.get(id).map(|rule| rule.position));
         if rule.is_some_and(|at| at != Some(event.position)) {
             self.problem(format!("the rule of event {} is not there", event.position));
+        }
+        Ok(())
+    }
+
+    /// A lease that an event says was issued: it is there, and renews what the event says.
+    fn issued(&mut self, id: LeaseId, event: &Event) -> Result<(), StoreError> {
+        let at = event.position;
+        let Some(lease) = runs::read(self.engine, id)? else {
+            self.problem(format!("lease {id} was issued at {at} and is not there"));
+            return Ok(());
+        };
+        let renews = lease.renews.map(|earlier| earlier.to_string()).unwrap_or_default();
+        let told = event.detail.as_ref().is_none_or(|detail| detail.renews == renews);
+        if !told || (event.kind == EventKind::Renewed) != lease.renews.is_some() {
+            self.problem(format!("lease {id} does not renew what event {at} says"));
+        }
+        Ok(())
+    }
+
+    /// What an event says was done to a lease, where that is still kept, shows in it.
+    fn changed(&mut self, event: &Event) -> Result<(), StoreError> {
+        if !matches!(event.kind, EventKind::Released | EventKind::Reissued) {
+            return Ok(());
+        }
+        let Some(id) = event.lease().filter(|id| Some(*id) > self.tip.pruned) else { return Ok(()) };
+        let lease = runs::read(self.engine, id)?;
+        let shows = lease.is_some_and(|lease| match event.kind {
+            EventKind::Released => matches!(lease.phase, Phase::Released { .. }),
+            _ => event.detail.as_ref().is_none_or(|detail| {
+                lease.digests.iter().any(|digest| digest.as_bytes().as_slice() == detail.credential_digest)
+            }),
+        });
+        if !shows {
+            self.problem(format!("lease {id} does not show what event {} says", event.position));
         }
         Ok(())
     }
@@ -173,7 +204,14 @@ impl<'a> Check<'a> {
         let mut indexed = 0u64;
         let mut last = LeaseId::from_u128(0);
         for run in runs::from(self.engine, last)? {
-            let (_, run) = run?;
+            let run = match run {
+                Ok((_, run)) => run,
+                Err(StoreError::Damaged(why)) => {
+                    self.problem(why);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             for (id, record) in run {
                 self.report.leases += 1;
                 match runs::decode_lease(id, &record) {
@@ -210,6 +248,7 @@ impl<'a> Check<'a> {
         if lease.id > self.tip.highest {
             self.problem(format!("lease {} is above the highest id, {}", lease.id, self.tip.highest));
         }
+        self.links(lease)?;
         let expected = Entry::of(lease).encode();
         let mut indexed = 0;
         for index in layout::indexes(lease) {
@@ -223,6 +262,21 @@ impl<'a> Check<'a> {
             self.problem(format!("the namespace of lease {id} is not among its owner's"));
         }
         Ok(indexed)
+    }
+
+    /// A renewal's two leases name each other, where both are still kept, and are of one caller.
+    fn links(&mut self, lease: &Lease) -> Result<(), StoreError> {
+        let caller = lease.workload.caller();
+        for (other, what) in [(lease.renews, "renews"), (lease.phase.renewed_by(), "is renewed by")] {
+            let Some(id) = other.filter(|id| Some(*id) > self.tip.pruned) else { continue };
+            let back = runs::read(self.engine, id)?.filter(|other| other.workload.caller() == caller);
+            let back = back.map(|other| [other.phase.renewed_by(), other.renews]);
+            let back = back.map(|[by, renews]| if what == "renews" { by } else { renews });
+            if back != Some(Some(lease.id)) {
+                self.problem(format!("lease {} {what} {id}, which does not say so", lease.id));
+            }
+        }
+        Ok(())
     }
 
     fn keys(&mut self) -> Result<(), StoreError> {

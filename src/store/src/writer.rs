@@ -173,10 +173,11 @@ impl Writer {
             self.schedule.prune(&mut group, most)?;
         }
         if changed || group.operations() > 0 {
-            let Ready { batch, records, pruned } = group.ready()?;
+            let Ready { batch, records, pruned, told } = group.ready()?;
             engine.commit(batch)?;
             shared.recent.forget(&pruned);
             shared.recent.keep(records);
+            shared.news.add(told);
             shared.publish(&self.tip);
         }
         Ok(outcomes)
@@ -254,6 +255,7 @@ impl Writer {
         }
         // The changes under way may be there or not; memory must agree with the disk.
         self.shared.recent.clear();
+        self.shared.news.forget(self.tip.position);
         self.keys = keys_from_now(&self.shared);
         self.namespaces = SeenNamespaces::default();
         self.shared.publish(&self.tip);
@@ -308,7 +310,11 @@ fn keys_from_now(shared: &Shared) -> RecentKeys {
     RecentKeys::since(shared.cautious_now(), shared.options.recent_keys, shared.options.limits.idempotency)
 }
 
-/// What a change counts for: the keys it writes, at most; one that writes fewer has an event that takes room.
-const fn cost(_: &Change) -> usize {
-    4
+/// What a change counts for: the keys it writes, at most; one that writes fewer has an event that takes room. A renewal
+/// also writes the run of the earlier lease anew, which may become two.
+fn cost(change: &Change) -> usize {
+    match change {
+        Change::Issue(issue) if issue.lease.renews.is_some() => 6,
+        _ => 4,
+    }
 }

@@ -5,6 +5,8 @@
 mod contract;
 #[path = "store/disk.rs"]
 mod disk;
+#[path = "store/edges.rs"]
+mod edges;
 #[path = "store/elf.rs"]
 mod elf;
 #[path = "store/fixture.rs"]

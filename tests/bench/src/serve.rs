@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dayfly_api::v1::workload_service_server::{WorkloadService, WorkloadServiceServer};
-use dayfly_api::v1::{IssueRequest, IssueResponse, WhoAmIRequest, WhoAmIResponse};
+use dayfly_api::v1::{
+    IssueRequest, IssueResponse, ReleaseRequest, ReleaseResponse, RenewRequest, RenewResponse,
+    WatchMyLeasesRequest, WatchMyLeasesResponse, WhoAmIRequest, WhoAmIResponse,
+};
 use dayfly_server::{Config, StartOptions};
 use prost::Message as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -132,9 +135,30 @@ impl WorkloadService for Echo {
         Ok(Response::new(self.answer.clone()))
     }
 
-    async fn who_am_i(&self, _: Request<WhoAmIRequest>) -> Result<Response<WhoAmIResponse>, Status> {
-        Err(Status::unimplemented("the echo knows Issue only"))
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        Err(knows_issue_only())
     }
+
+    async fn release(&self, _: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+        Err(knows_issue_only())
+    }
+
+    type WatchMyLeasesStream = tonic::codegen::BoxStream<WatchMyLeasesResponse>;
+
+    async fn watch_my_leases(
+        &self,
+        _: Request<WatchMyLeasesRequest>,
+    ) -> Result<Response<Self::WatchMyLeasesStream>, Status> {
+        Err(knows_issue_only())
+    }
+
+    async fn who_am_i(&self, _: Request<WhoAmIRequest>) -> Result<Response<WhoAmIResponse>, Status> {
+        Err(knows_issue_only())
+    }
+}
+
+fn knows_issue_only() -> Status {
+    Status::unimplemented("the echo knows Issue only")
 }
 
 async fn until_input_ends() -> anyhow::Result<()> {

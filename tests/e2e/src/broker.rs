@@ -24,6 +24,8 @@ use crate::process::{Process, free_port, tail};
 
 /// The cluster's name in the broker's configuration.
 pub const CLUSTER: &str = "east";
+/// The broker's SPIFFE trust domain, whose ids name the cluster.
+pub const TRUST_DOMAIN: &str = "prod.example.org";
 /// The broker's issuer identifier.
 pub const ISSUER: &str = "https://dayfly.example.org";
 
@@ -163,6 +165,10 @@ impl Broker {
                 text += "local_check = false\n";
             }
         }
+        writeln!(
+            text,
+            "[[trust_domain]]\nname = {TRUST_DOMAIN:?}\nclusters = [{CLUSTER:?}]\ncluster_in_path = true"
+        )?;
         let mut all = BTreeMap::from([
             ("policy_reload_secs", 1),
             // Tests ask for more than a pod does.

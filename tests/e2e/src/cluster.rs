@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, Config};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{OnceCell, RwLock};
 
 use crate::control_plane::{ControlPlane, Options, SigningKey};
@@ -153,6 +153,11 @@ impl Cluster {
         }
     }
 
+    /// A client with all rights.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Whether this is asked of this cluster for the first time.
     pub(crate) fn once(&self, what: &'static str) -> bool {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(what)
@@ -232,6 +237,18 @@ impl Cluster {
     ) -> Result<String> {
         let bound =
             pod.map(|(name, uid)| json!({ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid }));
+        self.token_bound_to(namespace, service_account, audiences, bound, secs).await
+    }
+
+    /// The same, bound to any object (`boundObjectRef`).
+    pub async fn token_bound_to(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        audiences: &[&str],
+        bound: Option<Value>,
+        secs: u32,
+    ) -> Result<String> {
         let request: TokenRequest = serde_json::from_value(json!({ "metadata": {}, "spec": {
             "audiences": audiences, "boundObjectRef": bound, "expirationSeconds": secs,
         }}))?;

@@ -3,7 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+};
 use serde_json::{Value, json};
 
 /// A JWT's header and claims, checked or not.
@@ -21,29 +23,71 @@ pub fn read(token: &str) -> Result<Jwt> {
     Ok(Jwt { header: json_of(header)?, claims: json_of(claims)? })
 }
 
-/// Reads an ES256 token (RFC 7518, section 3.4) whose signature is by the key of its `kid` in this JWK Set (RFC 7517).
+/// Reads an access token whose signature is by the key of its `kid` in this JWK Set (RFC 7517): by ES256, RS256 (RFC
+/// 7518, sections 3.3 and 3.4) or EdDSA on Ed25519 (RFC 8037, section 3.1), as the key says.
 pub fn verify(token: &str, jwks: &str) -> Result<Jwt> {
+    verify_as(token, jwks, "at+jwt", "sig")
+}
+
+/// Reads a JWT-SVID whose signature is by the key of its `kid` in this SPIFFE bundle, and whose header has no more than
+/// the standard allows (SPIFFE JWT-SVID, sections 2 and 6).
+pub fn verify_svid(token: &str, bundle: &str) -> Result<Jwt> {
+    let jwt = verify_as(token, bundle, "JWT", "jwt-svid")?;
+    let header = jwt.header.as_object().context("a header is an object")?;
+    ensure!(header.keys().all(|name| ["alg", "kid", "typ"].contains(&&**name)), "header {header:?}");
+    Ok(jwt)
+}
+
+fn verify_as(token: &str, jwks: &str, typ: &str, key_use: &str) -> Result<Jwt> {
     let jwt = read(token)?;
-    ensure!(jwt.header["alg"] == "ES256", "alg is {}", jwt.header["alg"]);
+    ensure!(jwt.header["typ"] == typ, "typ is {}", jwt.header["typ"]);
     let jwks: Value = serde_json::from_str(jwks).context("the JWK Set is not JSON")?;
     let keys = jwks["keys"].as_array().context("the JWK Set has no keys")?;
     let of_kid: Vec<_> = keys.iter().filter(|key| key["kid"] == jwt.header["kid"]).collect();
     let [key] = of_kid.as_slice() else {
         anyhow::bail!("{} keys have kid {}", of_kid.len(), jwt.header["kid"])
     };
-    ensure!(key["kty"] == "EC" && key["crv"] == "P-256", "the key is no P-256 key: {key}");
-    ensure!(key.get("d").is_none(), "the key set has a private key");
-    ensure!(key.get("alg").is_none_or(|alg| alg == "ES256"), "the key is for {}", key["alg"]);
-    let mut point = vec![4];
-    for coordinate in ["x", "y"] {
-        point.extend(decode(key[coordinate].as_str().context("a key without coordinates")?)?);
-    }
+    ensure!(key["use"] == key_use, "the key is for {}", key["use"]);
+    ensure!(["d", "p", "k"].iter().all(|private| key.get(private).is_none()), "a private key is published");
+    ensure!(key["alg"] == jwt.header["alg"], "alg is {}, the key's {}", jwt.header["alg"], key["alg"]);
+    let part = |name: &str| decode(key[name].as_str().with_context(|| format!("a key without {name}"))?);
     let (signed, signature) = token.rsplit_once('.').context("not a JWT")?;
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
-        .verify(signed.as_bytes(), &decode(signature)?)
-        .ok()
-        .context("the signature does not verify")?;
+    let (signed, signature) = (signed.as_bytes(), decode(signature)?);
+    let good =
+        match (key["kty"].as_str(), key["crv"].as_str(), key["alg"].as_str()) {
+            (Some("EC"), Some("P-256"), Some("ES256")) => {
+                let point = [vec![4], part("x")?, part("y")?].concat();
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(signed, &signature)
+            }
+            (Some("OKP"), Some("Ed25519"), Some("EdDSA")) => {
+                UnparsedPublicKey::new(&ED25519, part("x")?).verify(signed, &signature)
+            }
+            (Some("RSA"), None, Some("RS256")) => RsaPublicKeyComponents { n: part("n")?, e: part("e")? }
+                .verify(&RSA_PKCS1_2048_8192_SHA256, signed, &signature),
+            _ => anyhow::bail!("the key is of another kind: {key}"),
+        };
+    good.ok().context("the signature does not verify")?;
     Ok(jwt)
+}
+
+/// The same header and claims with other members in the header, under the signature of the first.
+pub fn with_header(token: &str, change: impl FnOnce(&mut Value)) -> Result<String> {
+    let [header, claims, signature] = parts(token)?;
+    let mut header = json_of(header)?;
+    change(&mut header);
+    Ok(format!("{}.{claims}.{signature}", encode(&header)))
+}
+
+/// The same claims, signed by HS256 with these bytes as the secret: what a verifier that takes `alg` from the token
+/// would check with a public key.
+pub fn by_hs256(token: &str, secret: &[u8]) -> Result<String> {
+    let [header, claims, _] = parts(token)?;
+    let mut header = json_of(header)?;
+    header["alg"] = "HS256".into();
+    let signed = format!("{}.{claims}", encode(&header));
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
+    let tag = ring::hmac::sign(&key, signed.as_bytes());
+    Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag)))
 }
 
 /// The same token with other claims, under the signature of the first.

@@ -35,6 +35,15 @@ pub fn target(name: &str, namespaces: &[&str]) -> Value {
     })
 }
 
+/// The same target, of kind `svid`.
+pub fn to_svid(target: &mut Value, trust_domain: &str) {
+    let audiences = target["spec"]["jwt"]["audiences"].take();
+    target["spec"]["svid"] = json!({ "trustDomain": trust_domain, "audiences": audiences });
+    if let Some(spec) = target["spec"].as_object_mut() {
+        spec.remove("jwt");
+    }
+}
+
 /// The audience of the [`target`] of this name.
 pub fn audience(target: &str) -> String {
     format!("https://{target}.example.org")

@@ -25,10 +25,10 @@ use dayfly_api::v1;
 use dayfly_api::v1::operator_service_client::OperatorServiceClient;
 use dayfly_api::v1::verifier_service_client::VerifierServiceClient;
 use dayfly_api::v1::workload_service_client::WorkloadServiceClient;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::broker::{Broker, Options};
@@ -189,14 +189,19 @@ impl World {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("{service_account}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let uid = self.cluster.create_pod(namespace, &name, service_account).await?;
-        Ok(Pod {
+        Ok(self.pod_that_is(namespace, service_account, &name, &uid))
+    }
+
+    /// A running pod that something else made.
+    pub fn pod_that_is(&self, namespace: &str, service_account: &str, name: &str, uid: &str) -> Pod<'_> {
+        Pod {
             world: self,
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
-            name,
-            uid,
+            name: name.to_owned(),
+            uid: uid.to_owned(),
             token: OnceCell::new(),
-        })
+        }
     }
 
     /// A token of a service account that is bound to no pod.
@@ -207,6 +212,22 @@ impl World {
         audience: &str,
     ) -> Result<String> {
         let token = self.cluster.token(namespace, service_account, &[audience], None, TOKEN_SECS).await?;
+        self.broker.keep_secret(&token);
+        Ok(token)
+    }
+
+    /// A token for workloads that is bound to an object of this kind.
+    pub async fn token_bound_to(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        kind: &str,
+        name: &str,
+    ) -> Result<String> {
+        let bound = json!({ "apiVersion": "v1", "kind": kind, "name": name });
+        let cluster = &self.cluster;
+        let token =
+            cluster.token_bound_to(namespace, service_account, &[WORKLOAD], Some(bound), TOKEN_SECS).await?;
         self.broker.keep_secret(&token);
         Ok(token)
     }
@@ -266,6 +287,26 @@ impl World {
     /// A client of `VerifierService` that brings no token.
     pub fn verifiers(&self) -> VerifierServiceClient<Channel> {
         VerifierServiceClient::new(self.broker.channel())
+    }
+
+    /// What the broker serves at this path over HTTPS; the status where that is not 200.
+    pub async fn fetch(&self, path: &str) -> Result<Result<String, u16>> {
+        let url = format!("https://127.0.0.1:{}{path}", self.broker.port());
+        let output = tokio::process::Command::new("curl")
+            .args(["--silent", "--show-error", "--path-as-is", "--write-out", "\n%{http_code}", "--cacert"])
+            .arg(self.broker.dir().join("ca.crt"))
+            .arg(url)
+            .output()
+            .await?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout)?;
+        let (body, status) = text.rsplit_once('\n').context("curl told no status")?;
+        Ok(if status == "200" { Ok(body.to_owned()) } else { Err(status.parse()?) })
+    }
+
+    /// The public keys, as gRPC tells them.
+    pub async fn keys(&self) -> Result<v1::GetKeysResponse> {
+        Ok(self.verifiers().get_keys(v1::GetKeysRequest {}).await?.into_inner())
     }
 
     /// Asks for a credential with this token.
@@ -347,6 +388,43 @@ impl Pod<'_> {
     /// When there is no token to be had; the broker's answer is the inner result.
     pub async fn ask(&self, request: v1::IssueRequest) -> Result<Result<v1::IssueResponse, Status>> {
         Ok(self.world.issue_with(&self.token().await?, request).await)
+    }
+
+    /// Gets a credential in the place of an earlier lease: all that that one has.
+    pub async fn renew(&self, lease: &str) -> Result<v1::RenewResponse> {
+        self.ask_to_renew(renewal_of(lease)).await?.map_err(Into::into)
+    }
+
+    /// Asks for a credential in the place of an earlier lease.
+    ///
+    /// # Errors
+    /// When there is no token to be had; the broker's answer is the inner result.
+    pub async fn ask_to_renew(&self, request: v1::RenewRequest) -> Result<Result<v1::RenewResponse, Status>> {
+        let request = bearing(&self.token().await?, request);
+        let answer = self.world.workloads().renew(request).await.map(Response::into_inner);
+        if let Ok(renewed) = &answer {
+            self.world.broker.keep_secret(&renewed.credential);
+        }
+        Ok(answer)
+    }
+
+    /// Gives a lease back.
+    ///
+    /// # Errors
+    /// When there is no token to be had; the broker's answer is the inner result.
+    pub async fn release(&self, lease: &str) -> Result<Result<v1::Lease, Status>> {
+        let request = bearing(&self.token().await?, v1::ReleaseRequest { lease: lease.to_owned() });
+        let answer = self.world.workloads().release(request).await;
+        Ok(answer.map(|answer| answer.into_inner().lease.unwrap_or_default()))
+    }
+
+    /// Watches its own leases.
+    ///
+    /// # Errors
+    /// When there is no token to be had; the broker's answer is the inner result.
+    pub async fn watch(&self) -> Result<Result<Streaming<v1::WatchMyLeasesResponse>, Status>> {
+        let request = bearing(&self.token().await?, v1::WatchMyLeasesRequest {});
+        Ok(self.world.workloads().watch_my_leases(request).await.map(Response::into_inner))
     }
 
     /// Asks who it is.
@@ -485,6 +563,16 @@ pub fn asking_for(target: &str) -> v1::IssueRequest {
     v1::IssueRequest { target: target.to_owned(), ..v1::IssueRequest::default() }
 }
 
+/// A request for all that an earlier lease has.
+pub fn renewal_of(lease: &str) -> v1::RenewRequest {
+    v1::RenewRequest { lease: lease.to_owned(), ..v1::RenewRequest::default() }
+}
+
+/// One lease.
+pub fn lease_of(id: &str) -> v1::Selector {
+    v1::Selector { lease: id.to_owned(), ..v1::Selector::default() }
+}
+
 /// Everything of an owner.
 pub fn owned_by(owner: &str) -> v1::Selector {
     v1::Selector { owner: owner.to_owned(), ..v1::Selector::default() }
@@ -511,6 +599,11 @@ pub fn reason(status: &Status) -> String {
         Some(info) if info.domain == "dayfly.dev" => info.reason,
         _ => format!("({:?} without a reason: {})", status.code(), status.message()),
     }
+}
+
+/// Leases without what is told to operators only: as their workloads and verifiers see them.
+pub fn as_others_see(leases: impl IntoIterator<Item = v1::Lease>) -> Vec<v1::Lease> {
+    leases.into_iter().map(|lease| v1::Lease { provenance: None, ..lease }).collect()
 }
 
 /// When to ask again: the delay of its `google.rpc.RetryInfo`.

@@ -26,7 +26,8 @@ pub enum ErrorReason {
     TokenRefused = 9,
     /// PERMISSION_DENIED. The caller is no service account.
     NotAWorkload = 20,
-    /// PERMISSION_DENIED. The token is bound to no pod, and target and grant do not say that they accept that.
+    /// PERMISSION_DENIED. The token is bound to no pod (but to a node, a Secret, or nothing), and target and grant do not
+    /// both say that they accept that.
     TokenUnbound = 21,
     /// PERMISSION_DENIED. The pod that the token is bound to does not exist any more, or is another by uid.
     PodGone = 22,
@@ -62,6 +63,8 @@ pub enum ErrorReason {
     Held = 37,
     /// PERMISSION_DENIED. The operator lacks the right; `metadata` names verb, resource and name to grant by RBAC.
     NotAllowed = 38,
+    /// PERMISSION_DENIED. The workload's namespace is being deleted: nothing in it gets anything new.
+    NamespaceTerminating = 39,
     /// INVALID_ARGUMENT. A field of the request is wrong; `metadata.field` names it.
     InvalidField = 50,
     /// INVALID_ARGUMENT. The selector is empty. Name at least one field, or say `all`.
@@ -80,12 +83,21 @@ pub enum ErrorReason {
     IdempotencyKeyReused = 70,
     /// FAILED_PRECONDITION. A repeated request would not be decided as before. Ask with a new idempotency key.
     DecisionChanged = 71,
-    /// FAILED_PRECONDITION. The lease of a repeated request has been revoked, released, or has expired.
+    /// FAILED_PRECONDITION. The lease of a repeated request, or the one to renew, has been revoked, released, or has
+    /// expired. Ask for a new one by Issue.
     LeaseEnded = 72,
+    /// FAILED_PRECONDITION. The lease to renew, or that of a repeated request, was renewed before: a lease is renewed once.
+    /// Renew the newer one, or ask Issue.
+    LeaseRenewed = 73,
+    /// FAILED_PRECONDITION. The Target signs with an algorithm whose keys are imported (RS256), and none was imported for
+    /// it. Whoever runs the broker does that: `dayfly keys import FILE --target NAME`.
+    SigningKeyMissing = 79,
     /// ABORTED. Policy or rules changed twice while this was decided. Ask again.
     DecisionOutrun = 80,
     /// RESOURCE_EXHAUSTED. The broker sheds load. Ask again after the hint.
     Overloaded = 90,
+    /// RESOURCE_EXHAUSTED. The stream's reader took nothing for 15 s. Call again: the stream begins with what is then.
+    ReaderSlow = 91,
     /// UNAVAILABLE. The cluster's API server cannot review tokens or answer for objects now.
     ClusterUnavailable = 100,
     /// UNAVAILABLE. The store cannot commit now: nothing is handed out that is not on disk.
@@ -139,6 +151,7 @@ impl ErrorReason {
             Self::TtlTooShort => "ERROR_REASON_TTL_TOO_SHORT",
             Self::Held => "ERROR_REASON_HELD",
             Self::NotAllowed => "ERROR_REASON_NOT_ALLOWED",
+            Self::NamespaceTerminating => "ERROR_REASON_NAMESPACE_TERMINATING",
             Self::InvalidField => "ERROR_REASON_INVALID_FIELD",
             Self::SelectorEmpty => "ERROR_REASON_SELECTOR_EMPTY",
             Self::AfterMissing => "ERROR_REASON_AFTER_MISSING",
@@ -149,8 +162,11 @@ impl ErrorReason {
             Self::IdempotencyKeyReused => "ERROR_REASON_IDEMPOTENCY_KEY_REUSED",
             Self::DecisionChanged => "ERROR_REASON_DECISION_CHANGED",
             Self::LeaseEnded => "ERROR_REASON_LEASE_ENDED",
+            Self::LeaseRenewed => "ERROR_REASON_LEASE_RENEWED",
+            Self::SigningKeyMissing => "ERROR_REASON_SIGNING_KEY_MISSING",
             Self::DecisionOutrun => "ERROR_REASON_DECISION_OUTRUN",
             Self::Overloaded => "ERROR_REASON_OVERLOADED",
+            Self::ReaderSlow => "ERROR_REASON_READER_SLOW",
             Self::ClusterUnavailable => "ERROR_REASON_CLUSTER_UNAVAILABLE",
             Self::StoreUnavailable => "ERROR_REASON_STORE_UNAVAILABLE",
             Self::StoreFull => "ERROR_REASON_STORE_FULL",
@@ -193,6 +209,7 @@ impl ErrorReason {
             "ERROR_REASON_TTL_TOO_SHORT" => Some(Self::TtlTooShort),
             "ERROR_REASON_HELD" => Some(Self::Held),
             "ERROR_REASON_NOT_ALLOWED" => Some(Self::NotAllowed),
+            "ERROR_REASON_NAMESPACE_TERMINATING" => Some(Self::NamespaceTerminating),
             "ERROR_REASON_INVALID_FIELD" => Some(Self::InvalidField),
             "ERROR_REASON_SELECTOR_EMPTY" => Some(Self::SelectorEmpty),
             "ERROR_REASON_AFTER_MISSING" => Some(Self::AfterMissing),
@@ -203,8 +220,11 @@ impl ErrorReason {
             "ERROR_REASON_IDEMPOTENCY_KEY_REUSED" => Some(Self::IdempotencyKeyReused),
             "ERROR_REASON_DECISION_CHANGED" => Some(Self::DecisionChanged),
             "ERROR_REASON_LEASE_ENDED" => Some(Self::LeaseEnded),
+            "ERROR_REASON_LEASE_RENEWED" => Some(Self::LeaseRenewed),
+            "ERROR_REASON_SIGNING_KEY_MISSING" => Some(Self::SigningKeyMissing),
             "ERROR_REASON_DECISION_OUTRUN" => Some(Self::DecisionOutrun),
             "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
+            "ERROR_REASON_READER_SLOW" => Some(Self::ReaderSlow),
             "ERROR_REASON_CLUSTER_UNAVAILABLE" => Some(Self::ClusterUnavailable),
             "ERROR_REASON_STORE_UNAVAILABLE" => Some(Self::StoreUnavailable),
             "ERROR_REASON_STORE_FULL" => Some(Self::StoreFull),
@@ -248,11 +268,11 @@ pub struct Workload {
     #[prost(string, tag = "9")]
     pub credential_id: ::prost::alloc::string::String,
 }
-/// What a bound credential's holder must prove to hold (`cnf`, RFC 7800).
+/// What a bound credential's holder must prove to hold (`cnf`, RFC 7800). A lease tells the thumbprint alone.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Confirmation {
     /// Exactly one.
-    #[prost(oneof = "confirmation::Kind", tags = "1, 2")]
+    #[prost(oneof = "confirmation::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<confirmation::Kind>,
 }
 /// Nested message and enum types in `Confirmation`.
@@ -266,6 +286,14 @@ pub mod confirmation {
         /// `x5t#S256`: the SHA-256 of a certificate's DER form (RFC 8705), 43 characters of base64url.
         #[prost(string, tag = "2")]
         CertificateThumbprint(::prost::alloc::string::String),
+        /// In requests alone: the public JWK (RFC 7517) as JSON, at most 8 KiB: RSA of 2048 bits or more, EC on P-256 or
+        /// P-384, or Ed25519. Dayfly computes its thumbprint. A private key is refused.
+        #[prost(string, tag = "3")]
+        Jwk(::prost::alloc::string::String),
+        /// In requests alone: an X.509 certificate, one, in PEM or DER, at most 16 KiB. Dayfly computes its thumbprint; it
+        /// checks neither its issuer nor its dates.
+        #[prost(bytes, tag = "4")]
+        Certificate(::prost::alloc::vec::Vec<u8>),
     }
 }
 /// A Kubernetes object, of the cluster of the workload that it is told of.
@@ -290,13 +318,17 @@ pub struct ObjectRef {
 /// Where a workload came from, as its cluster's API server told it when the lease was decided.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Provenance {
-    /// The chain of `ownerReferences` with `controller: true`, from the pod's own up to the top controller; at most 8.
+    /// The chain of `ownerReferences` with `controller: true`, from the pod's own up to the top controller, each as it is
+    /// there under the uid by which it is referred to; at most 8. It ends below what the broker may not read
+    /// (`deploy/rbac.yaml`), and below what is gone or another by uid.
     #[prost(message, repeated, tag = "1")]
     pub controllers: ::prost::alloc::vec::Vec<ObjectRef>,
     /// What its pod's containers run, from the pod's status: one for each container, at most 64.
     #[prost(message, repeated, tag = "2")]
     pub images: ::prost::alloc::vec::Vec<Image>,
-    /// The GitOps object that applied the top controller, by that one's labels and annotations; unset where none says so.
+    /// The GitOps object that applied the top controller, or else the pod, by the labels and annotations that the tools leave
+    /// there: asserted. Argo CD's `Application` (without a namespace where it is in Argo CD's own), Flux' `Kustomization` or
+    /// `HelmRelease`, or `helm.sh/v1` `Release`, which is no object of the API but Helm's own record. Unset where none is said.
     #[prost(message, optional, tag = "3")]
     pub applied_by: ::core::option::Option<ObjectRef>,
 }
@@ -382,7 +414,7 @@ pub struct Lease {
     /// The rule that revoked it, where it is revoked.
     #[prost(string, tag = "15")]
     pub revoked_by: ::prost::alloc::string::String,
-    /// When it ended, where it has: the rule's time, the release, or the expiry. What comes after that downstream is told
+    /// When it ended, where it has: the rule's time, the release, the expiry, or the end of a renewal's overlap. What comes after that downstream is told
     /// in `ending`.
     #[prost(message, optional, tag = "16")]
     pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
@@ -405,6 +437,16 @@ pub struct Lease {
     /// What the narrower owner was chosen by. Unset where there is none.
     #[prost(message, optional, tag = "21")]
     pub narrowed_by: ::core::option::Option<Asserted>,
+    /// The lease that renews it; empty where none does.
+    #[prost(string, tag = "22")]
+    pub renewed_by: ::prost::alloc::string::String,
+    /// When it ends at the latest, UTC, to the millisecond: `expires_at`, or before that the end of the overlap with the
+    /// lease that renews it. A verifier that looks at the token alone goes by its `exp`, which is `expires_at`.
+    #[prost(message, optional, tag = "23")]
+    pub ends_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The SPIFFE id that the credential says its holder has, where it is an SVID: its `sub`.
+    #[prost(string, tag = "40")]
+    pub spiffe_id: ::prost::alloc::string::String,
 }
 /// An intent, on disk before its credential is made, so that a crash leaves something that can be undone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -522,7 +564,7 @@ pub enum LeaseState {
     Released = 5,
     /// Covered by a rule.
     Revoked = 6,
-    /// Ended by itself.
+    /// Ended by itself, or by the end of the overlap with the lease that renews it.
     Expired = 7,
     /// Being ended downstream. `Lease.ending` says more, here and in the two that follow.
     Ending = 8,
@@ -600,7 +642,8 @@ pub struct IssueRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct IssueResponse {
-    /// The credential: for kind `jwt`, an RFC 9068 access token in compact form. Secret: keep it out of logs.
+    /// The credential: for kind `jwt`, an RFC 9068 access token in compact form; for `svid`, a SPIFFE JWT-SVID. Secret: keep
+    /// it out of logs.
     #[prost(string, tag = "1")]
     pub credential: ::prost::alloc::string::String,
     /// Its lease.
@@ -609,6 +652,79 @@ pub struct IssueResponse {
     /// When to ask for the next one, in time from now: 70 % of its life.
     #[prost(message, optional, tag = "3")]
     pub renew_after: ::core::option::Option<::prost_types::Duration>,
+}
+/// What a workload asks for in the place of a lease that it has.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewRequest {
+    /// The lease's id. Required. Of one that is not the caller's nothing is told: NOT_FOUND, as if there were none.
+    #[prost(string, tag = "1")]
+    pub lease: ::prost::alloc::string::String,
+    /// The scopes wanted, each of the earlier lease's. None asks for all of those. If any of them is not given any more,
+    /// the request is denied and names it.
+    #[prost(string, repeated, tag = "2")]
+    pub scope: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The life wanted, 30 s to 24 h, whole seconds. None asks for the Grant's default. The least of all bounds applies.
+    #[prost(message, optional, tag = "3")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+    /// Binds the new credential to a key or certificate. None keeps the earlier lease's.
+    #[prost(message, optional, tag = "4")]
+    pub confirmation: ::core::option::Option<Confirmation>,
+    /// Makes a repeat within 10 min the same request: 1 to 64 bytes, scoped to the method and the calling pod. The
+    /// repeat is authenticated and decided afresh, and answers with the same new lease.
+    #[prost(string, tag = "5")]
+    pub idempotency_key: ::prost::alloc::string::String,
+}
+/// A credential in the place of an earlier one.
+#[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct RenewResponse {
+    /// The new credential, as in IssueResponse. Secret: keep it out of logs.
+    #[prost(string, tag = "1")]
+    pub credential: ::prost::alloc::string::String,
+    /// Its lease; `renews` names the earlier one.
+    #[prost(message, optional, tag = "2")]
+    pub lease: ::core::option::Option<Lease>,
+    /// When to ask for the next one, in time from now: 70 % of its life.
+    #[prost(message, optional, tag = "3")]
+    pub renew_after: ::core::option::Option<::prost_types::Duration>,
+    /// The earlier lease as it is now: `ends_at` says until when its credential is good. Unset where it cannot be read back
+    /// at once.
+    #[prost(message, optional, tag = "4")]
+    pub earlier: ::core::option::Option<Lease>,
+}
+/// Which lease to give back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseRequest {
+    /// The lease's id. Required. Of one that is not the caller's nothing is told: NOT_FOUND, as if there were none.
+    #[prost(string, tag = "1")]
+    pub lease: ::prost::alloc::string::String,
+}
+/// A lease that was given back, or had ended before.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReleaseResponse {
+    /// The lease as it is now; `state` says how it ended.
+    #[prost(message, optional, tag = "1")]
+    pub lease: ::core::option::Option<Lease>,
+}
+/// Nothing: the caller is known by its token.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchMyLeasesRequest {}
+/// What is, what changed, or that nothing did.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchMyLeasesResponse {
+    /// The store's position that this is as of: the broker may know of more, not of less.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// Leases with their states, by ascending id; at most 100 in one message. None in a heartbeat.
+    #[prost(message, repeated, tag = "2")]
+    pub leases: ::prost::alloc::vec::Vec<Lease>,
+    /// Whether `leases` belong to a list of all that are good now, which begins the stream and may come again: what is
+    /// not in it has ended. Else they are those that changed.
+    #[prost(bool, tag = "3")]
+    pub snapshot: bool,
+    /// Whether that list goes on in the next message.
+    #[prost(bool, tag = "4")]
+    pub more: bool,
 }
 /// Nothing: the caller is known by its token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -675,6 +791,9 @@ pub mod workload_service_client {
     /// | RPC | who may |
     /// |---|---|
     /// | Issue | a workload of audience `dayfly` that a Grant allows |
+    /// | Renew | a workload of audience `dayfly`, for a lease of its own: same service account uid and pod uid |
+    /// | Release | a workload of audience `dayfly`, for a lease of its own |
+    /// | WatchMyLeases | a workload of audience `dayfly`, about its own leases |
     /// | WhoAmI | a workload of audience `dayfly`, about itself |
     #[derive(Debug, Clone)]
     pub struct WorkloadServiceClient<T> {
@@ -767,6 +886,86 @@ pub mod workload_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.WorkloadService", "Issue"));
             self.inner.unary(req, path, codec).await
         }
+        /// Issues a credential in the place of an earlier one: a new decision by the policy and the revocations of now, for
+        /// the same target, Grant and audience. The earlier lease ends after an overlap of 60 s (`renewal_overlap_secs`),
+        /// or by itself if that is earlier. A lease is renewed once. A pod that is being deleted may renew until its grace
+        /// period ends. LEASE_ENDED, LEASE_RENEWED, NOT_FOUND and the denials that follow from what the earlier lease had say:
+        /// ask Issue.
+        pub async fn renew(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenewResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.WorkloadService/Renew",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.WorkloadService", "Renew"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives a lease back: its credential is not good from then on. One that has ended is answered as it is.
+        pub async fn release(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.WorkloadService/Release",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.WorkloadService", "Release"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tells the caller of its own leases: first all that are good now, then each change, within a second of its commit,
+        /// and a heartbeat every 5 s. It tells states: who reads slowly gets the newest. A reader that takes nothing for 15 s
+        /// is cut (READER_SLOW); a workload has at most 4 of them (OVERLOADED). It ends, with the reason, when token or pod
+        /// lose their authority. Whoever is cut calls again, and begins with what is then. A stream has no deadline but the
+        /// caller's; the server asks for a new connection every 30 min.
+        pub async fn watch_my_leases(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchMyLeasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchMyLeasesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.WorkloadService/WatchMyLeases",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.WorkloadService", "WatchMyLeases"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Says who Dayfly takes the caller for, who answers for it, and which Grants name it.
         pub async fn who_am_i(
             &mut self,
@@ -809,6 +1008,38 @@ pub mod workload_service_server {
             &self,
             request: tonic::Request<super::IssueRequest>,
         ) -> std::result::Result<tonic::Response<super::IssueResponse>, tonic::Status>;
+        /// Issues a credential in the place of an earlier one: a new decision by the policy and the revocations of now, for
+        /// the same target, Grant and audience. The earlier lease ends after an overlap of 60 s (`renewal_overlap_secs`),
+        /// or by itself if that is earlier. A lease is renewed once. A pod that is being deleted may renew until its grace
+        /// period ends. LEASE_ENDED, LEASE_RENEWED, NOT_FOUND and the denials that follow from what the earlier lease had say:
+        /// ask Issue.
+        async fn renew(
+            &self,
+            request: tonic::Request<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenewResponse>, tonic::Status>;
+        /// Gives a lease back: its credential is not good from then on. One that has ended is answered as it is.
+        async fn release(
+            &self,
+            request: tonic::Request<super::ReleaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReleaseResponse>, tonic::Status>;
+        /// Server streaming response type for the WatchMyLeases method.
+        type WatchMyLeasesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchMyLeasesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Tells the caller of its own leases: first all that are good now, then each change, within a second of its commit,
+        /// and a heartbeat every 5 s. It tells states: who reads slowly gets the newest. A reader that takes nothing for 15 s
+        /// is cut (READER_SLOW); a workload has at most 4 of them (OVERLOADED). It ends, with the reason, when token or pod
+        /// lose their authority. Whoever is cut calls again, and begins with what is then. A stream has no deadline but the
+        /// caller's; the server asks for a new connection every 30 min.
+        async fn watch_my_leases(
+            &self,
+            request: tonic::Request<super::WatchMyLeasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchMyLeasesStream>,
+            tonic::Status,
+        >;
         /// Says who Dayfly takes the caller for, who answers for it, and which Grants name it.
         async fn who_am_i(
             &self,
@@ -825,6 +1056,9 @@ pub mod workload_service_server {
     /// | RPC | who may |
     /// |---|---|
     /// | Issue | a workload of audience `dayfly` that a Grant allows |
+    /// | Renew | a workload of audience `dayfly`, for a lease of its own: same service account uid and pod uid |
+    /// | Release | a workload of audience `dayfly`, for a lease of its own |
+    /// | WatchMyLeases | a workload of audience `dayfly`, about its own leases |
     /// | WhoAmI | a workload of audience `dayfly`, about itself |
     #[derive(Debug)]
     pub struct WorkloadServiceServer<T> {
@@ -946,6 +1180,142 @@ pub mod workload_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/dayfly.v1.WorkloadService/Renew" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewSvc<T: WorkloadService>(pub Arc<T>);
+                    impl<
+                        T: WorkloadService,
+                    > tonic::server::UnaryService<super::RenewRequest> for RenewSvc<T> {
+                        type Response = super::RenewResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkloadService>::renew(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.WorkloadService/Release" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseSvc<T: WorkloadService>(pub Arc<T>);
+                    impl<
+                        T: WorkloadService,
+                    > tonic::server::UnaryService<super::ReleaseRequest>
+                    for ReleaseSvc<T> {
+                        type Response = super::ReleaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkloadService>::release(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.WorkloadService/WatchMyLeases" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchMyLeasesSvc<T: WorkloadService>(pub Arc<T>);
+                    impl<
+                        T: WorkloadService,
+                    > tonic::server::ServerStreamingService<super::WatchMyLeasesRequest>
+                    for WatchMyLeasesSvc<T> {
+                        type Response = super::WatchMyLeasesResponse;
+                        type ResponseStream = T::WatchMyLeasesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchMyLeasesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkloadService>::watch_my_leases(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchMyLeasesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/dayfly.v1.WorkloadService/WhoAmI" => {
                     #[allow(non_camel_case_types)]
                     struct WhoAmISvc<T: WorkloadService>(pub Arc<T>);
@@ -1056,15 +1426,29 @@ pub struct IntrospectResponse {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetKeysRequest {}
 /// Public keys.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetKeysResponse {
-    /// A JWK Set (RFC 7517, section 5) as JSON: every key that may have signed a credential that is still alive, and the
-    /// next one before it signs.
+    /// For access tokens, a JWK Set (RFC 7517, section 5) as JSON: every key that may have signed a credential that is
+    /// still alive, and the next one before it signs. Keys for SVIDs are never in it.
     #[prost(string, tag = "1")]
     pub jwks: ::prost::alloc::string::String,
     /// Dayfly's issuer identifier: the `iss` of its tokens.
     #[prost(string, tag = "2")]
     pub issuer: ::prost::alloc::string::String,
+    /// For SVIDs, a bundle for each trust domain, by name.
+    #[prost(message, repeated, tag = "3")]
+    pub bundles: ::prost::alloc::vec::Vec<SpiffeBundle>,
+}
+/// The public keys of a trust domain (SPIFFE Trust Domain and Bundle).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpiffeBundle {
+    /// The trust domain's name, without `spiffe://`.
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// A SPIFFE bundle (section 4) as JSON: a JWK Set whose keys have the use `jwt-svid`, with `spiffe_sequence` and
+    /// `spiffe_refresh_hint`. Keys for access tokens are never in it.
+    #[prost(string, tag = "2")]
+    pub bundle: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod verifier_service_client {
@@ -1181,7 +1565,8 @@ pub mod verifier_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.VerifierService", "Introspect"));
             self.inner.unary(req, path, codec).await
         }
-        /// The public keys that credentials are signed with. Also at `GET /.well-known/jwks.json` over HTTPS.
+        /// The public keys that credentials are signed with. Over HTTPS too: `GET /.well-known/jwks.json` for access tokens,
+        /// `GET /spiffe/TRUST-DOMAIN/bundle.json` for a trust domain's SVIDs.
         pub async fn get_keys(
             &mut self,
             request: impl tonic::IntoRequest<super::GetKeysRequest>,
@@ -1230,7 +1615,8 @@ pub mod verifier_service_server {
             tonic::Response<super::IntrospectResponse>,
             tonic::Status,
         >;
-        /// The public keys that credentials are signed with. Also at `GET /.well-known/jwks.json` over HTTPS.
+        /// The public keys that credentials are signed with. Over HTTPS too: `GET /.well-known/jwks.json` for access tokens,
+        /// `GET /spiffe/TRUST-DOMAIN/bundle.json` for a trust domain's SVIDs.
         async fn get_keys(
             &self,
             request: tonic::Request<super::GetKeysRequest>,

@@ -13,7 +13,7 @@ use crate::support::{World, orders, refused, secret};
 
 /// `east` and `west` have one issuer, the same policy, and the same names and uids; `north` has another issuer.
 fn twins() -> World {
-    World::with(&[("east", "default"), ("west", "default"), ("north", "north")], None).unwrap()
+    World::with(&[("east", "default"), ("west", "default"), ("north", "north")])
 }
 
 fn api() -> Secret {

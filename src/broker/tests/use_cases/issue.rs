@@ -5,10 +5,14 @@ use std::time::Duration;
 use dayfly_broker::{BadParts, Bearer, IssueRequest, Reason};
 use dayfly_core::audit::EventKind;
 use dayfly_core::change::{Change, Revocation};
+use dayfly_core::claims::ClaimValue;
 use dayfly_core::digest::Digest;
 use dayfly_core::lease::{Confirmation, Phase};
 use dayfly_core::ports::{PodFacts, PodPhase, ServiceAccountFacts, StoreError};
+use dayfly_core::provenance::Asserted;
 use dayfly_core::rule::{Actor, After, Selector};
+use dayfly_core::time::Timestamp;
+use dayfly_policy::Ownership;
 
 use crate::support::{
     FakeStore, POLICY, World, api, bearer, loaded, operator, orders, refused, secret, uid_of, web,
@@ -76,6 +80,15 @@ async fn an_unbound_token_is_taken_where_target_and_grant_say_so() {
     assert_eq!(issued.lease.workload.pod, None);
 }
 
+fn account(uid: &str, deleting: bool) -> ServiceAccountFacts {
+    ServiceAccountFacts { uid: uid_of(uid), deleting, labels: Arc::default() }
+}
+
+/// Within any test.
+fn soon() -> Timestamp {
+    Timestamp::from_secs(1_795_435_230)
+}
+
 #[tokio::test]
 async fn refuses_pods_and_service_accounts_that_are_not_there_as_they_were() {
     let world = World::new();
@@ -86,18 +99,14 @@ async fn refuses_pods_and_service_accounts_that_are_not_there_as_they_were() {
     assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodGone);
     case(|pod| Some(PodFacts { service_account: "web".parse().unwrap(), ..pod }));
     assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodGone);
-    case(|pod| Some(PodFacts { deleting: true, ..pod }));
+    case(|pod| Some(PodFacts { deleting: Some(soon()), ..pod }));
     assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodTerminating);
     for phase in [PodPhase::Succeeded, PodPhase::Failed] {
         world.east().pod("api-0", |pod| Some(PodFacts { phase, ..pod }));
         assert_eq!(world.refusal(&orders()).await.reason(), Reason::PodFinished);
     }
     case(Some);
-    for facts in [
-        None,
-        Some(ServiceAccountFacts { uid: uid_of("recreated"), deleting: false }),
-        Some(ServiceAccountFacts { uid: uid_of("api"), deleting: true }),
-    ] {
+    for facts in [None, Some(account("recreated", false)), Some(account("api", true))] {
         world.east().account("api", facts);
         assert_eq!(world.refusal(&orders()).await.reason(), Reason::ServiceAccountGone);
     }
@@ -278,6 +287,100 @@ async fn denials_of_verified_callers_are_counted_and_written() {
 }
 
 #[tokio::test]
+async fn a_lease_keeps_the_grounds_it_was_given_on_and_its_grants_claims() {
+    let world = World::new();
+    let claims = POLICY
+        .replace("scopes: [read, write]}]", "scopes: [read, write], claims: {tier: [gold, tin]}}]")
+        .replace(
+            "target: orders, scope: [read, write],",
+            "target: orders, scope: [read, write], claims: {tier: gold},",
+        );
+    world.policy(&claims);
+    let lease = world.issued().await.lease;
+    assert_eq!(lease.claims.get("tier"), Some(&ClaimValue::One("gold".to_owned())));
+    let objects: Vec<_> =
+        lease.grounds.objects.iter().map(|object| format!("{} {}", object.kind, object.name)).collect();
+    assert_eq!(objects, ["Owner payments", "Grant payments/orders", "Target orders"]);
+    assert!(lease.grounds.objects.iter().all(|object| object.generation.len() == 16));
+    let checks: Vec<_> = lease.grounds.checks.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(checks, ["owner", "grant", "target", "bound", "audience", "scope", "claims", "ttl"]);
+}
+
+#[tokio::test]
+async fn a_workload_is_narrowed_by_its_pods_labels_where_its_owner_delegates_that() {
+    let world = World::new();
+    let labels = Arc::new([("team".to_owned(), "checkout".to_owned())].into());
+    world.east().pod("api-0", |pod| Some(PodFacts { labels: Arc::clone(&labels), ..pod }));
+    assert_eq!(world.issued().await.lease.owners.narrowed, None, "nobody delegates it");
+    let delegating = POLICY.replace(
+        "namespaces: {names: [payments]}}",
+        "namespaces: {names: [payments]}, delegates: [{owner: checkout, labels: [{team: checkout}]}]}",
+    );
+    world.policy(&delegating);
+    let owners = world.issued().await.lease.owners.clone();
+    assert_eq!((owners.namespace.as_str(), owners.narrowest().as_str()), ("payments", "checkout"));
+    let by = Asserted::Label { key: "team".to_owned(), value: "checkout".to_owned() };
+    assert_eq!(owners.narrowed_by, Some(by));
+    let seen = world.broker.who_am_i(bearer(&api())).await.unwrap();
+    assert_eq!(seen.ownership, Ownership::Owned(owners));
+}
+
+#[tokio::test]
+async fn a_grant_of_mode_audit_grants_nothing_and_what_it_would_have_done_is_counted() {
+    let world = World::new();
+    let audited = POLICY.replace(
+        "{serviceAccounts: [api], target: orders",
+        "{mode: Audit, serviceAccounts: [api], target: orders",
+    );
+    assert_ne!(audited, POLICY);
+    world.policy(&audited);
+    let admin = IssueRequest { scope: vec!["admin".parse().unwrap()], ..orders() };
+    for request in [&orders(), &orders(), &admin] {
+        assert_eq!(world.refusal(request).await.reason(), Reason::GrantMissing);
+    }
+    assert_eq!(world.broker.flush_denials().await, Ok(3));
+    let mut notes = world.store.notes();
+    notes.retain(|note| note.kind == EventKind::Audited);
+    notes.sort_by_key(|note| note.detail.reason.clone());
+    let told: Vec<_> = notes
+        .iter()
+        .map(|note| {
+            let detail = &note.detail;
+            (detail.note.as_str(), detail.reason.as_str(), detail.grant.as_str(), detail.count)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("would have been granted", "", "payments/orders", 2),
+            ("would have been denied", "SCOPE_NOT_GRANTED", "payments/orders", 1)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_namespace_without_an_owner_is_decided_until_the_grace_ends() {
+    let policy = format!(
+        "{}---\n{}",
+        POLICY.replace(
+            "{namespaces: [payments, checkout], scopes: [read, write]}",
+            "{owners: [unowned], scopes: [read]}"
+        ),
+        "apiVersion: dayfly.dev/v1alpha1\nkind: Grant\nmetadata: {name: orders, namespace: nobodys}\nspec: \
+         {serviceAccounts: [api], target: orders, scope: [read], defaultTtl: 5m, maxTtl: 15m}\n"
+    );
+    let stranger = secret("east/dayfly/system:serviceaccount:nobodys:api/api-0");
+    let until = Timestamp::from_millis(1_795_435_200_250 + 100_000);
+    let world = World::with_grace(until);
+    world.policy_with_warnings(&policy);
+    let issued = world.issue(&stranger, &orders()).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(issued.lease.owners.narrowest().as_str(), "unowned");
+    assert!(issued.lease.expires_at <= until);
+    world.clock.advance(Duration::from_secs(101));
+    assert_eq!(refused(world.issue(&stranger, &orders()).await).reason(), Reason::Unowned);
+}
+
+#[tokio::test]
 async fn who_am_i_tells_a_workload_of_itself_only() {
     let world = World::new();
     let seen = world.broker.who_am_i(bearer(&api())).await.unwrap();
@@ -286,7 +389,7 @@ async fn who_am_i_tells_a_workload_of_itself_only() {
     let grants: Vec<_> =
         seen.grants.iter().map(|grant| (grant.name.as_str(), grant.target.as_str())).collect();
     assert_eq!(grants, [("orders", "orders")]);
-    world.east().pod("api-0", |pod| Some(PodFacts { deleting: true, ..pod }));
+    world.east().pod("api-0", |pod| Some(PodFacts { deleting: Some(soon()), ..pod }));
     let seen = world.broker.who_am_i(bearer(&api())).await.unwrap();
     assert_eq!(seen.trouble.unwrap().reason(), Reason::PodTerminating);
 }

@@ -1,11 +1,16 @@
 //! The use cases over in-memory ports, named by behaviour.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "fixtures of tests")]
 
+mod attest;
 mod clusters;
+mod credential;
 mod introspect;
 mod issue;
 mod list;
+mod release;
+mod renew;
 mod repeat;
 mod revoke;
 mod rights;
 mod support;
+mod watch;

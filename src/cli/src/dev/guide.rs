@@ -170,7 +170,9 @@ impl Guide<'_> {
 fn line(event: &Event) -> String {
     let detail = event.detail.as_ref();
     let what = match event.kind {
-        EventKind::Issued => detail.map(|it| format!("{} for {}", it.workload, it.target)),
+        EventKind::Issued | EventKind::Renewed => {
+            detail.map(|it| format!("{} for {}", it.workload, it.target))
+        }
         EventKind::Revoked => detail.map(|it| format!("{}, then {}", it.selector, it.after)),
         _ => detail.map(|it| it.note.clone()),
     };

@@ -45,6 +45,14 @@ impl Person {
         }
     }
 
+    /// What the pod is of.
+    pub(crate) const fn deployment(self) -> &'static str {
+        match self {
+            Self::Operator => "console",
+            person => person.service_account(),
+        }
+    }
+
     /// What the token is for.
     pub(crate) const fn audience(self) -> &'static str {
         match self {

@@ -42,7 +42,12 @@ impl World {
             let namespace = person.namespace();
             stand_in.create_namespace(namespace)?;
             stand_in.create_service_account(namespace, person.service_account())?;
-            *pod = stand_in.create_pod(namespace, person.pod(), person.service_account())?;
+            *pod = stand_in.create_pod_of(
+                namespace,
+                person.deployment(),
+                person.pod(),
+                person.service_account(),
+            )?;
         }
         stand_in.allow(&Person::Operator.username(), "*", "owners", None);
         stand_in.broker_kubeconfig(folder.root())?;

@@ -35,7 +35,7 @@ fn generate() -> Vec<(PathBuf, Vec<u8>)> {
     // Messages that hold a credential say so themselves: see `secret_messages` in the crate.
     tonic_prost_build::configure()
         .out_dir(out.path())
-        .skip_debug([".dayfly.v1.IssueResponse", ".dayfly.v1.IntrospectRequest"])
+        .skip_debug([".dayfly.v1.IssueResponse", ".dayfly.v1.RenewResponse", ".dayfly.v1.IntrospectRequest"])
         .compile_fds(descriptors.clone())
         .unwrap();
     let code = fs::read(out.path().join("dayfly.v1.rs")).unwrap();

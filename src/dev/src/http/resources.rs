@@ -1,4 +1,4 @@
-//! Namespaces, service accounts and pods: get, list, watch, create, replace, patch, delete.
+//! Namespaces, service accounts, pods and what controls them: get, list, watch, create, replace, patch, delete.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use serde::Deserialize;
@@ -66,28 +66,31 @@ pub(super) fn object_methods() -> MethodRouter<Arc<App>> {
 
 pub(super) async fn list_all(
     State(app): AppState,
+    uri: Uri,
     Path(plural): Path<String>,
     Query(options): Query<ListOptions>,
     headers: HeaderMap,
 ) -> Answer {
-    list_or_watch(&app, kind(&plural)?, None, &options, &headers)
+    list_or_watch(&app, kind(&uri, &plural)?, None, &options, &headers)
 }
 
 pub(super) async fn list(
     State(app): AppState,
+    uri: Uri,
     Path((namespace, plural)): Path<(String, String)>,
     Query(options): Query<ListOptions>,
     headers: HeaderMap,
 ) -> Answer {
-    list_or_watch(&app, namespaced(&plural)?, Some(namespace), &options, &headers)
+    list_or_watch(&app, namespaced(&uri, &plural)?, Some(namespace), &options, &headers)
 }
 
 pub(super) async fn create_namespace(
     State(app): AppState,
+    uri: Uri,
     Path(plural): Path<String>,
     body: Bytes,
 ) -> Answer {
-    if kind(&plural)? != Kind::Namespace {
+    if kind(&uri, &plural)? != Kind::Namespace {
         return Err(Refusal::method_not_allowed());
     }
     created(&app, Kind::Namespace, "", &body)
@@ -95,10 +98,11 @@ pub(super) async fn create_namespace(
 
 pub(super) async fn create(
     State(app): AppState,
+    uri: Uri,
     Path((namespace, plural)): Path<(String, String)>,
     body: Bytes,
 ) -> Answer {
-    created(&app, namespaced(&plural)?, &namespace, &body)
+    created(&app, namespaced(&uri, &plural)?, &namespace, &body)
 }
 
 async fn show(State(app): AppState, named: Named, headers: HeaderMap) -> Answer {
@@ -207,7 +211,7 @@ fn list_or_watch(
     let (list, api_version) = if view.metadata_only {
         ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1")
     } else {
-        (format!("{}List", kind.name()), "v1")
+        (format!("{}List", kind.name()), kind.api_version())
     };
     let metadata = json!({"resourceVersion": version.to_string()});
     let list = json!({"kind": list, "apiVersion": api_version, "metadata": metadata, "items": items});
@@ -236,20 +240,19 @@ impl FromRequestParts<Arc<App>> for Named {
             (None, _) => Self { key: Key::namespace(name), status: false },
             (Some(namespace), None) => Self { key: Key::pod(namespace, name), status: true },
             (Some(namespace), Some(plural)) => {
-                let kind = namespaced(plural)?;
-                let key = Key { kind, namespace: namespace.to_owned(), name: name.to_owned() };
-                Self { key, status: false }
+                let kind = namespaced(&parts.uri, plural)?;
+                Self { key: Key::of(kind, namespace, name), status: false }
             }
         })
     }
 }
 
-fn kind(plural: &str) -> Result<Kind, Refusal> {
-    Kind::of_plural(plural).ok_or_else(Refusal::no_such_path)
+fn kind(uri: &Uri, plural: &str) -> Result<Kind, Refusal> {
+    Kind::of_plural(uri.path(), plural).ok_or_else(Refusal::no_such_path)
 }
 
-fn namespaced(plural: &str) -> Result<Kind, Refusal> {
-    kind(plural).and_then(|kind| if kind.namespaced() { Ok(kind) } else { Err(Refusal::no_such_path()) })
+fn namespaced(uri: &Uri, plural: &str) -> Result<Kind, Refusal> {
+    kind(uri, plural).and_then(|kind| if kind.namespaced() { Ok(kind) } else { Err(Refusal::no_such_path()) })
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -96,6 +97,37 @@ async fn a_status_is_patched_by_its_subresource_alone() {
 
     shop.stand_in.set_pod_phase("shop", "cart-0", "Succeeded").unwrap();
     assert_eq!(pods.get_status("cart-0").await.unwrap().status.unwrap().phase.as_deref(), Some("Succeeded"));
+}
+
+#[tokio::test]
+async fn a_deployments_pod_refers_to_what_controls_it() {
+    let shop = Shop::open().await;
+    let uid = shop.stand_in.create_pod_of("shop", "cart", "cart-7d-1", "cart").unwrap();
+    shop.stand_in.create_pod_of("shop", "cart", "cart-7d-2", "cart").unwrap();
+    let pod = shop.pods().get("cart-7d-1").await.unwrap();
+    assert_eq!(pod.metadata.uid.as_deref(), Some(uid.as_str()));
+    assert_eq!(pod.metadata.labels.unwrap()["app"], "cart");
+    let status = &pod.status.unwrap().container_statuses.unwrap()[0];
+    let (name, digest) = status.image_id.split_once("@sha256:").unwrap();
+    assert_eq!((name, digest.len()), ("registry.invalid/cart", 64));
+
+    let reference = &pod.metadata.owner_references.unwrap()[0];
+    let sets = Api::<ReplicaSet>::namespaced(shop.client.clone(), "shop");
+    let set = sets.get_metadata(&reference.name).await.unwrap();
+    assert_eq!(
+        (set.metadata.uid.as_deref(), reference.controller),
+        (Some(reference.uid.as_str()), Some(true))
+    );
+    let reference = &set.metadata.owner_references.unwrap()[0];
+    let deployments = Api::<Deployment>::all(shop.client.clone()).list(&ListParams::default()).await.unwrap();
+    assert_eq!(deployments.items.len(), 1, "both pods are of it");
+    assert_eq!(deployments.items[0].metadata.uid.as_deref(), Some(reference.uid.as_str()));
+    // A plural is of one group only.
+    let core: Result<Value, _> = shop
+        .client
+        .request(http::Request::get("/api/v1/namespaces/shop/deployments").body(vec![]).unwrap())
+        .await;
+    assert_eq!(reason(core), (404, "NotFound".to_owned()));
 }
 
 fn pod(name: &str, account: &str) -> Pod {

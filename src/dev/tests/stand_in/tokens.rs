@@ -168,3 +168,32 @@ fn claims(token: &str) -> Value {
     let peek = dayfly_jose::peek(token).unwrap();
     Value::Object(peek.claims.all)
 }
+
+/// A token may be bound to less than a pod; TokenReview tells of a node, and not of a Secret.
+#[tokio::test]
+async fn tokens_are_bound_to_nodes_and_secrets_too() {
+    let shop = Shop::open().await;
+    let accounts = Api::<ServiceAccount>::namespaced(shop.client.clone(), "shop");
+    let node = shop.pods().get("cart-0").await.unwrap().spec.unwrap().node_name.unwrap();
+    let request = async |kind: &str, name: &str| {
+        let spec = json!({
+            "audiences": [AUDIENCE], "boundObjectRef": {"apiVersion": "v1", "kind": kind, "name": name},
+        });
+        let request: TokenRequest = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+        accounts.create_token_request("cart", &PostParams::default(), &request).await
+    };
+    let token = request("Node", &node).await.unwrap().status.unwrap().token.unwrap();
+    let private = &claims(&token)["kubernetes.io"];
+    assert_eq!((private["node"]["name"].as_str(), private.get("pod")), (Some(node.as_str()), None));
+    let extra = shop.review(&token, AUDIENCE).await.user.unwrap().extra.unwrap();
+    assert!(extra.contains_key("authentication.kubernetes.io/node-uid"));
+    assert!(!extra.contains_key("authentication.kubernetes.io/pod-name"));
+
+    let token = request("Secret", "cart").await.unwrap().status.unwrap().token.unwrap();
+    assert_eq!(claims(&token)["kubernetes.io"]["secret"]["name"], "cart");
+    let extra = shop.review(&token, AUDIENCE).await.user.unwrap().extra.unwrap();
+    assert_eq!(extra.len(), 1, "{extra:?}");
+    for (kind, name) in [("Node", "none"), ("Pod", "none"), ("ConfigMap", "cart")] {
+        assert!(request(kind, name).await.is_err(), "{kind}");
+    }
+}

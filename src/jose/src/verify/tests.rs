@@ -34,8 +34,7 @@ fn signed(header: &str, payload: &str) -> (KeySet, String) {
     let random = crate::signing::system_random();
     let algorithm = &ring::signature::ECDSA_P256_SHA256_FIXED_SIGNING;
     let key = SigningKey::generate().unwrap();
-    let pair =
-        ring::signature::EcdsaKeyPair::from_pkcs8(algorithm, key.to_pkcs8().expose(), &random).unwrap();
+    let pair = ring::signature::EcdsaKeyPair::from_pkcs8(algorithm, key.to_der().expose(), &random).unwrap();
     let unsigned = token(&header.replace("KID", key.key_id().as_str()), payload, "");
     let signature = pair.sign(&random, unsigned.trim_end_matches('.').as_bytes()).unwrap();
     (KeySet::new(vec![key.public_jwk().into()]), unsigned + &BASE64URL.encode(signature.as_ref()))

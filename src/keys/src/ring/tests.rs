@@ -23,6 +23,46 @@ macro_rules! has_no_debug {
 has_no_debug!(KeyRing, NewKey, FileKek, Held, Secret);
 
 const USE: KeyUse = KeyUse::AccessToken;
+const ES256: SigningAlgorithm = SigningAlgorithm::Es256;
+const RSA: &str = include_str!("../../../jose/src/import/keys_of_tests/rsa2048.pem");
+const ANOTHER_RSA: &str = include_str!("../../../jose/src/import/keys_of_tests/rsa3072.pem");
+
+fn target(text: &str) -> TargetRef {
+    let (cluster, target) = text.split_once('/').unwrap();
+    TargetRef { cluster: cluster.parse().unwrap(), target: target.parse().unwrap() }
+}
+
+fn wanted(key_use: KeyUse, algorithm: SigningAlgorithm) -> KeyFor {
+    KeyFor { key_use, algorithm, target: target("east/orders") }
+}
+
+fn svid(domain: &str) -> KeyUse {
+    KeyUse::Svid(domain.parse().unwrap())
+}
+
+fn pem(text: &str) -> Secret {
+    Secret::from(text.to_owned())
+}
+
+/// Signs as an access token.
+fn sign(ring: &KeyRing, key: &KeyId) -> Result<Secret, SignError> {
+    ring.sign(key, &USE, &target("east/orders"), br#"{"sub":"s"}"#)
+}
+
+fn current(ring: &KeyRing) -> Result<KeyId, SignError> {
+    ring.current(&wanted(USE, ES256)).map(|key| key.id)
+}
+
+fn jwks(ring: &KeyRing) -> Arc<str> {
+    ring.jwks(&USE).unwrap()
+}
+
+/// Commits to nothing, publishes and activates.
+fn add(ring: &KeyRing, new: NewKey) -> SealedKey {
+    let sealed = new.sealed().clone();
+    ring.activate(&ring.publish(new)).unwrap();
+    sealed
+}
 
 struct Setting {
     folder: tempfile::TempDir,
@@ -53,7 +93,7 @@ impl Setting {
     fn ring_of(&self, keys: usize) -> (KeyRing, Vec<SealedKey>) {
         let ring = self.load(&[]).unwrap();
         let sealed = (0..keys).map(|_| {
-            let new = ring.generate(USE).unwrap();
+            let new = ring.generate(USE, ES256).unwrap();
             let sealed = new.sealed().clone();
             ring.activate(&ring.publish(new)).unwrap();
             self.clock.advance(Duration::from_secs(60));
@@ -75,23 +115,23 @@ fn reason(result: Result<KeyRing, KeyError>) -> OpenError {
 fn a_key_is_published_before_it_signs() {
     let setting = Setting::new();
     let ring = setting.load(&[]).unwrap();
-    assert_eq!(ring.current(USE), Err(SignError::NoKey));
-    assert_eq!(&*ring.jwks(USE), r#"{"keys":[]}"#);
+    assert_eq!(current(&ring), Err(SignError::NoKey));
+    assert_eq!(&*jwks(&ring), r#"{"keys":[]}"#);
 
-    let new = ring.generate(USE).unwrap();
+    let new = ring.generate(USE, ES256).unwrap();
     let id = new.sealed().id.clone();
-    assert_eq!(&*ring.jwks(USE), r#"{"keys":[]}"#);
+    assert_eq!(&*jwks(&ring), r#"{"keys":[]}"#);
     assert_eq!(ring.activate(&id), Err(KeyError::NoSuchKey(id.clone())));
 
     assert_eq!(ring.publish(new), id);
-    assert!(ring.jwks(USE).contains(id.as_str()));
-    assert_eq!(ring.current(USE), Err(SignError::NoKey));
-    assert_eq!(ring.sign(&id, "at+jwt", b"{}").err(), Some(SignError::NoKey));
+    assert!(jwks(&ring).contains(id.as_str()));
+    assert_eq!(current(&ring), Err(SignError::NoKey));
+    assert_eq!(sign(&ring, &id).err(), Some(SignError::NoKey));
 
     ring.activate(&id).unwrap();
-    assert_eq!(ring.current(USE).unwrap().id, id);
-    let token = ring.sign(&id, "at+jwt", br#"{"sub":"s"}"#).unwrap();
-    let keys = KeySet::parse(ring.jwks(USE).as_bytes()).unwrap();
+    assert_eq!(current(&ring).unwrap(), id);
+    let token = sign(&ring, &id).unwrap();
+    let keys = KeySet::parse(jwks(&ring).as_bytes()).unwrap();
     assert!(verify(token.expose_text().unwrap(), &keys, Policy::exactly("at+jwt")).is_ok());
 }
 
@@ -99,18 +139,17 @@ fn a_key_is_published_before_it_signs() {
 fn a_superseded_key_finishes_what_it_began() {
     let setting = Setting::new();
     let (ring, sealed) = setting.ring_of(2);
-    assert_eq!(ring.current(USE).unwrap().id, sealed[1].id);
-    assert!(ring.sign(&sealed[0].id, "at+jwt", b"{}").is_ok());
-    assert_eq!(KeySet::parse(ring.jwks(USE).as_bytes()).unwrap().len(), 2);
+    assert_eq!(current(&ring).unwrap(), sealed[1].id);
+    assert!(sign(&ring, &sealed[0].id).is_ok());
+    assert_eq!(KeySet::parse(jwks(&ring).as_bytes()).unwrap().len(), 2);
 }
 
 #[test]
-fn a_key_signs_only_the_typ_of_its_use() {
+fn a_key_signs_only_for_its_use() {
     let (ring, sealed) = Setting::new().ring_of(1);
-    for typ in ["JWT", "AT+JWT", "", "statuslist+jwt"] {
-        assert_eq!(ring.sign(&sealed[0].id, typ, b"{}").err(), Some(SignError::NoKey), "{typ}");
-    }
-    assert_eq!(ring.sign(&"other".parse().unwrap(), "at+jwt", b"{}").err(), Some(SignError::NoKey));
+    let svids = ring.sign(&sealed[0].id, &svid("prod.example"), &target("east/orders"), b"{}");
+    assert_eq!(svids.err(), Some(SignError::NoKey));
+    assert_eq!(sign(&ring, &"other".parse().unwrap()).err(), Some(SignError::NoKey));
 }
 
 #[test]
@@ -120,10 +159,10 @@ fn reloading_gives_the_same_keys_and_the_newest_signs() {
     let newest = sealed[2].id.clone();
     sealed.reverse();
     let again = setting.load(&sealed).unwrap();
-    assert_eq!(again.current(USE).unwrap().id, newest);
-    assert_eq!(again.jwks(USE), ring.jwks(USE));
+    assert_eq!(current(&again).unwrap(), newest);
+    assert_eq!(jwks(&again), jwks(&ring));
     for key in &sealed {
-        assert!(again.sign(&key.id, "at+jwt", b"{}").is_ok());
+        assert!(sign(&again, &key.id).is_ok());
     }
 }
 
@@ -192,7 +231,7 @@ fn another_key_encryption_key_is_named() {
 #[test]
 fn what_is_stored_and_published_has_no_private_part() {
     let (ring, sealed) = Setting::new().ring_of(2);
-    let jwks: serde_json::Value = serde_json::from_str(&ring.jwks(USE)).unwrap();
+    let jwks: serde_json::Value = serde_json::from_str(&jwks(&ring)).unwrap();
     let keys = jwks["keys"].as_array().unwrap();
     assert_eq!(keys.len(), 2);
     for (key, sealed) in keys.iter().zip(&sealed) {
@@ -215,17 +254,141 @@ fn keys_are_published_while_others_sign() {
         for _ in 0..2 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let current = ring.current(USE).unwrap();
-                    assert!(ring.sign(&current.id, "at+jwt", b"{}").is_ok());
-                    assert!(ring.jwks(USE).contains(current.id.as_str()));
+                    let current = current(&ring).unwrap();
+                    assert!(sign(&ring, &current).is_ok());
+                    assert!(jwks(&ring).contains(current.as_str()));
                 }
             });
             scope.spawn(|| {
                 for _ in 0..10 {
-                    ring.activate(&ring.publish(ring.generate(USE).unwrap())).unwrap();
+                    ring.activate(&ring.publish(ring.generate(USE, ES256).unwrap())).unwrap();
                 }
             });
         }
     });
-    assert_eq!(KeySet::parse(ring.jwks(USE).as_bytes()).unwrap().len(), 21);
+    assert_eq!(KeySet::parse(jwks(&ring).as_bytes()).unwrap().len(), 21);
+}
+
+#[test]
+fn each_purpose_has_keys_of_its_own() {
+    let setting = Setting::new();
+    let ring = setting.load(&[]).unwrap();
+    let sealed = [
+        add(&ring, ring.generate(USE, ES256).unwrap()),
+        add(&ring, ring.generate(USE, SigningAlgorithm::EdDsa).unwrap()),
+        add(&ring, ring.generate(svid("prod.example"), ES256).unwrap()),
+        add(&ring, ring.generate(svid("test.example"), ES256).unwrap()),
+        add(&ring, ring.import(&pem(RSA), target("east/orders")).unwrap()),
+    ];
+    assert!(ring.generate(USE, SigningAlgorithm::Rs256).is_err(), "RSA keys are imported");
+    for ring in [&ring, &setting.load(&sealed).unwrap()] {
+        let id = |key_use, algorithm| ring.current(&wanted(key_use, algorithm)).unwrap().id;
+        assert_eq!(id(USE, ES256), sealed[0].id);
+        assert_eq!(id(USE, SigningAlgorithm::EdDsa), sealed[1].id);
+        assert_eq!(id(svid("prod.example"), ES256), sealed[2].id);
+        assert_eq!(id(svid("test.example"), ES256), sealed[3].id);
+        assert_eq!(id(USE, SigningAlgorithm::Rs256), sealed[4].id);
+        assert_eq!(ring.current(&wanted(svid("other.example"), ES256)), Err(SignError::NoKey));
+        assert!(ring.signs(&USE, ES256) && ring.signs(&svid("prod.example"), ES256));
+        assert!(!ring.signs(&USE, SigningAlgorithm::Rs256), "an imported key is for one target");
+
+        // Each signs what it is for, and what is published of it verifies that alone.
+        for (sealed, key_use) in
+            [(&sealed[0], USE), (&sealed[1], USE), (&sealed[4], USE), (&sealed[2], svid("prod.example"))]
+        {
+            for other in [USE, svid("prod.example"), svid("test.example")] {
+                let signed = ring.sign(&sealed.id, &other, &target("east/orders"), br#"{"sub":"s"}"#);
+                assert_eq!(signed.is_ok(), other == key_use, "{} as {other:?}", sealed.purpose);
+            }
+            let token = ring.sign(&sealed.id, &key_use, &target("east/orders"), br#"{"sub":"s"}"#).unwrap();
+            let token = token.expose_text().unwrap();
+            let access = KeySet::parse(jwks(ring).as_bytes()).unwrap();
+            let bundle = ring.jwks(&svid("prod.example")).unwrap();
+            let svids = KeySet::parse_bundle(bundle.as_bytes()).unwrap();
+            assert_eq!(verify(token, &access, Policy::exactly("at+jwt")).is_ok(), key_use == USE);
+            assert_eq!(verify(token, &svids, Policy::exactly("JWT")).is_ok(), key_use != USE);
+            assert!(
+                KeySet::parse(bundle.as_bytes()).unwrap().is_empty(),
+                "a bundle is no JWK Set for tokens"
+            );
+            assert!(KeySet::parse_bundle(jwks(ring).as_bytes()).unwrap().is_empty(), "and the reverse");
+        }
+        assert_eq!(ring.jwks(&svid("other.example")), None);
+        assert_eq!(
+            ring.trust_domains().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["prod.example", "test.example"]
+        );
+    }
+}
+
+#[test]
+fn an_imported_key_signs_for_its_target_alone() {
+    let setting = Setting::new();
+    let ring = setting.load(&[]).unwrap();
+    add(&ring, ring.generate(USE, ES256).unwrap());
+    let orders = target("east/orders");
+    let imported = add(&ring, ring.import(&pem(RSA), orders.clone()).unwrap());
+    assert_eq!(imported.purpose, "access-token/RS256/east/orders");
+    for other in ["west/orders", "east/ledger"] {
+        let other = target(other);
+        let wanted = KeyFor { key_use: USE, algorithm: SigningAlgorithm::Rs256, target: other.clone() };
+        let not_imported = SignError::NotImported(other.clone(), SigningAlgorithm::Rs256);
+        assert_eq!(ring.current(&wanted), Err(not_imported));
+        assert_eq!(ring.sign(&imported.id, &USE, &other, b"{}").err(), Some(SignError::NoKey));
+    }
+    assert!(ring.sign(&imported.id, &USE, &orders, b"{}").is_ok());
+    assert!(jwks(&ring).contains(r#""kty":"RSA""#) && jwks(&ring).contains(r#""alg":"RS256""#));
+
+    // The same key for another target, or again, is refused; another key takes its place.
+    let pkcs1 = include_str!("../../../jose/src/import/keys_of_tests/rsa2048_pkcs1.pem");
+    for (text, to) in [(RSA, "east/ledger"), (RSA, "east/orders"), (pkcs1, "west/orders")] {
+        let again = ring.import(&pem(text), target(to)).err().unwrap();
+        assert!(matches!(again, KeyError::KnownAlready { .. }), "{again}");
+    }
+    setting.clock.advance(Duration::from_secs(1));
+    let second = add(&ring, ring.import(&pem(ANOTHER_RSA), orders.clone()).unwrap());
+    let rs256 = wanted(USE, SigningAlgorithm::Rs256);
+    assert_eq!(ring.current(&rs256).unwrap().id, second.id);
+    assert!(ring.sign(&imported.id, &USE, &orders, b"{}").is_ok(), "what it began, it finishes");
+    let again = setting.load(&[imported.clone(), second.clone()]).unwrap();
+    assert_eq!(again.current(&rs256).unwrap().id, second.id);
+
+    // Nor does the store let it be taken for another target's, or for an older one.
+    let elsewhere = SealedKey { purpose: "access-token/RS256/east/ledger".to_owned(), ..imported.clone() };
+    assert_eq!(reason(setting.load(&[elsewhere])), OpenError::Changed);
+    let swapped = SealedKey { sealed: imported.sealed.clone(), ..second.clone() };
+    assert_eq!(reason(setting.load(&[swapped])), OpenError::Changed);
+    let newer = SealedKey { created_at: Timestamp::from_secs(4_000_000_000), ..imported };
+    assert_eq!(reason(setting.load(&[newer])), OpenError::Changed);
+}
+
+#[test]
+fn a_bundle_is_a_spiffe_bundle() {
+    let setting = Setting::new();
+    let ring = setting.load(&[]).unwrap();
+    let domain = svid("prod.example");
+    let mut sequences = Vec::new();
+    for keys in 1..=2 {
+        add(&ring, ring.generate(domain.clone(), ES256).unwrap());
+        let bundle: serde_json::Value = serde_json::from_str(&ring.jwks(&domain).unwrap()).unwrap();
+        assert_eq!(bundle["spiffe_refresh_hint"], 300);
+        sequences.push(bundle["spiffe_sequence"].as_u64().unwrap());
+        let published = bundle["keys"].as_array().unwrap();
+        assert_eq!(published.len(), keys);
+        for key in published {
+            assert_eq!((&key["use"], &key["kty"]), (&"jwt-svid".into(), &"EC".into()));
+            assert!(key["kid"].is_string() && key.get("d").is_none(), "{key}");
+        }
+        setting.clock.advance(Duration::from_secs(60));
+    }
+    assert!(sequences[0] < sequences[1], "{sequences:?}");
+}
+
+#[test]
+fn no_more_keys_are_imported_than_verifiers_take() {
+    let setting = Setting::new();
+    let (ring, _) = setting.ring_of(MAX_JWKS_KEYS - 1);
+    add(&ring, ring.import(&pem(RSA), target("east/orders")).unwrap());
+    assert_eq!(KeySet::parse(jwks(&ring).as_bytes()).unwrap().len(), MAX_JWKS_KEYS);
+    assert_eq!(ring.import(&pem(ANOTHER_RSA), target("east/ledger")).err(), Some(KeyError::TooMany));
 }

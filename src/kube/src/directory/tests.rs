@@ -4,7 +4,7 @@ use dayfly_core::ids::Uid;
 use dayfly_core::ports::{DirectoryError, PodFacts, PodPhase};
 use serde_json::json;
 
-use crate::testing::{Answer, Fake, pod, service_account, until};
+use crate::testing::{Answer, Fake, namespace, pod, service_account, until};
 use crate::{ClusterConfig, RunningCluster};
 
 async fn find(running: &RunningCluster, name: &str) -> Result<Option<PodFacts>, DirectoryError> {
@@ -25,7 +25,7 @@ async fn until_found(running: &RunningCluster, name: &str, uid: Option<u128>) {
 fn no_change(_: &mut ClusterConfig) {}
 
 #[tokio::test]
-async fn is_ready_after_both_first_lists_of_all_pages() {
+async fn is_ready_after_the_first_lists_of_all_pages() {
     let fake = Fake::start().await;
     for n in 0..5 {
         fake.put("pods", pod("payments", &format!("api-{n}"), n));
@@ -38,10 +38,18 @@ async fn is_ready_after_both_first_lists_of_all_pages() {
     running.shutdown().await;
 
     fake.recover("list serviceaccounts");
+    fake.answer("list namespaces", Answer::Status(403, None));
+    let running = fake.connect(no_change).await;
+    until("namespaces are listed", || fake.count("list namespaces") > 1).await;
+    assert!(!running.cluster().directory.ready());
+    running.shutdown().await;
+
+    fake.recover("list namespaces");
+    let before = fake.count("list pods");
     let running = fake.ready(no_change).await;
     for n in 0..5 {
         let facts = find(&running, &format!("api-{n}")).await.unwrap().unwrap();
-        assert_eq!((facts.uid, facts.phase, facts.deleting), (Uid::from_u128(n), PodPhase::Running, false));
+        assert_eq!((facts.uid, facts.phase, facts.deleting), (Uid::from_u128(n), PodPhase::Running, None));
     }
     let directory = running.cluster().directory;
     let service_account = directory
@@ -51,9 +59,37 @@ async fn is_ready_after_both_first_lists_of_all_pages() {
         .unwrap();
     assert_eq!(service_account.uid, Uid::from_u128(9));
     assert_eq!(
-        (fake.count("list pods"), fake.count("get pods"), fake.count("get serviceaccounts")),
-        (6, 0, 0)
+        (fake.count("list pods") - before, fake.count("get pods"), fake.count("get serviceaccounts")),
+        (3, 0, 0)
     );
+}
+
+#[tokio::test]
+async fn namespaces_are_known_as_they_change_and_asked_for_when_new() {
+    let fake = Fake::start().await;
+    fake.put("namespaces", namespace("payments", 1));
+    let running = fake.ready(no_change).await;
+    let directory = running.cluster().directory;
+    let find = async |name: &str| directory.namespace(&name.parse().unwrap()).await.unwrap();
+    let facts = find("payments").await.unwrap();
+    assert_eq!((facts.uid, facts.deleting), (Uid::from_u128(1), false));
+    assert_eq!(facts.labels["kubernetes.io/metadata.name"], "payments");
+    assert_eq!(fake.count("get namespaces"), 0);
+
+    let mut deleting = namespace("payments", 1);
+    deleting["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z".into();
+    fake.put("namespaces", deleting);
+    for _ in 0..1000 {
+        if find("payments").await.unwrap().deleting {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(find("payments").await.unwrap().deleting);
+    fake.store("namespaces", namespace("new", 2));
+    assert_eq!(find("new").await.unwrap().uid, Uid::from_u128(2));
+    assert_eq!(find("none").await, None);
+    assert_eq!(fake.count("get namespaces"), 2);
 }
 
 #[tokio::test]
@@ -65,12 +101,15 @@ async fn what_changes_is_known_without_asking() {
     deleting["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z".into();
     fake.put("pods", deleting);
     for _ in 0..1000 {
-        if find(&running, "api-0").await.unwrap().unwrap().deleting {
+        if find(&running, "api-0").await.unwrap().unwrap().deleting.is_some() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(find(&running, "api-0").await.unwrap().unwrap().deleting);
+    assert_eq!(
+        find(&running, "api-0").await.unwrap().unwrap().deleting,
+        Some("2026-11-23T12:00:00Z".parse().unwrap())
+    );
     assert_eq!(fake.count("get pods"), 0);
     // Gone, and come back under its name.
     fake.delete("pods", "payments", "api-0");

@@ -391,3 +391,18 @@ async fn the_brokers_token_is_read_from_its_file() {
     review(&running, &fake.token("dayfly", |_| {})).await.unwrap();
     assert_eq!(fake.authorization(), "Bearer broker-token");
 }
+
+/// TokenReview does not say it; the token that it vouched for does.
+#[tokio::test]
+async fn a_token_that_is_bound_to_a_secret_is_known() {
+    let fake = Fake::start().await;
+    let running = fake.connect(no_change).await;
+    for (private, of_secret) in [
+        (json!({"namespace": "payments", "secret": {"name": "api", "uid": "x"}}), true),
+        (json!({"namespace": "payments", "secret": null}), true),
+        (json!({"namespace": "payments", "pod": {"name": "api-0"}}), false),
+    ] {
+        let token = fake.token("dayfly", |claims| claims["kubernetes.io"] = private);
+        assert_eq!(review(&running, &token).await.unwrap().of_secret, of_secret);
+    }
+}

@@ -2,19 +2,19 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dayfly_core::claims::Claims as More;
 use dayfly_core::ids::{
     Audience, ClusterName, LeaseId, Namespace, NodeName, OwnerName, PodName, ServiceAccountName, TargetName,
     Uid,
 };
-use dayfly_core::lease::Confirmation;
+use dayfly_core::lease::{Confirmation, Lease};
 use dayfly_core::ports::Order;
 use serde::Serialize;
 
 /// The claims of this order's access token. Equal orders give equal claims, written in the same order.
 pub fn claims<'a>(order: &Order<'a>) -> Claims<'a> {
     let Order { lease, issuer } = *order;
-    let workload = &lease.workload;
-    let subject = workload.to_string();
+    let subject = lease.workload.to_string();
     let issued_at = lease.issued_at.as_secs();
     let scope: Vec<&str> = lease.scope.iter().map(AsRef::as_ref).collect();
     Claims {
@@ -28,20 +28,8 @@ pub fn claims<'a>(order: &Order<'a>) -> Claims<'a> {
         client_id: subject,
         scope: (!scope.is_empty()).then(|| scope.join(" ")),
         cnf: lease.confirmation.map(Cnf::from),
-        dayfly: DayflyClaim {
-            cluster: &workload.cluster,
-            owner: lease.owners.narrowest(),
-            namespace_owner: lease.owners.narrowed.as_ref().map(|_| &lease.owners.namespace),
-            namespace: &workload.service_account.namespace,
-            service_account: &workload.service_account.name,
-            service_account_uid: workload.service_account.uid,
-            pod: workload.pod.as_ref().map(|pod| &pod.name),
-            pod_uid: workload.pod.as_ref().map(|pod| pod.uid),
-            node: workload.node.as_ref().map(|node| &node.name),
-            node_uid: workload.node.as_ref().and_then(|node| node.uid),
-            grant: lease.grant.to_string(),
-            target: &lease.target,
-        },
+        dayfly: DayflyClaim::of(lease),
+        more: &lease.claims,
     }
 }
 
@@ -72,6 +60,9 @@ pub struct Claims<'a> {
     pub cnf: Option<Cnf>,
     /// What a verifier needs to match it with rules, offline.
     pub dayfly: DayflyClaim<'a>,
+    /// What the Grant puts in: never a name of the above ([`dayfly_core::claims::is_reserved`]).
+    #[serde(flatten)]
+    pub more: &'a More,
 }
 
 /// The confirmation (RFC 7800, section 3.1): base64url of a SHA-256 digest.
@@ -127,4 +118,25 @@ pub struct DayflyClaim<'a> {
     pub grant: String,
     /// The target.
     pub target: &'a TargetName,
+}
+
+impl<'a> DayflyClaim<'a> {
+    /// The claim of this lease.
+    pub fn of(lease: &'a Lease) -> Self {
+        let workload = &lease.workload;
+        Self {
+            cluster: &workload.cluster,
+            owner: lease.owners.narrowest(),
+            namespace_owner: lease.owners.narrowed.as_ref().map(|_| &lease.owners.namespace),
+            namespace: &workload.service_account.namespace,
+            service_account: &workload.service_account.name,
+            service_account_uid: workload.service_account.uid,
+            pod: workload.pod.as_ref().map(|pod| &pod.name),
+            pod_uid: workload.pod.as_ref().map(|pod| pod.uid),
+            node: workload.node.as_ref().map(|node| &node.name),
+            node_uid: workload.node.as_ref().and_then(|node| node.uid),
+            grant: lease.grant.to_string(),
+            target: &lease.target,
+        }
+    }
 }

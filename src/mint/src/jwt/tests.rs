@@ -2,44 +2,59 @@ use std::task::{Context, Poll, Waker};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use dayfly_core::ids::{KeyId, Uid};
+use dayfly_core::claims::ClaimValue;
+use dayfly_core::digest::Digest;
+use dayfly_core::ids::{KeyId, TrustDomain, Uid};
 use dayfly_core::lease::{Confirmation, Lease};
+use dayfly_core::ports::{SigningAlgorithm, TargetRef};
 use dayfly_core::secret::Secret;
 use dayfly_core::workload::Node;
 use dayfly_jose::{KeySet, Policy, Times, verify};
 use proptest::prelude::*;
 
 use super::*;
+use crate::signed::MAX_BYTES;
 
 const ISSUER: &str = "https://dayfly.example";
 
 /// A signer of one key.
-struct OneKey(dayfly_jose::SigningKey);
+pub(crate) struct OneKey(dayfly_jose::SigningKey);
 
 impl OneKey {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self(dayfly_jose::SigningKey::generate().unwrap()))
     }
 
-    fn key_set(&self) -> KeySet {
+    pub(crate) fn key_set(&self) -> KeySet {
         KeySet::new(vec![self.0.public_jwk().into()])
     }
 }
 
 impl Signer for OneKey {
-    fn current(&self, _: KeyUse) -> Result<SigningKey, SignError> {
+    fn current(&self, _: &KeyFor) -> Result<SigningKey, SignError> {
         Ok(SigningKey { id: self.0.key_id().clone(), not_after: None })
     }
 
-    fn sign(&self, key: &KeyId, typ: &str, payload: &[u8]) -> Result<Secret, SignError> {
+    fn sign(
+        &self,
+        key: &KeyId,
+        key_use: &KeyUse,
+        target: &TargetRef,
+        payload: &[u8],
+    ) -> Result<Secret, SignError> {
+        assert_eq!(target.to_string(), "east/orders");
         if key != self.0.key_id() {
             return Err(SignError::NoKey);
         }
-        self.0.sign_jws(typ, payload).map_err(|_| SignError::Failed)
+        self.0.sign_jws(key_use.typ(), payload).map_err(|_| SignError::Failed)
     }
 
-    fn jwks(&self, _: KeyUse) -> Arc<str> {
-        Arc::from("")
+    fn jwks(&self, _: &KeyUse) -> Option<Arc<str>> {
+        None
+    }
+
+    fn trust_domains(&self) -> Vec<TrustDomain> {
+        Vec::new()
     }
 }
 
@@ -47,13 +62,17 @@ fn json(lease: &Lease) -> String {
     serde_json::to_string(&claims(&Order { lease, issuer: ISSUER })).unwrap()
 }
 
+pub(crate) fn wanted(lease: &Lease) -> KeyFor {
+    KeyFor { key_use: lease.key_use(), algorithm: SigningAlgorithm::Es256, target: lease.target_ref() }
+}
+
 fn mint(signer: &Arc<OneKey>, mut lease: Lease) -> Result<Minted, MintError> {
     let engine = JwtEngine::new(Arc::clone(signer) as Arc<dyn Signer>);
-    lease.key_id = engine.prepare().unwrap().id;
+    lease.key_id = engine.prepare(&wanted(&lease)).unwrap().id;
     mint_as_is(&engine, &lease)
 }
 
-fn mint_as_is(engine: &JwtEngine, lease: &Lease) -> Result<Minted, MintError> {
+pub(crate) fn mint_as_is(engine: &dyn Engine, lease: &Lease) -> Result<Minted, MintError> {
     let order = Order { lease, issuer: ISSUER };
     let mut minting = engine.mint(&order);
     match minting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -62,7 +81,7 @@ fn mint_as_is(engine: &JwtEngine, lease: &Lease) -> Result<Minted, MintError> {
     }
 }
 
-fn full() -> Lease {
+pub(crate) fn full() -> Lease {
     let mut lease = Lease::test(0x0192_f0c1_5d0e_7a39_8b1d_2f6a_1c9e_4b70).narrowed_to("payments-api");
     lease.workload.node = Some(Node { name: "node-1".parse().unwrap(), uid: Some(Uid::from_u128(3)) });
     lease.scope.push("orders:write".parse().unwrap());
@@ -104,6 +123,21 @@ fn what_is_not_there_is_not_said() {
 }
 
 #[test]
+fn a_grants_claims_come_last_and_no_grant_may_set_one_of_ours() {
+    let own: serde_json::Value = serde_json::from_str(&json(&full())).unwrap();
+    let settable = own.as_object().unwrap().keys().find(|name| !dayfly_core::claims::is_reserved(name));
+    assert_eq!(settable, None);
+    let mut lease = Lease::test(1);
+    lease.claims = [
+        ("tier".to_owned(), ClaimValue::One("gold".to_owned())),
+        ("areas".to_owned(), ClaimValue::Many(vec!["eu".to_owned(), "us".to_owned()])),
+    ]
+    .into();
+    let json = json(&lease);
+    assert!(json.ends_with(r#""target":"orders"},"areas":["eu","us"],"tier":"gold"}"#), "{json}");
+}
+
+#[test]
 fn a_certificate_is_confirmed_by_its_digest() {
     let mut lease = Lease::test(1);
     lease.confirmation = Some(Confirmation::Certificate(Digest::of(b"der")));
@@ -116,7 +150,7 @@ fn a_minted_token_verifies() {
     let minted = mint(&signer, full()).unwrap();
     assert_eq!(minted.digest, Digest::of(minted.credential.expose()));
     let token = minted.credential.expose_text().unwrap();
-    let verified = verify(token, &signer.key_set(), Policy::exactly(TYP)).unwrap();
+    let verified = verify(token, &signer.key_set(), Policy::exactly(KeyUse::AccessToken.typ())).unwrap();
     assert!(verified.claims.is_only_for("https://orders.example"));
     assert_eq!(verified.claims.id, Some(full().id.to_string()));
     assert_eq!(verified.header.kid.as_deref(), Some(signer.0.key_id().as_str()));
@@ -134,7 +168,7 @@ fn a_token_that_another_library_verified_still_is_ours() {
     let token =
         format!("{}.{}.{signature}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(json(&full())));
     let keys = KeySet::parse(format!(r#"{{"keys":[{jwk}]}}"#).as_bytes()).unwrap();
-    assert!(verify(&token, &keys, Policy::exactly(TYP)).is_ok());
+    assert!(verify(&token, &keys, Policy::exactly(KeyUse::AccessToken.typ())).is_ok());
 }
 
 #[test]

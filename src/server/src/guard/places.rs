@@ -31,6 +31,10 @@ pub(crate) struct Limits {
     pub(crate) of_one_operator: usize,
     /// For calls of anyone: keys, health, reflection.
     pub(crate) open: usize,
+    /// For streams of workloads.
+    pub(crate) streams: usize,
+    /// For streams of one workload: of one pod, by its uid.
+    pub(crate) streams_of_one_workload: usize,
     /// Calls of one workload in a second, and how many of them at once.
     pub(crate) rate: (u32, u32),
 }
@@ -82,6 +86,7 @@ pub(super) enum Full {
     Cluster,
     Namespace,
     Caller,
+    Streams,
 }
 
 /// The places, of which some are taken.
@@ -94,6 +99,7 @@ pub(crate) struct Places {
     /// The tokens that workloads' and verifiers' calls are being verified by.
     unverified: Arc<Counts<Digest>>,
     open: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     limits: Limits,
     shares: Arc<Counts<Share>>,
 }
@@ -105,6 +111,7 @@ enum Share {
     Caller(ClusterName, String),
     Namespace(ClusterName, Namespace),
     Cluster(ClusterName),
+    Streams(Workload),
 }
 
 /// What a call that is being verified holds.
@@ -134,6 +141,7 @@ impl Places {
             operators_arriving: places(limits.operators),
             unverified: Arc::default(),
             open: places(limits.open),
+            streams: places(limits.streams),
             limits: limits.clone(),
             shares: Arc::default(),
         }
@@ -155,6 +163,16 @@ impl Places {
             if count == 0 && tokens >= most { Err(Full::Unverified) } else { Ok(()) }
         })?;
         Ok(Arrival { _place: place(&self.callers_arriving)?, _token: Some(token) })
+    }
+
+    /// A place for a stream of this verified workload.
+    pub(super) fn stream(&self, who: &Who) -> Result<Held, Full> {
+        let most = self.limits.streams_of_one_workload;
+        let count = Counted::one_more(&self.shares, Share::Streams(who.workload()), |_, count| {
+            if count < most { Ok(()) } else { Err(Full::Streams) }
+        })?;
+        let place = place(&self.streams).map_err(|_| Full::Streams)?;
+        Ok(Held::place(place).counted(Shares::of([Some(count), None, None])))
     }
 
     /// A place for a call of this verified caller.

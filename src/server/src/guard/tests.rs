@@ -68,6 +68,8 @@ fn limits() -> Limits {
         operators: 2,
         of_one_operator: 1,
         open: 1,
+        streams: 3,
+        streams_of_one_workload: 2,
         rate: (1000, 1000),
     }
 }
@@ -240,6 +242,21 @@ async fn a_place_is_held_until_the_answer_is_sent() {
     assert_eq!(quick(&guard, "/livez", "-").await.status(), StatusCode::OK);
     drop(streaming);
     assert_eq!(reason(&quick(&guard, "/grpc.health.v1.Health/Watch", "-").await), None);
+}
+
+#[tokio::test]
+async fn a_stream_holds_no_place_of_a_call_and_has_bounds_of_its_own() {
+    const WATCH: &str = "/dayfly.v1.WorkloadService/WatchMyLeases";
+    let guard = guard(&limits());
+    let pod = [quick(&guard, WATCH, "a/0").await, quick(&guard, WATCH, "a/0").await];
+    assert_eq!(reason(&quick(&guard, WATCH, "a/0").await).unwrap(), "OVERLOADED", "two of one workload");
+    let other = quick(&guard, WATCH, "a/1").await;
+    assert_eq!(reason(&other), None, "another pod has its own");
+    assert_eq!(reason(&quick(&guard, WATCH, "b/0").await).unwrap(), "OVERLOADED", "three in all");
+    let calls = [quick(&guard, ISSUE, "a/0").await, quick(&guard, ISSUE, "a/0").await];
+    assert!(calls.iter().all(|answer| reason(answer).is_none()), "calls have their places");
+    drop(pod);
+    assert_eq!(reason(&quick(&guard, WATCH, "b/0").await), None);
 }
 
 #[tokio::test]

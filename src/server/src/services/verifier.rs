@@ -48,7 +48,13 @@ impl VerifierService for Verifiers {
         &self,
         _: Request<v1::GetKeysRequest>,
     ) -> Result<Response<v1::GetKeysResponse>, Status> {
-        let jwks = self.signer.jwks(KeyUse::AccessToken).to_string();
-        Ok(Response::new(v1::GetKeysResponse { jwks, issuer: self.issuer.clone() }))
+        let jwks = self.signer.jwks(&KeyUse::AccessToken).unwrap_or_default().to_string();
+        let bundles = self.signer.trust_domains().into_iter().filter_map(|domain| {
+            let trust_domain = domain.to_string();
+            let bundle = self.signer.jwks(&KeyUse::Svid(domain))?.to_string();
+            Some(v1::SpiffeBundle { trust_domain, bundle })
+        });
+        let (issuer, bundles) = (self.issuer.clone(), bundles.collect());
+        Ok(Response::new(v1::GetKeysResponse { jwks, issuer, bundles }))
     }
 }

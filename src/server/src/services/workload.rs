@@ -5,20 +5,29 @@ use std::time::Duration;
 
 use dayfly_api::v1;
 use dayfly_api::v1::workload_service_server::WorkloadService;
-use dayfly_broker::{Broker, IssueRequest};
+use dayfly_broker::{Broker, IssueRequest, Issued, LeaseView, RenewRequest, Watch, WatchNews};
+use dayfly_core::ids::{LeaseId, Scope};
 use dayfly_core::lease::LeaseState;
 use dayfly_core::limits;
 use dayfly_policy::Ownership;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
 use super::reject;
+use super::stream::{self, Answers, Source};
 
-pub(super) struct Workloads(Arc<Broker>);
+/// Leases in one message of a stream.
+const TOLD_AT_ONCE: usize = 100;
+
+pub(super) struct Workloads {
+    broker: Arc<Broker>,
+    stopped: watch::Receiver<bool>,
+}
 
 impl Workloads {
-    pub(super) fn new(broker: Arc<Broker>) -> Self {
-        Self(broker)
+    pub(super) fn new(broker: Arc<Broker>, stopped: watch::Receiver<bool>) -> Self {
+        Self { broker, stopped }
     }
 }
 
@@ -27,15 +36,46 @@ impl WorkloadService for Workloads {
     async fn issue(&self, request: Request<v1::IssueRequest>) -> Result<Response<v1::IssueResponse>, Status> {
         let caller = Caller::behind(&request)?;
         let asked = asked(request.into_inner())?;
-        let issued = self.0.issue(caller.bearer(), &asked).await.map_err(reject::status)?;
-        let credential =
-            issued.credential.expose_text().map_err(|_| Status::internal("the credential is no text"))?;
-        let life = issued.lease.expires_at.since(issued.lease.issued_at);
+        let issued = self.broker.issue(caller.bearer(), &asked).await.map_err(reject::status)?;
         Ok(Response::new(v1::IssueResponse {
-            credential: credential.to_owned(),
+            credential: credential(&issued)?,
             lease: Some(dayfly_api::lease(&issued.lease, LeaseState::Active)),
-            renew_after: Some(duration(life.mul_f64(0.7))),
+            renew_after: Some(renew_after(&issued)),
         }))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        let caller = Caller::behind(&request)?;
+        let asked = renewal(request.into_inner())?;
+        let renewed = self.broker.renew(caller.bearer(), &asked).await.map_err(reject::status)?;
+        let issued = &renewed.issued;
+        Ok(Response::new(v1::RenewResponse {
+            credential: credential(issued)?,
+            lease: Some(dayfly_api::lease(&issued.lease, LeaseState::Active)),
+            renew_after: Some(renew_after(issued)),
+            earlier: renewed.earlier.as_ref().map(shown),
+        }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseResponse>, Status> {
+        let caller = Caller::behind(&request)?;
+        let lease = lease_id(&request.get_ref().lease)?;
+        let released = self.broker.release(caller.bearer(), lease).await.map_err(reject::status)?;
+        Ok(Response::new(v1::ReleaseResponse { lease: Some(shown(&released)) }))
+    }
+
+    type WatchMyLeasesStream = Answers<v1::WatchMyLeasesResponse>;
+
+    async fn watch_my_leases(
+        &self,
+        request: Request<v1::WatchMyLeasesRequest>,
+    ) -> Result<Response<Self::WatchMyLeasesStream>, Status> {
+        let caller = Caller::behind(&request)?;
+        let watch = self.broker.watch_my_leases(caller.bearer()).await.map_err(reject::status)?;
+        Ok(Response::new(stream::answers(watch, self.stopped.clone(), limits::SLOW_READER)))
     }
 
     async fn who_am_i(
@@ -43,7 +83,7 @@ impl WorkloadService for Workloads {
         request: Request<v1::WhoAmIRequest>,
     ) -> Result<Response<v1::WhoAmIResponse>, Status> {
         let caller = Caller::behind(&request)?;
-        let who = self.0.who_am_i(caller.bearer()).await.map_err(reject::status)?;
+        let who = self.broker.who_am_i(caller.bearer()).await.map_err(reject::status)?;
         let grants = who.grants.into_iter().map(|grant| v1::GrantSummary {
             name: grant.name.to_string(),
             target: grant.target.to_string(),
@@ -75,25 +115,82 @@ impl WorkloadService for Workloads {
 
 /// The request, parsed.
 fn asked(wire: v1::IssueRequest) -> Result<IssueRequest, Status> {
-    if wire.scope.len() > limits::SCOPES {
-        return Err(reject::field("scope", &format!("at most {} scopes", limits::SCOPES)));
-    }
-    let optional = |text: String| Some(text).filter(|text| !text.is_empty());
-    let parse_scope = |text: &String| text.parse().map_err(|error| reject::field("scope", &error));
     Ok(IssueRequest {
         target: wire.target.parse().map_err(|error| reject::field("target", &error))?,
         grant: optional(wire.grant)
             .map(|text| text.parse().map_err(|error| reject::field("grant", &error)))
             .transpose()?,
-        scope: wire.scope.iter().map(parse_scope).collect::<Result<_, _>>()?,
+        scope: scope(&wire.scope)?,
         audience: optional(wire.audience)
             .map(|text| text.parse().map_err(|error| reject::field("audience", &error)))
             .transpose()?,
         ttl: wire.ttl.map(ttl).transpose()?,
-        confirmation: dayfly_api::confirmation(wire.confirmation.as_ref())
-            .map_err(|bad| reject::bad_field(&bad))?,
+        confirmation: super::confirmation(wire.confirmation.as_ref())?,
         idempotency_key: optional(wire.idempotency_key),
     })
+}
+
+/// The request to renew, parsed.
+fn renewal(wire: v1::RenewRequest) -> Result<RenewRequest, Status> {
+    Ok(RenewRequest {
+        lease: lease_id(&wire.lease)?,
+        scope: scope(&wire.scope)?,
+        ttl: wire.ttl.map(ttl).transpose()?,
+        confirmation: super::confirmation(wire.confirmation.as_ref())?,
+        idempotency_key: optional(wire.idempotency_key),
+    })
+}
+
+fn optional(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn scope(wire: &[String]) -> Result<Vec<Scope>, Status> {
+    if wire.len() > limits::SCOPES {
+        return Err(reject::field("scope", &format!("at most {} scopes", limits::SCOPES)));
+    }
+    wire.iter().map(|text| text.parse().map_err(|error| reject::field("scope", &error))).collect()
+}
+
+fn lease_id(text: &str) -> Result<LeaseId, Status> {
+    text.parse().map_err(|error| reject::field("lease", &error))
+}
+
+fn credential(issued: &Issued) -> Result<String, Status> {
+    let text = issued.credential.expose_text().map_err(|_| Status::internal("the credential is no text"))?;
+    Ok(text.to_owned())
+}
+
+fn renew_after(issued: &Issued) -> prost_types::Duration {
+    duration(issued.lease.expires_at.since(issued.lease.issued_at).mul_f64(0.7))
+}
+
+fn shown(view: &LeaseView) -> v1::Lease {
+    dayfly_api::lease(&view.lease, view.state)
+}
+
+impl Source for Watch {
+    type Message = v1::WatchMyLeasesResponse;
+
+    async fn next(&mut self) -> Result<Vec<Self::Message>, Status> {
+        self.next().await.map(|news| messages(&news)).map_err(reject::status)
+    }
+}
+
+/// What there is to tell, in messages that are not too large. There is always one.
+fn messages(news: &WatchNews) -> Vec<v1::WatchMyLeasesResponse> {
+    let of = |leases: &[LeaseView], more| v1::WatchMyLeasesResponse {
+        position: news.position.number(),
+        leases: leases.iter().map(shown).collect(),
+        snapshot: news.snapshot,
+        more,
+    };
+    let parts = news.leases.len().div_ceil(TOLD_AT_ONCE);
+    if parts == 0 {
+        return vec![of(&[], false)];
+    }
+    let parts = news.leases.chunks(TOLD_AT_ONCE).zip(1..).map(|(leases, n)| of(leases, n < parts));
+    parts.collect()
 }
 
 /// A life in whole seconds, within the bounds of any.

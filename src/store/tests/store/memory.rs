@@ -72,6 +72,9 @@ async fn memory_workload() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kib: u64 = most.split_whitespace().next().unwrap().parse().unwrap();
+    drop(store);
+    let problems = dayfly_store::verify(&fixture.dir()).unwrap().problems;
+    assert!(problems.is_empty(), "{problems:?}");
     println!("most resident MiB: {}", kib / 1024);
 }
 

@@ -23,6 +23,8 @@ enum Step {
     Draw,
     /// Issue a drawn lease: which draw, which owner, which idempotency key and request.
     Issue(prop::sample::Index, u8, Option<(u8, bool)>),
+    /// Issue a drawn lease that renews one: which draw, which lease, whether by another pod, which idempotency key.
+    Renew(prop::sample::Index, prop::sample::Index, bool, Option<(u8, bool)>),
     Reissue(prop::sample::Index, u8),
     Release(prop::sample::Index),
     Revoke(u8, Option<(u8, bool)>),
@@ -38,6 +40,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => Just(Step::Draw),
         8 => (any::<prop::sample::Index>(), any::<u8>(), key()).prop_map(|(n, owner, key)| Step::Issue(n, owner, key)),
+        4 => (any::<prop::sample::Index>(), any::<prop::sample::Index>(), prop::bool::weighted(0.1), key())
+            .prop_map(|(n, lease, other, key)| Step::Renew(n, lease, other, key)),
         2 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(n, digest)| Step::Reissue(n, digest)),
         2 => any::<prop::sample::Index>().prop_map(Step::Release),
         2 => (any::<u8>(), key()).prop_map(|(which, key)| Step::Revoke(which, key)),
@@ -100,7 +104,8 @@ impl Model {
                 None => Expected::Conflict(Conflict::NoSuchLease),
                 Some(Lease { phase: Phase::Released { .. }, .. }) => Expected::Conflict(Conflict::Phase),
                 Some(lease) => {
-                    lease.phase = Phase::Released { at: self.now };
+                    let renewed_by = lease.phase.renewed_by();
+                    lease.phase = Phase::Released { at: self.now, renewed_by };
                     self.commit()
                 }
             },
@@ -132,6 +137,21 @@ impl Model {
         if self.rules.iter().any(|rule| newer(&rule) || rule.covers(lease)) {
             // Which of several is not promised.
             return Expected::Covered(Position::ZERO);
+        }
+        if let Some(earlier) = lease.renews {
+            let (rules, now) = (self.rule_set(), self.now);
+            let earlier = self.leases.get_mut(&earlier);
+            let Some(earlier) = earlier.filter(|earlier| earlier.workload.pod == lease.workload.pod) else {
+                return Expected::Conflict(Conflict::NoSuchEarlier);
+            };
+            if earlier.phase.renewed_by().is_some() {
+                return Expected::Conflict(Conflict::EarlierRenewed);
+            }
+            if earlier.state(&rules, now) != LeaseState::Active {
+                return Expected::Conflict(Conflict::EarlierEnded);
+            }
+            let ends_at = earlier.expires_at.min(now.plus(Duration::from_secs(60)));
+            earlier.phase = Phase::Renewed { by: lease.id, ends_at };
         }
         self.leases.insert(lease.id, lease.clone());
         self.commit()
@@ -191,6 +211,20 @@ impl Run {
                 let lease = match key {
                     Some((key, same)) => {
                         lease.with_key(&key.to_string(), if same { "same" } else { "other" })
+                    }
+                    None => lease,
+                };
+                self.waiting.push(Change::Issue(Box::new(Issue { lease, decided_under })));
+            }
+            Step::Renew(which, earlier, other_pod, key) => {
+                let Some(earlier) = self.some_lease(earlier).filter(|_| !self.draws.is_empty()) else {
+                    return;
+                };
+                let Issue { lease, decided_under } = which.get(&self.draws).clone();
+                let lease = lease.of_pod(if other_pod { 2 } else { 1 }).renewing(earlier);
+                let lease = match key {
+                    Some((key, same)) => {
+                        lease.with_key(&format!("renew {key}"), if same { "same" } else { "other" })
                     }
                     None => lease,
                 };

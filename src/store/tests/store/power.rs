@@ -18,7 +18,7 @@ use dayfly_core::ids::{LeaseId, Position, RuleId};
 use dayfly_core::lease::Phase;
 use dayfly_core::ports::{Clock, LeaseStore, TestClock, TestRng};
 use dayfly_core::time::Timestamp;
-use dayfly_store::contract::{drawn, owner, revocation};
+use dayfly_store::contract::{drawn, owner, renewing, revocation};
 use dayfly_store::{Options, SledStore, verify};
 use tempfile::TempDir;
 
@@ -63,13 +63,16 @@ struct Workload {
     clock: Arc<TestClock>,
     marks: File,
     leases: Vec<LeaseId>,
+    /// Each lease's pod: only that one renews it.
+    pods: HashMap<LeaseId, u128>,
 }
 
 impl Workload {
     fn new(root: &Path, seed: u64) -> Self {
         let (options, clock) = options(root, START, seed);
         let marks = File::create(root.join("marks")).unwrap();
-        Self { root: root.to_owned(), dice: Dice(seed), options, clock, marks, leases: Vec::new() }
+        let (root, leases, pods) = (root.to_owned(), Vec::new(), HashMap::new());
+        Self { root, dice: Dice(seed), options, clock, marks, leases, pods }
     }
 
     fn mark(&mut self, what: &str) {
@@ -112,6 +115,9 @@ impl Workload {
                     self.leases.push(lease.id);
                     let until = lease.expires_at.max(lease.id.time().plus(RETENTION)).as_millis();
                     writeln!(marks, "lease {} {position} {until}", lease.id).unwrap();
+                    if let Some(earlier) = lease.renews {
+                        writeln!(marks, "renewed {earlier} {}", lease.id).unwrap();
+                    }
                 }
                 Change::Revoke(_) => writeln!(marks, "rule {} {position}", receipt.rule.unwrap().id).unwrap(),
                 Change::Release { lease } => writeln!(marks, "released {lease} {position}").unwrap(),
@@ -134,12 +140,23 @@ impl Workload {
             (4 | 5, Some(lease)) => {
                 Change::Reissue { lease, digest: Digest::of(&self.dice.below(1 << 30).to_be_bytes()) }
             }
+            (6..=9, Some(earlier)) => {
+                let mut issue = renewing(store, earlier);
+                let ttl = Duration::from_secs(30 + self.dice.below(60) as u64);
+                issue.lease = issue.lease.clone().issued_at(issue.lease.issued_at, ttl);
+                let pod = self.pods[&earlier];
+                issue.lease = issue.lease.of_pod(pod);
+                self.pods.insert(issue.lease.id, pod);
+                Change::Issue(Box::new(issue))
+            }
             _ => {
                 let mut issue = drawn(store);
                 let ttl = Duration::from_secs(30 + self.dice.below(60) as u64);
                 let owner = ["payments", "checkout", "platform"][self.dice.below(3)];
                 issue.lease = issue.lease.clone().issued_at(issue.lease.issued_at, ttl);
-                issue.lease = issue.lease.owned_by(owner).of_pod(self.dice.below(50) as u128);
+                let pod = self.dice.below(50) as u128;
+                issue.lease = issue.lease.owned_by(owner).of_pod(pod);
+                self.pods.insert(issue.lease.id, pod);
                 Change::Issue(Box::new(issue))
             }
         }
@@ -156,6 +173,7 @@ struct Answered {
     leases: HashMap<LeaseId, (Position, Timestamp)>,
     rules: Vec<(RuleId, Position)>,
     released: Vec<LeaseId>,
+    renewed: Vec<(LeaseId, LeaseId)>,
     reissued: Vec<(LeaseId, Digest)>,
 }
 
@@ -173,6 +191,9 @@ impl Answered {
                     answered.leases.insert(words[1].parse().unwrap(), (position(2), time(3)));
                 }
                 "rule" => answered.rules.push((words[1].parse().unwrap(), position(2))),
+                "renewed" => {
+                    answered.renewed.push((words[1].parse().unwrap(), words[2].parse().unwrap()));
+                }
                 "released" => answered.released.push(words[1].parse().unwrap()),
                 "reissued" => answered.reissued.push((words[1].parse().unwrap(), words[3].parse().unwrap())),
                 other => panic!("{other}"),
@@ -215,8 +236,12 @@ impl Answered {
             }
             let lost = |what: &str| Err(format!("lease {id} of position {position} has lost {what}"));
             if let Some(lease) = lease {
-                if self.released.contains(id) && lease.phase == Phase::Active {
+                if self.released.contains(id) && !matches!(lease.phase, Phase::Released { .. }) {
                     return lost("its release");
+                }
+                let by = self.renewed.iter().find(|(earlier, _)| earlier == id).map(|(_, by)| *by);
+                if lease.phase.renewed_by() != by && by.is_some() {
+                    return lost("its renewal");
                 }
                 if self.reissued.iter().any(|(of, digest)| of == id && !lease.digests.contains(digest)) {
                     return lost("a digest");

@@ -26,12 +26,16 @@ macro_rules! on_both {
 mod api;
 mod clock;
 mod clusters;
+mod credentials;
 mod issue;
 mod listing;
 mod outage;
 mod policy;
+mod provenance;
+mod renew;
 mod revoke;
 mod store;
 mod tokens;
 mod verify;
+mod watch;
 mod workloads;

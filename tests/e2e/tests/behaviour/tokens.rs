@@ -6,6 +6,8 @@ use dayfly_e2e::cluster::{Cluster, Kind};
 use dayfly_e2e::run::until;
 use dayfly_e2e::world::{OPERATOR, Team, VERIFIER, WORKLOAD, World, asking_for, bearing, reason};
 use dayfly_e2e::{control_plane, jwt};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Api, PostParams};
 use serde_json::json;
 use tonic::{Code, Status};
 
@@ -16,6 +18,7 @@ on_both!(
     a_forged_token_is_refused,
     an_unbound_token_is_refused_unless_target_and_grant_accept_it,
     where_keys_are_hidden_the_api_server_alone_judges_signatures,
+    tokens_that_are_bound_to_no_pod_are_told_apart,
 );
 
 /// What each of the services says to this token.
@@ -141,6 +144,51 @@ async fn an_unbound_token_is_refused_unless_target_and_grant_accept_it(kind: Kin
     team.target_object["spec"]["unboundTokens"] = json!(true);
     world.put(&[&team.target_object]).await.unwrap();
     assert_eq!(ask().await.unwrap().lease.unwrap().workload.unwrap().pod, "");
+}
+
+async fn tokens_that_are_bound_to_no_pod_are_told_apart(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let mut team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(world.cluster().client(), &team.namespace);
+    let node = pods.get(&pod.name).await.unwrap().spec.unwrap().node_name.unwrap();
+    if world.is_real() {
+        // The stand-in keeps none, and takes any to be there.
+        let secret: Secret = serde_json::from_value(json!({ "metadata": { "name": "api" } })).unwrap();
+        let secrets = Api::namespaced(world.cluster().client(), &team.namespace);
+        secrets.create(&PostParams::default(), &secret).await.unwrap();
+    }
+    let of_pod = world.token_bound_to(&team.namespace, "api", "Pod", &pod.name).await.unwrap();
+    let of_node = world.token_bound_to(&team.namespace, "api", "Node", &node).await.unwrap();
+    let of_secret = world.token_bound_to(&team.namespace, "api", "Secret", "api").await.unwrap();
+    let unbound = world.unbound_token(&team.namespace, "api", WORKLOAD).await.unwrap();
+    let ask = |token: &str| {
+        let (world, token, target) = (&world, token.to_owned(), team.target.clone());
+        async move { world.issue_with(&token, asking_for(&target)).await }
+    };
+    ask(&of_pod).await.unwrap();
+    let all = [
+        (&of_node, "to a node, and to no pod"),
+        (&of_secret, "to a Secret, and to no pod"),
+        (&unbound, "to no pod"),
+    ];
+    for (token, says) in all {
+        let refused = ask(token).await.unwrap_err();
+        assert_eq!((reason(&refused).as_str(), refused.code()), ("TOKEN_UNBOUND", Code::PermissionDenied));
+        assert!(refused.message().contains(&format!("is bound {says}:")), "{refused:?}");
+    }
+    team.grant_object["spec"]["unboundTokens"] = json!(true);
+    world.put(&[&team.grant_object]).await.unwrap();
+    for (token, _) in all {
+        assert_eq!(reason(&ask(token).await.unwrap_err()), "TOKEN_UNBOUND", "the Grant alone");
+    }
+    team.target_object["spec"]["unboundTokens"] = json!(true);
+    world.put(&[&team.target_object]).await.unwrap();
+    for (token, says) in all {
+        let workload = ask(token).await.unwrap().lease.unwrap().workload.unwrap();
+        let expected = if says.contains("node") { node.as_str() } else { "" };
+        assert_eq!((workload.pod.as_str(), workload.node.as_str()), ("", expected));
+    }
 }
 
 #[test]

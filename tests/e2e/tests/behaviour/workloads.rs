@@ -8,6 +8,7 @@ on_both!(
     a_deleted_pod_gets_nothing_at_once,
     a_terminating_pod_gets_nothing,
     a_finished_pod_gets_nothing,
+    nothing_new_in_a_namespace_that_goes,
     a_recreated_pod_is_another,
     a_recreated_service_account_is_another,
     leases_outlive_the_news_of_their_pod,
@@ -77,6 +78,23 @@ async fn a_finished_pod_gets_nothing(kind: Kind) {
         let pod = if phase == "Succeeded" { &pod } else { &world.pod(&team.namespace, "api").await.unwrap() };
         world.cluster().set_pod_phase(&pod.namespace, &pod.name, phase).await.unwrap();
         until_denied(pod, &team.target, &["POD_FINISHED"]).await;
+    }
+}
+
+async fn nothing_new_in_a_namespace_that_goes(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (team, pod) = served(&world).await;
+    world.cluster().delete_namespace(&team.namespace).await.unwrap();
+    if world.is_real() {
+        // Without a controller it stays, with all that is in it: the pod runs on.
+        until_denied(&pod, &team.target, &["NAMESPACE_TERMINATING"]).await;
+    } else {
+        until_denied(
+            &pod,
+            &team.target,
+            &["NAMESPACE_TERMINATING", "SERVICE_ACCOUNT_GONE", "POD_GONE", "TOKEN_REFUSED"],
+        )
+        .await;
     }
 }
 

@@ -6,15 +6,18 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_broker::{Audiences, BadParts, Bearer, Broker, Error, IssueRequest, Issued, Parts, Policies};
+use dayfly_broker::{
+    Audiences, BadParts, Bearer, Broker, Error, IssueRequest, Issued, Parts, Policies, RenewRequest, Renewed,
+};
 use dayfly_core::ids::{ClusterName, LeaseId};
 use dayfly_core::ports::{Clock as _, Cluster, LeaseStore, TestClock};
 use dayfly_core::secret::Secret;
+use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
-use dayfly_policy::{File, Loaded, Reserved, load};
+use dayfly_policy::{File, Loaded, Reserved, Severity, UnownedGrace, load};
 
 pub(crate) use ports::{FakeCluster, FakeEngine, uid_of};
-pub(crate) use store::FakeStore;
+pub(crate) use store::{FakeStore, Hang};
 
 pub(crate) const POLICY: &str = "
 apiVersion: dayfly.dev/v1alpha1
@@ -58,7 +61,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) clusters: Vec<Arc<FakeCluster>>,
     pub(crate) policies: Arc<Policies>,
-    pub(crate) broker: Broker,
+    pub(crate) broker: Arc<Broker>,
 }
 
 impl World {
@@ -70,18 +73,35 @@ impl World {
     /// Several clusters of one policy; operators of `home` act on all of them.
     pub(crate) fn of(names: &[&str], home: Option<&str>) -> Result<Self, BadParts> {
         let issuers: Vec<_> = names.iter().map(|name| (*name, *name)).collect();
-        Self::with(&issuers, home)
+        Self::made(&issuers, home, None)
     }
 
     /// Several clusters, each with its issuer: the first part of its tokens.
-    pub(crate) fn with(named: &[(&str, &str)], home: Option<&str>) -> Result<Self, BadParts> {
+    pub(crate) fn with(named: &[(&str, &str)]) -> Self {
+        Self::made(named, None, None).unwrap()
+    }
+
+    /// One cluster, `east`, with a grace for namespaces without an Owner.
+    pub(crate) fn with_grace(until: Timestamp) -> Self {
+        Self::made(&[("east", "east")], None, Some(UnownedGrace { until })).unwrap()
+    }
+
+    fn made(
+        named: &[(&str, &str)],
+        home: Option<&str>,
+        grace: Option<UnownedGrace>,
+    ) -> Result<Self, BadParts> {
         let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
         let clock = Arc::new(TestClock::at(Timestamp::from_millis(1_795_435_200_250)));
         let store = Arc::new(FakeStore::new(Arc::clone(&clock)));
         let engine = Arc::new(FakeEngine::default());
         let clusters: Vec<_> = names.iter().map(|name| Arc::new(FakeCluster::new(name))).collect();
         let of_names = names.iter().map(|name| name.parse::<ClusterName>().unwrap());
-        let policies = Arc::new(Policies::new(of_names, Duration::from_secs(600)));
+        let mut policies = Policies::new(of_names, Duration::from_secs(600));
+        if let Some(grace) = grace {
+            policies = policies.with_grace("east".parse().unwrap(), grace);
+        }
+        let policies = Arc::new(policies);
         for name in &names {
             policies.replace(&name.parse().unwrap(), loaded(POLICY), clock.monotonic()).unwrap();
         }
@@ -92,7 +112,7 @@ impl World {
             directory: Arc::<FakeCluster>::clone(cluster),
             authorizer: Arc::<FakeCluster>::clone(cluster),
         });
-        let broker = Broker::new(Parts {
+        let broker = Arc::new(Broker::new(Parts {
             store: Arc::<FakeStore>::clone(&store),
             clusters: ports.collect(),
             home_cluster: home.map(|home| home.parse().unwrap()),
@@ -100,6 +120,14 @@ impl World {
             engine: Arc::<FakeEngine>::clone(&engine),
             clock: Arc::<TestClock>::clone(&clock),
             issuer: "https://dayfly.example".to_owned(),
+            trust_domains: vec![
+                ServedDomain::new(
+                    "prod.example".parse().unwrap(),
+                    names.iter().map(|n| n.parse().unwrap()).collect(),
+                    None,
+                )
+                .unwrap(),
+            ],
             audiences: Audiences {
                 workload: "dayfly".parse().unwrap(),
                 operator: "dayfly-operator".parse().unwrap(),
@@ -111,7 +139,7 @@ impl World {
             lease_id_of: Arc::new(|token| {
                 token.expose_text().ok()?.split('/').nth(1)?.parse::<LeaseId>().ok()
             }),
-        })?;
+        })?);
         Ok(Self { store, engine, clock, clusters, policies, broker })
     }
 
@@ -124,6 +152,14 @@ impl World {
         self.policies.replace(&"east".parse().unwrap(), loaded(text), self.clock.monotonic()).unwrap();
     }
 
+    /// The same, of a policy about which there are warnings.
+    pub(crate) fn policy_with_warnings(&self, text: &str) {
+        let file = File { name: "p.yaml".to_owned(), text: text.to_owned() };
+        let loaded = load(&[file], &Reserved::default());
+        assert!(loaded.problems.iter().all(|problem| problem.severity == Severity::Warning));
+        self.policies.replace(&"east".parse().unwrap(), loaded, self.clock.monotonic()).unwrap();
+    }
+
     pub(crate) async fn issue(&self, token: &Secret, request: &IssueRequest) -> Result<Issued, Error> {
         self.broker.issue(bearer(token), request).await
     }
@@ -131,6 +167,15 @@ impl World {
     /// The default request of `payments/api`.
     pub(crate) async fn issued(&self) -> Issued {
         self.issue(&api(), &orders()).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub(crate) async fn renew(&self, token: &Secret, request: &RenewRequest) -> Result<Renewed, Error> {
+        self.broker.renew(bearer(token), request).await
+    }
+
+    /// A lease renewed by `payments/api`.
+    pub(crate) async fn renewed(&self, lease: LeaseId) -> Renewed {
+        self.renew(&api(), &renewal(lease)).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// The reason for which a request of `payments/api` is refused.
@@ -183,6 +228,16 @@ pub(crate) fn operator(name: &str) -> Secret {
 /// The token of the verifier that target `orders` lists.
 pub(crate) fn gate() -> Secret {
     secret("east/dayfly-verifier/system:serviceaccount:orders:gate/gate-0")
+}
+
+/// The token of another pod of `payments/api`.
+pub(crate) fn other_pod() -> Secret {
+    secret("east/dayfly/system:serviceaccount:payments:api/api-1")
+}
+
+/// A request to renew a lease as it is.
+pub(crate) fn renewal(lease: LeaseId) -> RenewRequest {
+    RenewRequest { lease, scope: Vec::new(), ttl: None, confirmation: None, idempotency_key: None }
 }
 
 /// A request for target `orders`.

@@ -1,16 +1,18 @@
 //! The other ports: an engine that signs nothing, and a cluster whose tokens say in the clear what they are.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Audience, ClusterName, Namespace, PodName, ServiceAccountName, Uid};
 use dayfly_core::ports::{
-    Action, Authorizer, BoxFuture, Directory, DirectoryError, Engine, InvalidToken, MintError, Minted, Order,
-    PodFacts, PodPhase, ReviewError, Reviewer, ServiceAccountFacts, SignError, SigningKey,
+    Action, Authorizer, BoxFuture, ControllerChain, Directory, DirectoryError, Engine, InvalidToken, KeyFor,
+    MintError, Minted, NamespaceFacts, Order, PodFacts, PodPhase, ReviewError, Reviewer, ServiceAccountFacts,
+    SignError, SigningKey,
 };
+use dayfly_core::provenance::ObjectRef;
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Identity;
@@ -38,7 +40,11 @@ impl FakeEngine {
 }
 
 impl Engine for FakeEngine {
-    fn prepare(&self) -> Result<SigningKey, MintError> {
+    /// No RSA key is imported here.
+    fn prepare(&self, wanted: &KeyFor) -> Result<SigningKey, MintError> {
+        if wanted.algorithm.is_imported() {
+            return Err(SignError::NotImported(wanted.target.clone(), wanted.algorithm).into());
+        }
         Ok(SigningKey { id: "key-1".parse().unwrap(), not_after: *self.not_after.lock().unwrap() })
     }
 
@@ -58,14 +64,18 @@ impl Engine for FakeEngine {
     }
 }
 
-/// A cluster. Its tokens are `CLUSTER/AUDIENCE/USERNAME[/POD]`; every pod and service account is there and has the uid
+/// A cluster. Its tokens are `CLUSTER/AUDIENCE/USERNAME[/POD or /node:NODE]`; every pod and service account is there and has the uid
 /// of its name, until it is said otherwise.
 pub(crate) struct FakeCluster {
     name: ClusterName,
     pub(crate) ready: AtomicBool,
     pub(crate) down: AtomicBool,
+    refusing: AtomicBool,
     pods: Mutex<HashMap<String, Option<PodFacts>>>,
     accounts: Mutex<HashMap<String, Option<ServiceAccountFacts>>>,
+    namespaces: Mutex<HashMap<String, Option<NamespaceFacts>>>,
+    chain: Mutex<ControllerChain>,
+    pub(crate) of_secret: AtomicBool,
     rights: Mutex<HashSet<(String, &'static str, Option<String>)>>,
 }
 
@@ -81,8 +91,12 @@ impl FakeCluster {
             name: name.parse().unwrap(),
             ready: AtomicBool::new(true),
             down: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
             pods: Mutex::default(),
             accounts: Mutex::default(),
+            namespaces: Mutex::default(),
+            chain: Mutex::default(),
+            of_secret: AtomicBool::new(false),
             rights: Mutex::default(),
         }
     }
@@ -92,8 +106,22 @@ impl FakeCluster {
         self.pods.lock().unwrap().insert(name.to_owned(), change(api_pod(name)));
     }
 
+    /// From now on no token is good any more.
+    pub(crate) fn refuse_tokens(&self) {
+        self.refusing.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn account(&self, name: &str, facts: Option<ServiceAccountFacts>) {
         self.accounts.lock().unwrap().insert(name.to_owned(), facts);
+    }
+
+    pub(crate) fn namespace(&self, name: &str, facts: Option<NamespaceFacts>) {
+        self.namespaces.lock().unwrap().insert(name.to_owned(), facts);
+    }
+
+    /// What every pod's controllers are that has one.
+    pub(crate) fn chain(&self, chain: ControllerChain) {
+        *self.chain.lock().unwrap() = chain;
     }
 
     /// Lets a user do this to owners of this name; without a name, to all.
@@ -108,7 +136,11 @@ fn api_pod(name: &str) -> PodFacts {
         service_account: name.split('-').next().unwrap().parse().unwrap(),
         node: Some("node-1".parse().unwrap()),
         phase: PodPhase::Running,
-        deleting: false,
+        deleting: None,
+        labels: Arc::default(),
+        controller: None,
+        images: Arc::default(),
+        applied_by: None,
     }
 }
 
@@ -117,25 +149,34 @@ impl Reviewer for FakeCluster {
         &'a self,
         token: &'a Secret,
         audience: &'a Audience,
-    ) -> BoxFuture<'a, Result<std::sync::Arc<Identity>, ReviewError>> {
+    ) -> BoxFuture<'a, Result<Arc<Identity>, ReviewError>> {
         let parts: Vec<_> = token.expose_text().unwrap().split('/').map(str::to_owned).collect();
         let reviewed = if self.down.load(Ordering::SeqCst) {
             Err(ReviewError::Unavailable {
                 why: "connection refused".to_owned(),
                 retry_after: Duration::from_secs(1),
             })
+        } else if self.refusing.load(Ordering::SeqCst) {
+            Err(ReviewError::Invalid {
+                kind: InvalidToken::Refused,
+                message: "the token was invalidated".to_owned(),
+            })
         } else if parts[1] == audience.as_str() {
             let extra =
                 |key: &str, value: String| (format!("authentication.kubernetes.io/{key}"), vec![value]);
-            let pod = parts
-                .get(3)
-                .map(|pod| [extra("pod-name", pod.clone()), extra("pod-uid", uid_of(pod).to_string())]);
-            Ok(std::sync::Arc::new(Identity {
+            let bound = parts.get(3).map(|name| match name.strip_prefix("node:") {
+                Some(node) => {
+                    [extra("node-name", node.to_owned()), extra("node-uid", uid_of(node).to_string())]
+                }
+                None => [extra("pod-name", name.clone()), extra("pod-uid", uid_of(name).to_string())],
+            });
+            Ok(Arc::new(Identity {
                 cluster: self.name.clone(),
                 username: parts[2].clone(),
                 uid: uid_of(parts[2].rsplit(':').next().unwrap()).to_string(),
                 groups: Vec::new(),
-                extra: pod.into_iter().flatten().collect::<BTreeMap<_, _>>(),
+                extra: bound.into_iter().flatten().collect::<BTreeMap<_, _>>(),
+                of_secret: self.of_secret.load(Ordering::SeqCst),
             }))
         } else {
             let message = format!("the token is not for audience {audience}");
@@ -163,8 +204,23 @@ impl Directory for FakeCluster {
         _: Option<Uid>,
     ) -> BoxFuture<'a, Result<Option<ServiceAccountFacts>, DirectoryError>> {
         let said = self.accounts.lock().unwrap().get(name.as_str()).cloned();
-        let there = ServiceAccountFacts { uid: uid_of(name.as_str()), deleting: false };
+        let there =
+            ServiceAccountFacts { uid: uid_of(name.as_str()), deleting: false, labels: Arc::default() };
         Box::pin(async move { Ok(said.unwrap_or(Some(there))) })
+    }
+
+    fn namespace<'a>(
+        &'a self,
+        name: &'a Namespace,
+    ) -> BoxFuture<'a, Result<Option<NamespaceFacts>, DirectoryError>> {
+        let said = self.namespaces.lock().unwrap().get(name.as_str()).cloned();
+        let there = NamespaceFacts { uid: uid_of(name.as_str()), labels: Arc::default(), deleting: false };
+        Box::pin(async move { Ok(said.unwrap_or(Some(there))) })
+    }
+
+    fn controllers<'a>(&'a self, _: &'a Namespace, _: &'a ObjectRef) -> BoxFuture<'a, ControllerChain> {
+        let chain = self.chain.lock().unwrap().clone();
+        Box::pin(async move { chain })
     }
 
     fn ready(&self) -> bool {

@@ -2,23 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dayfly_core::audit::{Draft, EventRecord};
 use dayfly_core::change::{
-    Change, Conflict, Draw, Earlier, LeaseFilter, LeasePage, LogHead, Mark, Outcome, Receipt, SealedKey,
-    StoreStatus,
+    Change, Conflict, Draw, Earlier, LeaseFilter, LeasePage, LogHead, Mark, News, Outcome, Receipt,
+    SealedKey, StoreStatus,
 };
+use dayfly_core::digest::Digest;
 use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, StartNumber};
 use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::ports::{BoxFuture, Clock, LeaseStore, StoreError, TestClock, TestRng};
 use dayfly_core::rule::{Rule, RuleSet};
+use dayfly_core::time::Timestamp;
+use tokio::sync::watch;
 
 pub(crate) struct FakeStore {
     clock: Arc<TestClock>,
     rng: TestRng,
     state: Mutex<State>,
     failing: Mutex<Option<StoreError>>,
+    hanging: Mutex<Option<Hang>>,
+    bell: watch::Sender<Position>,
 }
 
 struct State {
@@ -27,6 +33,15 @@ struct State {
     leases: BTreeMap<LeaseId, Arc<Lease>>,
     rules: Arc<RuleSet>,
     notes: Vec<Draft>,
+    /// Which leases changed, and whose.
+    told: Vec<(Position, Digest, LeaseId)>,
+}
+
+/// Where a commit hangs, so that whoever asked goes without an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hang {
+    Before,
+    After,
 }
 
 impl FakeStore {
@@ -37,8 +52,21 @@ impl FakeStore {
             leases: BTreeMap::new(),
             rules: Arc::default(),
             notes: Vec::new(),
+            told: Vec::new(),
         };
-        Self { clock, rng: TestRng::new(7), state: Mutex::new(state), failing: Mutex::new(None) }
+        Self {
+            clock,
+            rng: TestRng::new(7),
+            state: Mutex::new(state),
+            failing: Mutex::new(None),
+            hanging: Mutex::new(None),
+            bell: watch::Sender::new(Position::ZERO),
+        }
+    }
+
+    /// From now on commits hang here.
+    pub(crate) fn hang(&self, hang: Option<Hang>) {
+        *self.hanging.lock().unwrap() = hang;
     }
 
     /// From now on nothing can be committed.
@@ -75,6 +103,10 @@ impl FakeStore {
                         Outcome::Conflict(Conflict::IdempotencyKeyReused)
                     });
                 }
+                let earlier = match state.renewed(&lease, self.clock.now()) {
+                    Ok(earlier) => earlier,
+                    Err(conflict) => return Ok(Outcome::Conflict(conflict)),
+                };
                 if let Some(newer) = state.rules.newer(&lease, issue.decided_under) {
                     return Ok(Outcome::Covered(Arc::clone(newer)));
                 }
@@ -82,7 +114,10 @@ impl FakeStore {
                     return Ok(Outcome::Conflict(Conflict::IdTaken));
                 }
                 assert_eq!(lease.digests.len(), 1, "a lease is committed with its credential's digest");
-                state.leases.insert(lease.id, Arc::new(lease));
+                for lease in earlier.into_iter().chain([lease]) {
+                    state.told.push((position, lease.workload.caller(), lease.id));
+                    state.leases.insert(lease.id, Arc::new(lease));
+                }
             }
             Change::Reissue { lease, digest } => {
                 let Some(known) = state.leases.get(&lease) else {
@@ -94,7 +129,11 @@ impl FakeStore {
             }
             Change::Release { lease } => {
                 let mut known = Lease::clone(&state.leases[&lease]);
-                known.phase = known.phase.release(self.clock.now()).unwrap();
+                let Ok(phase) = known.phase.release(self.clock.now()) else {
+                    return Ok(Outcome::Conflict(Conflict::Phase));
+                };
+                known.phase = phase;
+                state.told.push((position, known.workload.caller(), lease));
                 state.leases.insert(lease, Arc::new(known));
             }
             Change::Revoke(revocation) => {
@@ -124,11 +163,29 @@ impl FakeStore {
             Change::Key(_) => {}
         }
         state.position = position;
+        self.bell.send_replace(position);
         Ok(Outcome::Committed(Receipt { position, rule }))
     }
 }
 
 impl State {
+    /// The lease that this one renews, as it is then.
+    fn renewed(&self, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, Conflict> {
+        let Some(earlier) = lease.renews else { return Ok(None) };
+        let earlier = self.leases.get(&earlier).ok_or(Conflict::NoSuchEarlier)?;
+        if earlier.workload.caller() != lease.workload.caller() {
+            return Err(Conflict::NoSuchEarlier);
+        }
+        if earlier.phase.renewed_by().is_some() {
+            return Err(Conflict::EarlierRenewed);
+        }
+        if earlier.state(&self.rules, now) != LeaseState::Active {
+            return Err(Conflict::EarlierEnded);
+        }
+        let ends_at = now.plus(Duration::from_secs(60));
+        Ok(Some(Lease { phase: earlier.phase.renew(lease.id, ends_at).unwrap(), ..Lease::clone(earlier) }))
+    }
+
     fn by_key(&self, idempotency: Idempotency) -> Option<Arc<Lease>> {
         self.leases
             .values()
@@ -149,7 +206,14 @@ impl LeaseStore for FakeStore {
     }
 
     fn commit(&self, change: Change) -> BoxFuture<'_, Result<Outcome, StoreError>> {
-        Box::pin(async move { self.commit_now(change) })
+        let hanging = *self.hanging.lock().unwrap();
+        Box::pin(async move {
+            let outcome = if hanging == Some(Hang::Before) { None } else { Some(self.commit_now(change)) };
+            match outcome {
+                Some(outcome) if hanging.is_none() => outcome,
+                _ => std::future::pending().await,
+            }
+        })
     }
 
     fn lease(&self, id: LeaseId) -> BoxFuture<'_, Result<Option<Arc<Lease>>, StoreError>> {
@@ -175,6 +239,15 @@ impl LeaseStore for FakeStore {
         found.truncate(limit);
         let next = found.last().filter(|_| more).map(|lease| lease.id);
         Box::pin(async move { Ok(LeasePage { leases: found, next }) })
+    }
+
+    fn news(&self, caller: Digest, after: Position) -> BoxFuture<'_, Result<News, StoreError>> {
+        Box::pin(async move {
+            let position = *self.bell.subscribe().wait_for(|position| *position > after).await.unwrap();
+            let told = self.state.lock().unwrap().told.clone();
+            let own = told.into_iter().filter(|(at, of, _)| *at > after && *at <= position && *of == caller);
+            Ok(News { position, leases: Some(own.map(|(_, _, lease)| lease).collect()) })
+        })
     }
 
     fn events(&self, _: Position, _: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {

@@ -1,0 +1,192 @@
+//! What Dayfly signs with: uses, algorithms, and which key is for what.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterName, TargetName};
+use crate::spiffe::TrustDomain;
+
+/// What a key is for. Each use has its own keys, and each trust domain is a use of its own: no key is ever in two
+/// published sets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum KeyUse {
+    /// Access tokens, `typ` `at+jwt` (RFC 9068).
+    AccessToken,
+    /// JWT-SVIDs of this trust domain, `typ` `JWT` (SPIFFE JWT-SVID, section 2.3).
+    Svid(TrustDomain),
+}
+
+impl KeyUse {
+    /// The one `typ` that keys of this use sign, so that a key is never talked into another kind of token.
+    pub const fn typ(&self) -> &'static str {
+        match self {
+            Self::AccessToken => "at+jwt",
+            Self::Svid(_) => "JWT",
+        }
+    }
+}
+
+/// A signature algorithm that Dayfly signs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum SigningAlgorithm {
+    /// ECDSA on P-256 with SHA-256 (RFC 7518, section 3.4).
+    #[default]
+    #[serde(rename = "ES256")]
+    Es256,
+    /// Ed25519 (RFC 8037, section 3.1).
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518, section 3.3), with a key that was imported for one target.
+    #[serde(rename = "RS256")]
+    Rs256,
+}
+
+impl SigningAlgorithm {
+    /// Its name in `alg`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    /// Whether Dayfly makes no such keys, and they are imported for one target each.
+    pub const fn is_imported(self) -> bool {
+        matches!(self, Self::Rs256)
+    }
+}
+
+impl fmt::Display for SigningAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A target of one cluster's policy: another cluster's target of the same name is another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TargetRef {
+    /// The cluster whose policy has it.
+    pub cluster: ClusterName,
+    /// Its name there.
+    pub target: TargetName,
+}
+
+impl fmt::Display for TargetRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster, self.target)
+    }
+}
+
+/// What one key is for, whole. As text it is in the store and in what the sealed key is bound to, so that a key can be
+/// taken for no other use, algorithm or target.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KeyPurpose {
+    /// What it signs.
+    pub key_use: KeyUse,
+    /// How.
+    pub algorithm: SigningAlgorithm,
+    /// The only target it signs for, where it was imported for one.
+    pub only: Option<TargetRef>,
+}
+
+impl KeyPurpose {
+    /// A key that Dayfly makes itself, for every target of this use and algorithm.
+    pub const fn of(key_use: KeyUse, algorithm: SigningAlgorithm) -> Self {
+        Self { key_use, algorithm, only: None }
+    }
+
+    /// An RSA key that is imported for the access tokens of one target.
+    pub const fn imported(only: TargetRef) -> Self {
+        Self { key_use: KeyUse::AccessToken, algorithm: SigningAlgorithm::Rs256, only: Some(only) }
+    }
+
+    /// Whether it signs for this target.
+    pub fn serves(&self, target: &TargetRef) -> bool {
+        self.only.as_ref().is_none_or(|only| only == target)
+    }
+}
+
+/// ES256 keys for access tokens are `access-token`; the others name what differs from that: `access-token/EdDSA`,
+/// `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`. No part can hold a slash.
+impl fmt::Display for KeyPurpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key_use {
+            KeyUse::AccessToken => f.write_str("access-token")?,
+            KeyUse::Svid(domain) => write!(f, "svid/{domain}")?,
+        }
+        if self.algorithm != SigningAlgorithm::Es256 {
+            write!(f, "/{}", self.algorithm)?;
+        }
+        self.only.as_ref().map_or(Ok(()), |only| write!(f, "/{only}"))
+    }
+}
+
+/// A text is no purpose of a key that this version knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a purpose that this version knows")]
+pub struct UnknownPurpose;
+
+impl FromStr for KeyPurpose {
+    type Err = UnknownPurpose;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPurpose> {
+        let name = |part: &str| part.parse().map_err(|_| UnknownPurpose);
+        match text.split('/').collect::<Vec<_>>().as_slice() {
+            ["access-token"] => Ok(Self::of(KeyUse::AccessToken, SigningAlgorithm::Es256)),
+            ["access-token", "EdDSA"] => Ok(Self::of(KeyUse::AccessToken, SigningAlgorithm::EdDsa)),
+            ["access-token", "RS256", cluster, target] => Ok(Self::imported(TargetRef {
+                cluster: name(cluster)?,
+                target: target.parse().map_err(|_| UnknownPurpose)?,
+            })),
+            ["svid", domain] => {
+                let domain = domain.parse().map_err(|_| UnknownPurpose)?;
+                Ok(Self::of(KeyUse::Svid(domain), SigningAlgorithm::Es256))
+            }
+            _ => Err(UnknownPurpose),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn purposes_read_back_and_are_all_different() {
+        let target = |cluster: &str, target: &str| TargetRef {
+            cluster: cluster.parse().unwrap(),
+            target: target.parse().unwrap(),
+        };
+        let purposes = [
+            (KeyPurpose::of(KeyUse::AccessToken, SigningAlgorithm::Es256), "access-token"),
+            (KeyPurpose::of(KeyUse::AccessToken, SigningAlgorithm::EdDsa), "access-token/EdDSA"),
+            (KeyPurpose::imported(target("east", "orders")), "access-token/RS256/east/orders"),
+            (KeyPurpose::imported(target("west", "orders")), "access-token/RS256/west/orders"),
+            (
+                KeyPurpose::of(KeyUse::Svid("prod.example".parse().unwrap()), SigningAlgorithm::Es256),
+                "svid/prod.example",
+            ),
+        ];
+        for (purpose, text) in &purposes {
+            assert_eq!(purpose.to_string(), *text);
+            assert_eq!(text.parse(), Ok(purpose.clone()));
+        }
+        for unknown in
+            ["", "access-token/", "access-token/ES256", "access-token/RS256", "svid", "svid/a/b", "svid/A"]
+        {
+            assert_eq!(unknown.parse::<KeyPurpose>(), Err(UnknownPurpose), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn an_imported_key_serves_one_target_of_one_cluster() {
+        let at =
+            |cluster: &str| TargetRef { cluster: cluster.parse().unwrap(), target: "a".parse().unwrap() };
+        let imported = KeyPurpose::imported(at("east"));
+        assert!(imported.serves(&at("east")) && !imported.serves(&at("west")));
+        assert!(KeyPurpose::of(KeyUse::AccessToken, SigningAlgorithm::EdDsa).serves(&at("west")));
+    }
+}
