@@ -9,9 +9,9 @@ use dayfly_core::ids::{
     Audience, ClusterName, CredentialId, GrantName, GrantRef, KeyId, Namespace, NodeName, NotAName,
     OwnerName, PodName, Scope, ServiceAccountName, TargetName, Uid,
 };
-use dayfly_core::lease::{Grounds, Idempotency, Lease, Owners, Phase};
+use dayfly_core::lease::{Check, Grounds, Idempotency, Lease, Owners, Phase, PolicyObject};
 use dayfly_core::ports::Clock;
-use dayfly_core::provenance::Provenance;
+use dayfly_core::provenance::{Image, ObjectRef, Provenance};
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Node, Pod, ServiceAccount, Workload};
 
@@ -63,6 +63,7 @@ impl LeaseMaker {
         let digest = |what: &[u8]| Digest::of_parts(&[what, &number.to_be_bytes()]);
         let lease = Lease {
             id: draw.id,
+            provenance: provenance(random % (OWNERS * PODS), &workload),
             workload,
             owners: owners.clone(),
             target: self.target.clone(),
@@ -78,11 +79,66 @@ impl LeaseMaker {
             spiffe_id: None,
             idempotency: Some(Idempotency { key: digest(b"key"), request: digest(b"request") }),
             renews: None,
-            provenance: Provenance::default(),
-            grounds: Grounds::default(),
+            grounds: grounds(owners, grant, &self.target, &self.audience),
             phase: Phase::Active,
         };
         Ok(Change::Issue(Box::new(Issue { lease, decided_under: draw.position })))
+    }
+}
+
+/// A Deployment's pod of one container, which Argo CD applied.
+fn provenance(number: u64, workload: &Workload) -> Provenance {
+    let account = &workload.service_account;
+    let object = |api_version: &str, kind: &str, name: String, uid: Option<Uid>| ObjectRef {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        namespace: Some(account.namespace.clone()),
+        name,
+        uid,
+    };
+    let set = format!("{}-{:010x}", account.name, mixed(number) >> 24);
+    Provenance {
+        controllers: vec![
+            object("apps/v1", "ReplicaSet", set, Some(uid(number, 4))),
+            object("apps/v1", "Deployment", account.name.to_string(), Some(uid(number, 5))),
+        ],
+        images: vec![Image {
+            container: account.name.to_string(),
+            digest: format!("sha256:{}", Digest::of(&number.to_be_bytes())),
+        }],
+        applied_by: Some(object("argoproj.io/v1alpha1", "Application", account.namespace.to_string(), None)),
+    }
+}
+
+/// What a decision keeps of itself: as many objects and checks, and as long, as a real one has.
+fn grounds(owners: &Owners, grant: &GrantRef, target: &TargetName, audience: &Audience) -> Grounds {
+    let generation = || "3f9c2a7be1d04586".to_owned();
+    let object = |kind: &str, name: String| PolicyObject {
+        kind: kind.to_owned(),
+        name,
+        uid: None,
+        generation: generation(),
+    };
+    let check = |name: &str, outcome: String| Check { name: name.to_owned(), outcome };
+    let owner = &owners.namespace;
+    Grounds {
+        objects: vec![
+            object("Owner", owner.to_string()),
+            object("Grant", grant.to_string()),
+            object("Target", target.to_string()),
+        ],
+        checks: vec![
+            check("owner", format!("namespace {} belongs to Owner {owner}, by name", grant.namespace)),
+            check("grant", format!("{grant} is the only one that matches")),
+            check("target", format!("Target {target} is there; for this namespace and owner: ceiling[0]")),
+            check("bound", "the token is bound to a pod".to_owned()),
+            check("audience", format!("{audience} is allowed by Target and Grant")),
+            check("scope", "orders:read, orders:write are asked, granted and under the ceiling".to_owned()),
+            check(
+                "ttl",
+                "300 s, the least of asked 300 s, grant 900 s, target 3600 s, most 86400 s".to_owned(),
+            ),
+        ],
     }
 }
 
