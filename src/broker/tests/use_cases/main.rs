@@ -3,6 +3,7 @@
 
 mod attest;
 mod credential;
+mod explain;
 mod introspect;
 mod issue;
 mod list;
