@@ -26,6 +26,7 @@ macro_rules! on_both {
 mod api;
 mod clock;
 mod credentials;
+mod explain;
 mod issue;
 mod listing;
 mod outage;
