@@ -2,8 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dayfly_core::claims::{ClaimValue, Claims};
 use dayfly_core::digest::Digest;
-use dayfly_core::lease::{Confirmation, Lease, LeaseState};
+use dayfly_core::lease::{Check, Confirmation, Grounds, Lease, LeaseState, PolicyObject};
 use dayfly_core::limits;
 use dayfly_core::provenance::{Asserted, Image, ObjectRef, Provenance};
 use dayfly_core::rule::{After, Fields, Rule, Selector};
@@ -113,13 +114,43 @@ pub fn lease(lease: &Lease, state: LeaseState) -> v1::Lease {
         renewed_by: text(lease.phase.renewed_by().as_ref()),
         ends_at: Some(timestamp(lease.ends_at())),
         spiffe_id: text(lease.spiffe_id.as_ref()),
+        claims: Vec::new(),
+        grounds: None,
     }
 }
 
 /// The same, with what is told to operators only.
 pub fn lease_for_operators(core: &Lease, state: LeaseState) -> v1::Lease {
     let provenance = (core.provenance != Provenance::default()).then(|| provenance(&core.provenance));
-    v1::Lease { provenance, ..lease(core, state) }
+    let grounds = (core.grounds != Grounds::default()).then(|| grounds(&core.grounds));
+    v1::Lease { provenance, claims: claims(&core.claims), grounds, ..lease(core, state) }
+}
+
+fn claims(claims: &Claims) -> Vec<v1::Claim> {
+    let claim = |(name, value): (&String, &ClaimValue)| v1::Claim {
+        name: name.clone(),
+        values: value.values().to_vec(),
+        list: matches!(value, ClaimValue::Many(_)),
+    };
+    claims.iter().map(claim).collect()
+}
+
+fn grounds(grounds: &Grounds) -> v1::Grounds {
+    let check = |check: &Check| v1::Check { name: check.name.clone(), outcome: check.outcome.clone() };
+    v1::Grounds {
+        objects: grounds.objects.iter().map(policy_object).collect(),
+        checks: grounds.checks.iter().map(check).collect(),
+    }
+}
+
+/// A policy object as it was, as the API shows it.
+pub fn policy_object(object: &PolicyObject) -> v1::PolicyObject {
+    v1::PolicyObject {
+        kind: object.kind.clone(),
+        name: object.name.clone(),
+        uid: text(object.uid.as_ref()),
+        generation: object.generation.clone(),
+    }
 }
 
 /// Where a workload came from, as the API shows it.
@@ -264,6 +295,27 @@ mod tests {
         assert_eq!(wire.revoked_by, RuleId::from_u128(7).to_string());
         assert_eq!(wire.ended_at.unwrap().nanos, 500_000_000);
         assert_eq!((wire.owner.as_str(), wire.narrowed_owner.as_str()), ("payments", "api-team"));
+    }
+
+    #[test]
+    fn operators_alone_are_told_of_claims_and_grounds() {
+        let mut core = Lease::test(5);
+        core.claims.insert("tier".to_owned(), ClaimValue::Many(vec!["gold".to_owned()]));
+        core.claims.insert("region".to_owned(), ClaimValue::One("eu".to_owned()));
+        core.grounds.objects.push(PolicyObject {
+            kind: "Grant".to_owned(),
+            name: "payments/orders".to_owned(),
+            uid: None,
+            generation: "0123456789abcdef".to_owned(),
+        });
+        core.grounds.checks.push(Check { name: "scope".to_owned(), outcome: "read".to_owned() });
+        let told = lease_for_operators(&core, LeaseState::Active);
+        let claims: Vec<_> = told.claims.iter().map(|c| (c.name.as_str(), c.list)).collect();
+        assert_eq!(claims, [("region", false), ("tier", true)]);
+        let grounds = told.grounds.unwrap();
+        assert_eq!((grounds.objects[0].uid.as_str(), grounds.checks[0].name.as_str()), ("", "scope"));
+        let others = lease(&core, LeaseState::Active);
+        assert_eq!((others.claims.len(), others.grounds), (0, None));
     }
 
     #[test]

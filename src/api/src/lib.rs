@@ -8,8 +8,8 @@ pub mod rejection;
 mod secret_messages;
 
 pub use convert::{
-    BadField, Thumbprints, confirmation, lease, lease_for_operators, lease_state, provenance, rule, selector,
-    workload,
+    BadField, Thumbprints, confirmation, lease, lease_for_operators, lease_state, policy_object, provenance,
+    rule, selector, workload,
 };
 
 /// The generated code.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::v1::{IntrospectRequest, IssueResponse, RenewResponse};
+use crate::v1::explain_request::About;
+use crate::v1::{ExplainRequest, IntrospectRequest, IssueResponse, RenewResponse};
 
 impl fmt::Debug for IssueResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,6 +30,28 @@ impl fmt::Debug for IntrospectRequest {
     }
 }
 
+impl fmt::Debug for ExplainRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ExplainRequest");
+        match &self.about {
+            None => {}
+            Some(about) => _ = shown.field("about", about),
+        }
+        shown.field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(_) => f.debug_tuple("Token").finish_non_exhaustive(),
+            Self::Workload(workload) => f.debug_tuple("Workload").field(workload).finish(),
+            Self::Lease(id) => f.debug_tuple("Lease").field(id).finish(),
+            Self::Denial(id) => f.debug_tuple("Denial").field(id).finish(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,6 +63,11 @@ mod tests {
             format!("{:?}", IssueResponse { credential: credential.clone(), ..IssueResponse::default() }),
             format!("{:?}", RenewResponse { credential: credential.clone(), ..RenewResponse::default() }),
             format!("{:#?}", IntrospectRequest { credential: credential.clone() }),
+            format!(
+                "{:?}",
+                ExplainRequest { about: Some(About::Token(credential.clone())), ..ExplainRequest::default() }
+            ),
+            format!("{:?}", About::Token(credential.clone())),
         ];
         assert!(shown.iter().all(|text| !text.contains(&credential)), "{shown:?}");
     }

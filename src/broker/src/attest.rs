@@ -8,7 +8,7 @@ use dayfly_core::ports::{Cluster, ControllerChain, NamespaceFacts, PodFacts, Pod
 use dayfly_core::provenance::{Labels, ObjectRef, Provenance};
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Binding, Identity, Node, Pod, ServiceAccount, Workload};
-use dayfly_policy::Denial;
+use dayfly_policy::{Denial, Who};
 
 use crate::authenticate::{Bearer, Caller};
 use crate::{Broker, Error, Reason};
@@ -50,6 +50,18 @@ impl Attested {
     /// Its top controller, if that is known to be the top.
     pub fn top_controller(&self) -> Option<&ObjectRef> {
         self.provenance.top().filter(|_| self.controllers_whole)
+    }
+
+    /// It, as far as ownership looks at it.
+    pub(crate) fn who(&self) -> Who<'_> {
+        let account = &self.workload.service_account;
+        Who {
+            namespace: &account.namespace,
+            namespace_labels: &self.namespace_labels,
+            service_account: &account.name,
+            pod_labels: &self.pod_labels,
+            controller: self.top_controller(),
+        }
     }
 
     /// A denial, in words that fit its token.
@@ -169,7 +181,11 @@ pub(crate) async fn check_live(
 }
 
 /// What controls a pod. That it cannot be read is no reason to refuse anything: it is then not known.
-async fn controllers(cluster: &Cluster, workload: &Workload, pod: Option<&PodFacts>) -> ControllerChain {
+pub(crate) async fn controllers(
+    cluster: &Cluster,
+    workload: &Workload,
+    pod: Option<&PodFacts>,
+) -> ControllerChain {
     match pod.and_then(|pod| pod.controller.as_ref()) {
         Some(first) => cluster.directory.controllers(&workload.service_account.namespace, first).await,
         None => ControllerChain { whole: true, ..ControllerChain::default() },

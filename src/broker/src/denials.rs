@@ -1,20 +1,21 @@
 //! Denials of verified callers, counted per minute, caller, target and reason, and written to the audit log; and so what
 //! Grants of mode Audit would have decided.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use dayfly_core::audit::{Detail, Draft, EventKind};
 use dayfly_core::change::Change;
-use dayfly_core::ids::{GrantRef, TargetName};
+use dayfly_core::ids::{ClusterName, GrantRef, Namespace, TargetName};
 use dayfly_core::ports::{Cluster, StoreError};
 use dayfly_core::rule::Actor;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Identity, Workload};
+use dayfly_policy::{PolicySet, Told};
 use futures_util::future::join_all;
 
-use crate::attest::workload_of;
-use crate::{Broker, Reason};
+use crate::attest::{Attested, workload_of};
+use crate::{Broker, Error, IssueRequest, Reason};
 
 /// Counts kept at once; what is beyond is counted by reason only.
 pub const ENTRIES: usize = 10_000;
@@ -53,10 +54,89 @@ struct Tally {
     last: Timestamp,
 }
 
+/// Namespaces without Owner whose denials are counted.
+pub const UNOWNED_NAMESPACES: usize = 10_000;
+
+/// Denials for want of an Owner since the start, by namespace.
+#[derive(Default)]
+pub(crate) struct UnownedDenials(Mutex<HashMap<(ClusterName, Namespace), (u64, Timestamp)>>);
+
+impl UnownedDenials {
+    fn note(&self, cluster: &ClusterName, namespace: &Namespace, now: Timestamp) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (cluster.clone(), namespace.clone());
+        if counts.len() >= UNOWNED_NAMESPACES && !counts.contains_key(&key) {
+            return;
+        }
+        let (count, last) = counts.entry(key).or_insert((0, now));
+        *count += 1;
+        *last = now.max(*last);
+    }
+
+    /// Each namespace of this cluster: how often, and when last.
+    pub(crate) fn of(&self, cluster: &ClusterName) -> BTreeMap<Namespace, (u64, Timestamp)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = counts.iter().filter(|((of, _), _)| of == cluster);
+        own.map(|((_, namespace), tally)| (namespace.clone(), *tally)).collect()
+    }
+}
+
+/// Denials of one minute, workload, target and reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DenialCount {
+    /// `CLUSTER:NAMESPACE:SERVICE-ACCOUNT`.
+    pub workload: String,
+    /// The target, where a policy knew it.
+    pub target: String,
+    /// The stable reason.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub first: Timestamp,
+    /// The last of them.
+    pub last: Timestamp,
+}
+
 impl Broker {
+    /// A refusal of a workload's request. A denial is counted, and kept with its explanation, by whose id the caller can
+    /// have it explained.
+    pub(crate) fn noted_denial(
+        &self,
+        cluster: &Cluster,
+        identity: &Identity,
+        asked: &IssueRequest,
+        error: Error,
+    ) -> Error {
+        let Error::Denied { reason, message, denial } = error else { return error };
+        self.note_denied_workload(cluster, identity, &asked.target, reason);
+        let denial = denial.or_else(|| {
+            let workload = workload_of(cluster, identity).ok()?;
+            let told = Told::refused(check_of(reason), reason.name(), message.clone(), change_of(reason));
+            Some(self.kept.keep(self.clock.now(), workload, Vec::new(), &asked.text(), told))
+        });
+        Error::Denied { reason, message, denial }
+    }
+
+    /// A denial by policy, kept with its explanation.
+    pub(crate) fn keep_denial(
+        &self,
+        policy: &PolicySet,
+        attested: &Attested,
+        asked: &IssueRequest,
+        told: Told,
+        error: Error,
+    ) -> Error {
+        let Error::Denied { reason, message, denial: None } = error else { return error };
+        let workload = attested.workload.clone();
+        let owners = self.answering(policy, &workload.cluster, &attested.who());
+        let denial = self.kept.keep(self.clock.now(), workload, owners, &asked.text(), told);
+        Error::Denied { reason, message, denial: Some(denial) }
+    }
+
     /// Counts a denied request of a workload. A target that no policy knows is not recorded by its name: callers
     /// choose names freely, and could fill the counts with them.
-    pub(crate) fn note_denied_workload(
+    fn note_denied_workload(
         &self,
         cluster: &Cluster,
         identity: &Identity,
@@ -66,17 +146,21 @@ impl Broker {
         let known = self.policies.last(&cluster.name).is_some_and(|policy| policy.target(target).is_some());
         let target = known.then(|| target.clone());
         match workload_of(cluster, identity) {
-            Ok(workload) => self.denials.note(
-                Key {
+            Ok(workload) => {
+                if matches!(reason, Reason::Unowned | Reason::OwnerAmbiguous) {
+                    let namespace = &workload.service_account.namespace;
+                    self.unowned.note(&cluster.name, namespace, self.clock.now());
+                }
+                let key = Key {
                     minute: self.minute(),
                     workload: workload.to_string(),
                     service_account_uid: workload.service_account.uid.to_string(),
                     actor: String::new(),
                     target,
                     what: What::Denied(reason),
-                },
-                self.clock.now(),
-            ),
+                };
+                self.denials.note(key, self.clock.now());
+            }
             Err(_) => self.note_denied_actor(&crate::operator::actor_of(identity), reason),
         }
     }
@@ -168,6 +252,15 @@ impl Denials {
         kept.last = kept.last.max(tally.last);
     }
 
+    /// What is counted, and not written yet, of the workloads denied at this moment.
+    pub(crate) fn at(&self, at: Timestamp) -> Vec<DenialCount> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let then = counts
+            .iter()
+            .filter(|(key, tally)| key.minute == at.as_secs() / 60 && tally.first <= at && at <= tally.last);
+        then.filter_map(|(key, tally)| count_of(&draft(key, *tally))).collect()
+    }
+
     fn take(&self, most: usize) -> Vec<(Key, Tally)> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: Vec<_> = counts.keys().take(most).cloned().collect();
@@ -194,6 +287,46 @@ impl Key {
             target: None,
             what,
         }
+    }
+}
+
+/// What an event counts, if it is of denials of a workload.
+pub(crate) fn count_of(event: &Draft) -> Option<DenialCount> {
+    let Draft { kind: EventKind::Denied, detail, .. } = event else { return None };
+    (!detail.workload.is_empty()).then(|| DenialCount {
+        workload: detail.workload.clone(),
+        target: detail.target.clone(),
+        reason: detail.reason.clone(),
+        count: detail.count,
+        first: Timestamp::from_millis(detail.first_millis),
+        last: Timestamp::from_millis(detail.last_millis),
+    })
+}
+
+/// The check that refuses for this reason, where policy was not asked.
+pub(crate) const fn check_of(reason: Reason) -> &'static str {
+    match reason {
+        Reason::ScopeNotGranted => "scope",
+        Reason::Held => "hold",
+        Reason::SigningKeyMissing => "key",
+        _ => "workload",
+    }
+}
+
+/// What would have to change first, where policy was not asked.
+pub(crate) const fn change_of(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NotAWorkload | Reason::TokenUnbound => "use a projected serviceAccountToken volume of a pod",
+        Reason::PodGone => "let the pod read its token file again; a pod that is gone gets nothing",
+        Reason::PodTerminating | Reason::PodFinished => "ask from a pod that runs",
+        Reason::ServiceAccountGone => {
+            "restart the pod, so that its token is of the service account that there is"
+        }
+        Reason::NamespaceTerminating => "ask from a namespace that is not being deleted",
+        Reason::ScopeNotGranted => "ask for less, or by Issue instead of Renew",
+        Reason::Held => "wait until that revocation's hold is lifted",
+        Reason::SigningKeyMissing => "import a signing key for this target",
+        _ => "what the message says",
     }
 }
 

@@ -8,6 +8,8 @@ use dayfly_core::ports::{
 };
 use dayfly_policy::Denial;
 
+use crate::kept::DenialId;
+
 /// A use case's refusal. `Display` is for the caller: it names what to change and holds nothing secret and nothing of
 /// other tenants. [`Error::cause`] is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +29,8 @@ pub enum Error {
         reason: Reason,
         /// What to change.
         message: String,
+        /// By what it can be explained, where it is kept.
+        denial: Option<DenialId>,
     },
     /// PERMISSION_DENIED: an operator lacks a right.
     #[error("{message}")]
@@ -226,7 +230,7 @@ impl Error {
     }
 
     pub(crate) fn denied(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Denied { reason, message: message.into() }
+        Self::Denied { reason, message: message.into(), denial: None }
     }
 
     pub(crate) fn invalid(field: &'static str, message: impl Into<String>) -> Self {

@@ -6,17 +6,19 @@ use std::time::Duration;
 use dayfly_core::change::{Change, Conflict, Draw, Earlier, Issue, Outcome};
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Audience, GrantName, LeaseId, Scope, TargetName};
-use dayfly_core::lease::{Confirmation, Idempotency, Lease, LeaseState, Phase};
+use dayfly_core::lease::{Confirmation, Grounds, Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::limits;
 use dayfly_core::ports::{Cluster, MintError, Order, SignError};
+use dayfly_core::rule::Rule;
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Identity, Workload};
-use dayfly_policy::Question;
+use dayfly_policy::{Answer, Decision, Explanation, PolicySet, Question, Told};
 
 use crate::attest::{Attested, Purpose};
 use crate::authenticate::{Bearer, Caller};
 use crate::credential::Credential;
+use crate::denials::change_of;
 use crate::renew::not_renewed;
 use crate::{Broker, Error, Reason};
 
@@ -62,10 +64,7 @@ impl Broker {
     pub async fn issue(&self, bearer: Bearer<'_>, request: &IssueRequest) -> Result<Issued, Error> {
         let (cluster, identity) = self.authenticate(bearer, Caller::Workload).await?;
         let issued = self.issue_to(cluster, &identity, request).await;
-        if let Err(Error::Denied { reason, .. }) = &issued {
-            self.note_denied_workload(cluster, &identity, &request.target, *reason);
-        }
-        issued
+        issued.map_err(|error| self.noted_denial(cluster, &identity, request, error))
     }
 
     async fn issue_to(
@@ -98,42 +97,42 @@ impl Broker {
         let workload = &attested.workload;
         let draw = self.store.draw()?;
         let policy = self.policies.current(&workload.cluster, self.clock.monotonic())?;
-        let credential = self.credential(&policy, workload, &request.target);
-        let not_after = credential.as_ref().ok().and_then(|credential| credential.key.not_after);
         let issued_at = draw.now.floor_secs();
-        let key_ends_in = not_after.map(|end| end.since(issued_at));
-        let explanation = policy.explain(&self.question(attested, request, issued_at, key_ends_in));
-        let grounds = explanation.grounds();
-        let decision = explanation.answer.map_err(|denial| attested.denied(denial))?;
-        // Only who may have it is told why it cannot be made.
-        let Credential { key, spiffe_id } = credential?;
-        let lease = Lease {
-            id: draw.id,
-            workload: workload.clone(),
-            owners: decision.owners,
-            target: decision.target,
-            grant: decision.grant,
-            audience: decision.audience,
-            scope: decision.scope,
-            claims: decision.claims,
-            issued_at,
-            expires_at: issued_at.plus(decision.ttl),
-            key_id: key.id,
-            digests: Vec::new(),
-            confirmation: request.confirmation,
-            spiffe_id,
-            idempotency: idempotency(workload, request),
-            renews: None,
-            provenance: attested.provenance.clone(),
-            grounds,
-            phase: Phase::Active,
+        let Considered { explanation, credential } = self.considered(&policy, attested, request, issued_at);
+        let decision = match &explanation.answer {
+            Ok(decision) => decision.clone(),
+            Err(denial) => {
+                let error = attested.denied(denial.clone());
+                return Err(self.keep_denial(&policy, attested, request, told(&explanation, &error), error));
+            }
         };
+        // Only who may have it is told why it cannot be made.
+        let credential = credential?;
+        let grounds = explanation.grounds();
+        let lease = lease(attested, request, decision, credential, grounds, draw.id, issued_at);
         // The rules are read after the draw: what is newer than these sends the commit back.
         if let Some(hold) = self.store.rules().holding(&lease) {
-            let message = format!("revocation {} holds this until it is lifted: {}", hold.id, hold.reason);
-            return Err(Error::denied(Reason::Held, message));
+            let error = held(hold);
+            let mut told = explanation.told();
+            told.refuse("hold", error.reason().name(), error.to_string(), change_of(error.reason()));
+            return Err(self.keep_denial(&policy, attested, request, told, error));
         }
         Ok(Decided { lease, draw, generation: policy.generation() })
+    }
+
+    /// What policy says to a request, and what would be made for it.
+    pub(crate) fn considered(
+        &self,
+        policy: &PolicySet,
+        attested: &Attested,
+        request: &IssueRequest,
+        issued_at: Timestamp,
+    ) -> Considered {
+        let credential = self.credential(policy, &attested.workload, &request.target);
+        let not_after = credential.as_ref().ok().and_then(|credential| credential.key.not_after);
+        let key_ends_in = not_after.map(|end| end.since(issued_at));
+        let explanation = policy.explain(&self.question(attested, request, issued_at, key_ends_in));
+        Considered { explanation, credential }
     }
 
     fn question(
@@ -242,6 +241,60 @@ impl Broker {
             state => Err(ended(lease.id, &format!("it is {state}"))),
         }
     }
+}
+
+/// What policy says to a request.
+pub(crate) struct Considered {
+    pub(crate) explanation: Explanation,
+    /// What would be made, or why it cannot be.
+    pub(crate) credential: Result<Credential, Error>,
+}
+
+/// A lease as it is decided.
+pub(crate) fn lease(
+    attested: &Attested,
+    request: &IssueRequest,
+    decision: Decision,
+    credential: Credential,
+    grounds: Grounds,
+    id: LeaseId,
+    issued_at: Timestamp,
+) -> Lease {
+    let Credential { key, spiffe_id } = credential;
+    Lease {
+        id,
+        workload: attested.workload.clone(),
+        owners: decision.owners,
+        target: decision.target,
+        grant: decision.grant,
+        audience: decision.audience,
+        scope: decision.scope,
+        claims: decision.claims,
+        issued_at,
+        expires_at: issued_at.plus(decision.ttl),
+        key_id: key.id,
+        digests: Vec::new(),
+        confirmation: request.confirmation,
+        spiffe_id,
+        idempotency: idempotency(&attested.workload, request),
+        renews: None,
+        provenance: attested.provenance.clone(),
+        grounds,
+        phase: Phase::Active,
+    }
+}
+
+/// An explanation in words, whose denial says what the caller is told.
+pub(crate) fn told(explanation: &Explanation, error: &Error) -> Told {
+    let mut told = explanation.told();
+    told.answer = Answer::Denied { reason: error.reason().name().to_owned(), message: error.to_string() };
+    told
+}
+
+/// The refusal of what a rule holds.
+pub(crate) fn held(hold: &Rule) -> Error {
+    let message = format!("revocation {} holds this until it is lifted: {}", hold.id, hold.reason);
+    Error::denied(Reason::Held, message)
 }
 
 pub(crate) struct Decided {

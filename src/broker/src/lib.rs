@@ -1,5 +1,5 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`], [`revoke`],
-//! [`list`]. They see only core's
+//! [`list`], [`explain`], [`unowned`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -9,8 +9,10 @@ mod authenticate;
 mod credential;
 pub mod denials;
 mod error;
+pub mod explain;
 pub mod introspect;
 pub mod issue;
+pub mod kept;
 pub mod list;
 mod operator;
 mod policies;
@@ -18,6 +20,7 @@ pub mod release;
 pub mod renew;
 pub mod revoke;
 pub mod selector;
+pub mod unowned;
 pub mod watch;
 pub mod who_am_i;
 
@@ -35,14 +38,18 @@ use dayfly_core::time::Timestamp;
 
 pub use attest::{Attested, Purpose};
 pub use authenticate::{Bearer, Caller, Verified};
+pub use denials::DenialCount;
 pub use error::{Error, Reason};
+pub use explain::{About, Described, Explained};
 pub use introspect::Introspection;
 pub use issue::{IssueRequest, Issued};
+pub use kept::DenialId;
 pub use list::{LeaseViews, ListLeases, OwnerView};
 pub use policies::{Policies, PolicyUnavailable, UnknownCluster};
 pub use renew::{RenewRequest, Renewed};
 pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};
+pub use unowned::UnownedNamespace;
 pub use watch::{Watch, WatchNews};
 pub use who_am_i::{Available, WhoAmI};
 
@@ -122,6 +129,8 @@ pub struct Broker {
     issuer_of: IssuerOf,
     lease_id_of: LeaseIdOf,
     denials: denials::Denials,
+    kept: kept::KeptDenials,
+    unowned: denials::UnownedDenials,
 }
 
 /// A lease with its state now.
@@ -172,6 +181,8 @@ impl Broker {
             issuer_of: parts.issuer_of,
             lease_id_of: parts.lease_id_of,
             denials: denials::Denials::default(),
+            kept: kept::KeptDenials::default(),
+            unowned: denials::UnownedDenials::default(),
         })
     }
 

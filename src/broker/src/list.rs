@@ -207,7 +207,7 @@ fn within(bounds: Option<&ClusterName>, selector: Option<Selector>) -> Result<Op
     Ok(Some(Selector::Where(Box::new(fields))))
 }
 
-fn page_size(limit: Option<usize>) -> Result<usize, Error> {
+pub(crate) fn page_size(limit: Option<usize>) -> Result<usize, Error> {
     match limit {
         None => Ok(limits::PAGE_DEFAULT),
         Some(limit) if (1..=limits::PAGE).contains(&limit) => Ok(limit),

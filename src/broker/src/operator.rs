@@ -68,6 +68,20 @@ impl Operator<'_> {
         self.bounds.is_none_or(|own| own == cluster)
     }
 
+    /// Whether it may read what these owners answer for, in this cluster: by any one of them, or where there is none by
+    /// the right on all.
+    pub(crate) async fn may_read(&self, cluster: &ClusterName, owners: &[OwnerName]) -> Result<bool, Error> {
+        if !self.reaches(cluster) {
+            return Ok(false);
+        }
+        for owner in owners {
+            if self.may(Verb::Get, Some(owner)).await? {
+                return Ok(true);
+            }
+        }
+        if owners.is_empty() { self.may(Verb::Get, None).await } else { Ok(false) }
+    }
+
     /// Whether it may do this to an owner's things; without an owner, to everyone's.
     pub(crate) async fn may(&self, verb: Verb, owner: Option<&OwnerName>) -> Result<bool, Error> {
         Ok(self.cluster.authorizer.allowed(&self.identity, &action(verb, owner)).await?)

@@ -57,10 +57,8 @@ impl Broker {
         check_idempotency_key(request.idempotency_key.as_deref())?;
         let earlier = self.own_lease(cluster, &identity, request.lease).await?;
         let renewed = self.renew_for(cluster, &identity, &earlier, request).await;
-        if let Err(Error::Denied { reason, .. }) = &renewed {
-            self.note_denied_workload(cluster, &identity, &earlier.target, *reason);
-        }
-        let issued = renewed?;
+        let issued = renewed
+            .map_err(|error| self.noted_denial(cluster, &identity, &as_issue(&earlier, request), error))?;
         // As the commit left it. What is committed is handed out, whether or not this can be read.
         let earlier = self.store.lease(request.lease).await.ok().flatten();
         Ok(Renewed { issued, earlier: earlier.map(|earlier| self.view(earlier)) })
@@ -138,7 +136,11 @@ fn asked(earlier: &Lease, request: &RenewRequest) -> Result<IssueRequest, Error>
         let message = format!("scope {more} is not one of lease {}: ask for it by Issue", earlier.id);
         return Err(Error::denied(Reason::ScopeNotGranted, message));
     }
-    Ok(IssueRequest {
+    Ok(as_issue(earlier, request))
+}
+
+fn as_issue(earlier: &Lease, request: &RenewRequest) -> IssueRequest {
+    IssueRequest {
         target: earlier.target.clone(),
         grant: Some(earlier.grant.name.clone()),
         scope: if request.scope.is_empty() { earlier.scope.clone() } else { request.scope.clone() },
@@ -146,7 +148,7 @@ fn asked(earlier: &Lease, request: &RenewRequest) -> Result<IssueRequest, Error>
         ttl: request.ttl,
         confirmation: request.confirmation.or(earlier.confirmation),
         idempotency_key: None,
-    })
+    }
 }
 
 /// Why the store did not let this lease take the place of the earlier one.

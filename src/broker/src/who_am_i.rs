@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_core::claims::Claims;
-use dayfly_core::ids::{Audience, GrantName, LeaseId, RuleId, Scope, TargetName};
+use dayfly_core::ids::{Audience, ClusterName, GrantName, LeaseId, OwnerName, RuleId, Scope, TargetName};
 use dayfly_core::lease::{Grounds, Lease, Owners, Phase};
 use dayfly_core::provenance::{Labels, Provenance};
 use dayfly_core::workload::Workload;
@@ -77,15 +77,39 @@ impl Broker {
             pod_labels: &pod_labels,
             controller: attested.as_ref().and_then(Attested::top_controller),
         };
-        let grace = self.policies.grace(&cluster.name).and_then(|grace| grace.owner(self.now()));
-        let ownership = match (policy.owners_of(&who), grace) {
-            (Ownership::Unowned, Some(owner)) if policy.is_unclaimed(&who) => {
+        let ownership = self.ownership(&policy, &cluster.name, &who);
+        let grants = grants.map(|grant| self.available(&policy, grant, &workload, &ownership)).collect();
+        Ok(WhoAmI { workload, trouble, ownership, grants })
+    }
+
+    /// Who answers for a workload now, by the configuration's grace too.
+    pub(crate) fn ownership(&self, policy: &PolicySet, cluster: &ClusterName, who: &Who<'_>) -> Ownership {
+        let grace = self.policies.grace(cluster).and_then(|grace| grace.owner(self.now()));
+        match (policy.owners_of(who), grace) {
+            (Ownership::Unowned, Some(owner)) if policy.is_unclaimed(who) => {
                 Ownership::Owned(Owners::of(owner))
             }
             (ownership, _) => ownership,
-        };
-        let grants = grants.map(|grant| self.available(&policy, grant, &workload, &ownership)).collect();
-        Ok(WhoAmI { workload, trouble, ownership, grants })
+        }
+    }
+
+    /// By whose rights a workload's things may be read: its owners, or where it is not clear which narrower one, its
+    /// namespace's; nobody's where that is not clear either.
+    pub(crate) fn answering(
+        &self,
+        policy: &PolicySet,
+        cluster: &ClusterName,
+        who: &Who<'_>,
+    ) -> Vec<OwnerName> {
+        match self.ownership(policy, cluster, who) {
+            Ownership::Owned(owners) => owners.iter().cloned().collect(),
+            Ownership::Unowned | Ownership::Ambiguous => {
+                match policy.owner_of(who.namespace, who.namespace_labels) {
+                    Ownership::Owned(owners) => vec![owners.namespace],
+                    Ownership::Unowned | Ownership::Ambiguous => Vec::new(),
+                }
+            }
+        }
     }
 
     fn available(

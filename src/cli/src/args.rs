@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::connect::Connection;
 use crate::{
-    connect, dev, introspect, issue, keys, leases, output, owners, policy, renew, revocations, serve, store,
-    watch, whoami,
+    connect, dev, explain, introspect, issue, keys, leases, output, owners, policy, renew, revocations,
+    serve, store, watch, whoami,
 };
 
 /// Short-lived credentials for Kubernetes workloads, owned and ended by their owners.
@@ -50,6 +50,11 @@ enum Verb {
     /// Looks at owners, as an operator.
     #[command(subcommand)]
     Owners(owners::Owners),
+    /// Says why a workload is answered as it is, as an operator.
+    ///
+    /// For a token, a workload that is described, a lease or a denial: every check and object, in order, and the first
+    /// thing that would have to change. Nothing is issued. With `--own`, as a workload: your own reason.
+    Explain(Box<explain::Explain>),
     /// Ends every credential that matches, at once, as an operator.
     ///
     /// It writes one durable rule, however many credentials that covers, and answers when it is in force. What comes
@@ -93,6 +98,7 @@ impl Cli {
             Verb::Keys(verb) => verb.run(&connection),
             Verb::Leases(verb) => connect::run(verb.run(&connection)),
             Verb::Owners(verb) => connect::run(verb.run(&connection)),
+            Verb::Explain(verb) => connect::run(verb.run(&connection)),
             Verb::Revoke(verb) => connect::run(verb.run(&connection)),
             Verb::Revocations(verb) => connect::run(verb.run(&connection)),
             Verb::Policy(verb) => verb.run(),

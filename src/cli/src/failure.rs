@@ -32,6 +32,9 @@ pub(crate) fn tell(error: &anyhow::Error) -> ExitCode {
                 let _ = writeln!(text, "meaning: {meaning}");
             }
         }
+        if let Some(denial) = failed.metadata().get("denial") {
+            let _ = writeln!(text, "denial: {} (an operator: dayfly explain --denial)", plain(denial));
+        }
         if let Some(advice) = advice(failed) {
             let _ = writeln!(text, "to do: {}", plain(&advice));
         }
@@ -58,7 +61,7 @@ fn advice(error: &Error) -> Option<String> {
     let fact = |name: &str| error.metadata().get(name).map_or("", String::as_str);
     Some(match error.reason() {
         Some("TOKEN_AUDIENCE") => "give --token-file a token of the verb's audience: dayfly (issue, whoami), \
-                                   dayfly-verifier (introspect), dayfly-operator (leases, owners, revoke, revocations)"
+                                   dayfly-verifier (introspect), dayfly-operator (leases, owners, explain, revoke, revocations)"
             .to_owned(),
         Some("TOKEN_EXPIRED" | "TOKEN_REFUSED") => {
             "give --token-file the file that the kubelet refreshes, or a new token".to_owned()

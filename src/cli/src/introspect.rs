@@ -53,7 +53,8 @@ fn text(answer: &v1::IntrospectResponse) -> String {
     format!("{active}{lease}")
 }
 
-fn read(path: &Path) -> anyhow::Result<Secret> {
+/// The credential in a file.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Secret> {
     let shown = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     let reader: Box<dyn Read> = if path == Path::new("-") {
         Box::new(std::io::stdin())

@@ -3,6 +3,7 @@
 mod args;
 mod connect;
 mod dev;
+mod explain;
 mod failure;
 mod introspect;
 mod issue;

@@ -1,5 +1,7 @@
 //! The API's messages as they are shown: in JSON with the API's own field names, what is empty left out.
 
+use std::collections::BTreeMap;
+
 use dayfly_client::v1;
 use serde::Serialize;
 
@@ -97,6 +99,116 @@ pub(crate) struct LeaseView<'a> {
     ends_at: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     ended_at: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    claims: BTreeMap<&'a str, ClaimView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provenance: Option<ProvenanceView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grounds: Option<GroundsView<'a>>,
+}
+
+/// What a claim says, as in the token.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ClaimView<'a> {
+    One(&'a str),
+    Many(&'a [String]),
+}
+
+/// Where a workload came from.
+#[derive(Serialize)]
+struct ProvenanceView<'a> {
+    controllers: Vec<ObjectView<'a>>,
+    images: Vec<ImageView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied_by: Option<ObjectView<'a>>,
+}
+
+#[derive(Serialize)]
+struct ObjectView<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    uid: &'a str,
+}
+
+#[derive(Serialize)]
+struct ImageView<'a> {
+    container: &'a str,
+    digest: &'a str,
+}
+
+/// Why it was given.
+#[derive(Serialize)]
+struct GroundsView<'a> {
+    objects: Vec<PolicyObjectView<'a>>,
+    checks: Vec<CheckView<'a>>,
+}
+
+/// A policy object as it was.
+#[derive(Serialize)]
+pub(crate) struct PolicyObjectView<'a> {
+    kind: &'a str,
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    uid: &'a str,
+    generation: &'a str,
+}
+
+#[derive(Serialize)]
+struct CheckView<'a> {
+    name: &'a str,
+    outcome: &'a str,
+}
+
+impl<'a> From<&'a v1::PolicyObject> for PolicyObjectView<'a> {
+    fn from(object: &'a v1::PolicyObject) -> Self {
+        let v1::PolicyObject { kind, name, uid, generation } = object;
+        Self { kind, name, uid, generation }
+    }
+}
+
+impl<'a> From<&'a v1::ObjectRef> for ObjectView<'a> {
+    fn from(object: &'a v1::ObjectRef) -> Self {
+        let v1::ObjectRef { api_version, kind, namespace, name, uid } = object;
+        Self { api_version, kind, namespace, name, uid }
+    }
+}
+
+fn claims(lease: &v1::Lease) -> BTreeMap<&str, ClaimView<'_>> {
+    let said = lease.claims.iter().map(|claim| {
+        let value = match claim.values.as_slice() {
+            [value] if !claim.list => ClaimView::One(value),
+            values => ClaimView::Many(values),
+        };
+        (claim.name.as_str(), value)
+    });
+    said.collect()
+}
+
+fn provenance(lease: &v1::Lease) -> Option<ProvenanceView<'_>> {
+    let provenance = lease.provenance.as_ref()?;
+    Some(ProvenanceView {
+        controllers: provenance.controllers.iter().map(Into::into).collect(),
+        images: provenance
+            .images
+            .iter()
+            .map(|image| ImageView { container: &image.container, digest: &image.digest })
+            .collect(),
+        applied_by: provenance.applied_by.as_ref().map(Into::into),
+    })
+}
+
+fn grounds(lease: &v1::Lease) -> Option<GroundsView<'_>> {
+    let grounds = lease.grounds.as_ref()?;
+    let checks = grounds.checks.iter();
+    Some(GroundsView {
+        objects: grounds.objects.iter().map(Into::into).collect(),
+        checks: checks.map(|check| CheckView { name: &check.name, outcome: &check.outcome }).collect(),
+    })
 }
 
 /// What a holder must prove to hold.
@@ -139,6 +251,9 @@ impl<'a> From<&'a v1::Lease> for LeaseView<'a> {
             revoked_by: &lease.revoked_by,
             ends_at: time(early_end(lease)),
             ended_at: time(lease.ended_at.as_ref()),
+            claims: claims(lease),
+            provenance: provenance(lease),
+            grounds: grounds(lease),
         }
     }
 }
@@ -190,7 +305,35 @@ pub(crate) fn lease_facts(lease: &v1::Lease) -> String {
         ("renews", lease.renews.clone()),
         ("renewed by", lease.renewed_by.clone()),
         ("key", lease.key_id.clone()),
+        ("claims", claims_text(lease)),
+        ("controlled by", list(lease, |p| p.controllers.iter().map(object).collect())),
+        (
+            "images",
+            list(lease, |p| p.images.iter().map(|i| format!("{} {}", i.container, i.digest)).collect()),
+        ),
+        ("applied by", list(lease, |p| p.applied_by.iter().map(object).collect())),
+        ("decided by", decided_by(lease)),
     ])
+}
+
+fn list(lease: &v1::Lease, of: impl Fn(&v1::Provenance) -> Vec<String>) -> String {
+    lease.provenance.as_ref().map(of).unwrap_or_default().join(", ")
+}
+
+fn object(object: &v1::ObjectRef) -> String {
+    format!("{}/{}", object.kind, object.name)
+}
+
+fn claims_text(lease: &v1::Lease) -> String {
+    let said = lease.claims.iter().map(|claim| format!("{}={}", claim.name, claim.values.join(",")));
+    said.collect::<Vec<_>>().join(" ")
+}
+
+/// The policy objects that decided; `dayfly explain --lease` says more.
+fn decided_by(lease: &v1::Lease) -> String {
+    let objects = lease.grounds.iter().flat_map(|grounds| &grounds.objects);
+    let named = objects.map(|object| format!("{} {} {}", object.kind, object.name, object.generation));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 /// Leases, a line each.
@@ -252,6 +395,45 @@ mod tests {
         insta::assert_snapshot!(
             "lease_json",
             serde_json::to_string_pretty(&LeaseView::from(&lease())).unwrap()
+        );
+    }
+
+    #[test]
+    fn what_operators_are_told_besides() {
+        let object = |kind: &str, name: &str| v1::ObjectRef {
+            api_version: "apps/v1".to_owned(),
+            kind: kind.to_owned(),
+            namespace: "payments".to_owned(),
+            name: name.to_owned(),
+            uid: "uid-1".to_owned(),
+        };
+        let claim =
+            |name: &str, list| v1::Claim { name: name.to_owned(), values: vec!["x".to_owned()], list };
+        let lease = v1::Lease {
+            claims: vec![claim("region", false), claim("tiers", true)],
+            provenance: Some(v1::Provenance {
+                controllers: vec![object("ReplicaSet", "api-7f"), object("Deployment", "api")],
+                images: vec![v1::Image { container: "main".to_owned(), digest: "sha256:ab".to_owned() }],
+                applied_by: Some(object("Application", "payments")),
+            }),
+            grounds: Some(v1::Grounds {
+                objects: vec![v1::PolicyObject {
+                    kind: "Grant".to_owned(),
+                    name: "payments/orders".to_owned(),
+                    uid: String::new(),
+                    generation: "0123456789abcdef".to_owned(),
+                }],
+                checks: vec![v1::Check {
+                    name: "scope".to_owned(),
+                    outcome: "all of the Grant's".to_owned(),
+                }],
+            }),
+            ..lease()
+        };
+        insta::assert_snapshot!("lease_facts_for_operators", lease_facts(&lease));
+        insta::assert_snapshot!(
+            "lease_json_for_operators",
+            serde_json::to_string_pretty(&LeaseView::from(&lease)).unwrap()
         );
     }
 

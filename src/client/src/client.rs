@@ -163,6 +163,29 @@ impl Client {
         self.call(request, send).await
     }
 
+    /// A page of the namespaces that no Owner answers for, as an operator.
+    pub async fn list_unowned(
+        &self,
+        request: v1::ListUnownedRequest,
+    ) -> Result<v1::ListUnownedResponse, Error> {
+        let send = |channel, request| async move { operator(channel).list_unowned(request).await };
+        self.call(request, send).await
+    }
+
+    /// Why a workload is answered as it is, as an operator.
+    pub async fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Error> {
+        let send = |channel, request| async move { operator(channel).explain(request).await };
+        self.call(request, send).await
+    }
+
+    /// What the caller would be answered now, as a workload: its own reason.
+    pub async fn explain_own(&self, asked: v1::AskedFor) -> Result<v1::Explanation, Error> {
+        let send = |channel, request| async move { workload(channel).explain(request).await };
+        let request = v1::WorkloadServiceExplainRequest { asked: Some(asked) };
+        let answer = self.call(request, send).await?;
+        answer.explanation.ok_or(Error::Malformed("explanation"))
+    }
+
     fn give_key(&self, key: &mut String) -> Result<(), Error> {
         if key.is_empty() {
             let mut bytes = [0; KEY_BYTES];

@@ -342,6 +342,8 @@ pub trait Directory: Send + Sync + 'static {
         &'a self,
         name: &'a Namespace,
     ) -> BoxFuture<'a, Result<Option<NamespaceFacts>, DirectoryError>>;
+    /// Namespaces that there are, as last heard, in no order: at most `limit` of them.
+    fn namespaces(&self, limit: usize) -> Vec<(Namespace, NamespaceFacts)>;
     /// The chain of controllers that begins with `first`, in this namespace: each as its API server tells it now, or told
     /// a moment ago. It does not fail: what cannot be read ends the chain, which is then not whole.
     fn controllers<'a>(

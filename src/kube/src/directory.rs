@@ -53,6 +53,10 @@ impl Directory for ClusterDirectory {
         Box::pin(self.namespaces.find(name, name, None))
     }
 
+    fn namespaces(&self, limit: usize) -> Vec<(Namespace, NamespaceFacts)> {
+        self.namespaces.store.some(limit)
+    }
+
     fn controllers<'a>(
         &'a self,
         namespace: &'a Namespace,

@@ -63,6 +63,13 @@ impl<K: Kind> Store<K> {
         held.get(namespace)?.get(name).cloned()
     }
 
+    /// What it holds, in no order: at most `limit` of it.
+    pub(crate) fn some(&self, limit: usize) -> Vec<(K::Name, K::Facts)> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let all = held.values().flatten().take(limit);
+        all.map(|(name, facts)| (name.clone(), facts.clone())).collect()
+    }
+
     fn heard(&self, now: Duration) {
         self.heard.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
     }

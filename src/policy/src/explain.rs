@@ -1,5 +1,6 @@
 //! Why: every object and check that an evaluation looked at, in order, and what would have to change.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use dayfly_core::lease::{Check, Grounds, PolicyObject};
@@ -30,11 +31,40 @@ pub struct Explanation {
     pub audited: Vec<Audited>,
 }
 
+/// An explanation in words: what is shown, sent and kept, the same text everywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// What comes of it.
+    pub answer: Answer,
+    /// Each check, in order.
+    pub checks: Vec<Checked>,
+    /// The objects that took part.
+    pub objects: Vec<PolicyObject>,
+    /// What Grants of mode Audit would have decided.
+    pub audited: Vec<String>,
+    /// For a denial, the first thing that would have to change.
+    pub change: Option<String>,
+}
+
+/// What comes of an evaluation, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Yes, and this is what it may have.
+    Granted(String),
+    /// No.
+    Denied {
+        /// The stable reason.
+        reason: String,
+        /// The denial's own text.
+        message: String,
+    },
+}
+
 /// One check, or one thing that was looked at for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     /// Its name: `owner`, `narrowing`, `grant`, `target`, `bound`, `audience`, `scope`, `claims`, `ttl`, `live`.
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     /// What came of it.
     pub verdict: Verdict,
     /// What it compared, in words.
@@ -61,10 +91,10 @@ impl PolicySet {
         let Recorder { mut checks, objects, .. } = trace;
         if untold > 0 {
             let outcome = format!("{untold} more Grants do not match");
-            checks.push(Checked { check: "grant", verdict: Verdict::PassedOver, outcome });
+            checks.push(Checked { check: "grant".into(), verdict: Verdict::PassedOver, outcome });
         }
         let change = answer.as_ref().err().map(|denial| {
-            let (check, outcome) = (denial.check(), denial.to_string());
+            let (check, outcome) = (denial.check().into(), denial.to_string());
             checks.push(Checked { check, verdict: Verdict::Refused, outcome });
             self.change(question, denial)
         });
@@ -181,19 +211,132 @@ impl Explanation {
     pub fn grounds(&self) -> Grounds {
         let passed = self.checks.iter().filter(|checked| checked.verdict == Verdict::Passed);
         let check = |checked: &Checked| Check {
-            name: checked.check.to_owned(),
-            outcome: shortened(&checked.outcome),
+            name: checked.check.to_string(),
+            outcome: shortened(&checked.outcome, OUTCOME_BYTES),
         };
         Grounds { objects: self.objects.clone(), checks: passed.take(GROUNDS_CHECKS).map(check).collect() }
     }
 }
 
-/// At most [`OUTCOME_BYTES`] of a text, at a character's end.
-fn shortened(text: &str) -> String {
-    if text.len() <= OUTCOME_BYTES {
+impl Explanation {
+    /// It, in words.
+    pub fn told(&self) -> Told {
+        let answer = match &self.answer {
+            Ok(decision) => Answer::Granted(decision.to_string()),
+            Err(denial) => Answer::Denied { reason: denial.reason().to_owned(), message: denial.to_string() },
+        };
+        Told {
+            answer,
+            checks: self.checks.clone(),
+            objects: self.objects.clone(),
+            audited: self.audited.iter().map(ToString::to_string).collect(),
+            change: self.change.clone(),
+        }
+    }
+}
+
+impl Told {
+    /// A refusal by one check, which is all there is to it so far.
+    pub fn refused(
+        check: &'static str,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+        change: impl Into<String>,
+    ) -> Self {
+        let mut told = Self::of(Answer::Granted(String::new()));
+        told.refuse(check, reason, message, change);
+        told
+    }
+
+    /// What was granted, without the way to it.
+    pub fn granted(what: impl Into<String>) -> Self {
+        Self::of(Answer::Granted(what.into()))
+    }
+
+    const fn of(answer: Answer) -> Self {
+        Self { answer, checks: Vec::new(), objects: Vec::new(), audited: Vec::new(), change: None }
+    }
+
+    /// Whether it is granted.
+    pub const fn is_granted(&self) -> bool {
+        matches!(self.answer, Answer::Granted(_))
+    }
+
+    /// One more check, which did not refuse.
+    pub fn push(
+        &mut self,
+        check: impl Into<Cow<'static, str>>,
+        verdict: Verdict,
+        outcome: impl Into<String>,
+    ) {
+        self.checks.push(Checked { check: check.into(), verdict, outcome: outcome.into() });
+    }
+
+    /// One more check, which refused.
+    pub fn refuse(
+        &mut self,
+        check: &'static str,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+        change: impl Into<String>,
+    ) {
+        let (reason, message) = (reason.into(), message.into());
+        self.push(check, Verdict::Refused, message.clone());
+        self.answer = Answer::Denied { reason, message };
+        self.change = Some(change.into());
+    }
+
+    /// The answer alone: what a workload is told of itself. The way there names objects of others.
+    #[must_use]
+    pub fn own(&self) -> Self {
+        Self::of(self.answer.clone())
+    }
+
+    /// As it is kept in memory for a while: long texts cut, and of what was passed over the first few.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        let mut passed_over = 0_usize;
+        self.checks.retain(|checked| {
+            passed_over += usize::from(checked.verdict == Verdict::PassedOver);
+            checked.verdict != Verdict::PassedOver || passed_over <= KEPT_PASSED_OVER
+        });
+        for checked in &mut self.checks {
+            cut(&mut checked.outcome, KEPT_BYTES);
+        }
+        if passed_over > KEPT_PASSED_OVER {
+            let outcome = format!("{} more do not match", passed_over - KEPT_PASSED_OVER);
+            let before_the_last = self.checks.len().saturating_sub(1);
+            let more = Checked { check: "grant".into(), verdict: Verdict::PassedOver, outcome };
+            self.checks.insert(before_the_last, more);
+        }
+        self.audited.truncate(KEPT_PASSED_OVER);
+        for text in self.audited.iter_mut().chain(&mut self.change) {
+            cut(text, KEPT_BYTES);
+        }
+        let (Answer::Granted(text) | Answer::Denied { message: text, .. }) = &mut self.answer;
+        cut(text, KEPT_BYTES);
+        self
+    }
+}
+
+/// How much that did not apply is kept one by one.
+const KEPT_PASSED_OVER: usize = 8;
+/// The most bytes of one text that is kept.
+const KEPT_BYTES: usize = 512;
+
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        *text = shortened(text, most);
+    }
+    text.shrink_to_fit();
+}
+
+/// At most this many bytes of a text, at a character's end.
+fn shortened(text: &str, most: usize) -> String {
+    if text.len() <= most {
         return text.to_owned();
     }
-    let mut end = OUTCOME_BYTES - '…'.len_utf8();
+    let mut end = most - '…'.len_utf8();
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -236,12 +379,18 @@ impl fmt::Display for Audited {
     }
 }
 
-/// A line for the answer, one for each check and object, one for what would have to change.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.told().fmt(f)
+    }
+}
+
+/// A line for the answer, one for each check and object, one for what would have to change.
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.answer {
-            Ok(decision) => writeln!(f, "granted: {decision}")?,
-            Err(denial) => writeln!(f, "denied: {}: {denial}", denial.reason())?,
+            Answer::Granted(what) => writeln!(f, "granted: {what}")?,
+            Answer::Denied { reason, message } => writeln!(f, "denied: {reason}: {message}")?,
         }
         for Checked { check, verdict, outcome } in &self.checks {
             writeln!(f, "  {verdict:2}  {check:9}  {outcome}")?;

@@ -28,7 +28,7 @@ mod yaml;
 
 pub use ceiling::LiveCaps;
 pub use decide::{Audited, Decision, Denial, Question, UnownedGrace};
-pub use explain::{Checked, Explanation, Verdict};
+pub use explain::{Answer, Checked, Explanation, Told, Verdict};
 pub use folder::{SourceError, load_folder};
 pub use kind::Kind;
 pub use load::{File, Loaded, Reserved, load};

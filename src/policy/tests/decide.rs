@@ -546,7 +546,7 @@ granted: owner platform narrowed to blue, Grant shared/orders, scope read, audie
     let ask = api().audience(EXAMPLE).scope(&["read", "export"]);
     let denied = ask.set().explain(&ask.0);
     let last = denied.checks.last().unwrap();
-    assert_eq!((last.check, last.verdict), ("scope", Verdict::Refused));
+    assert_eq!((&*last.check, last.verdict), ("scope", Verdict::Refused));
     let text = denied.to_string();
     assert!(text.starts_with("denied: SCOPE_ABOVE_CEILING: scope export is above"), "{text}");
     assert!(

@@ -1,6 +1,7 @@
 //! The gRPC services: wire in, one use case, wire out.
 
 mod caller;
+mod explain;
 mod operator;
 mod page;
 mod reject;

@@ -507,6 +507,26 @@ impl Operator {
         Ok(self.client.clone().list_owners(bearing(&self.token, request)).await?.into_inner())
     }
 
+    /// Why.
+    pub async fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Status> {
+        Ok(self.client.clone().explain(bearing(&self.token, request)).await?.into_inner())
+    }
+
+    /// All namespaces without Owner.
+    pub async fn all_unowned(&self) -> Result<Vec<v1::UnownedNamespace>, Status> {
+        let mut all = Vec::new();
+        let mut request = v1::ListUnownedRequest { page_size: 1000, page_token: String::new() };
+        loop {
+            let asked = bearing(&self.token, request.clone());
+            let page = self.client.clone().list_unowned(asked).await?.into_inner();
+            all.extend(page.namespaces);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
     /// All Owners that it may list.
     pub async fn all_owners(&self) -> Result<Vec<v1::Owner>, Status> {
         let mut all = Vec::new();
@@ -603,7 +623,10 @@ pub fn reason(status: &Status) -> String {
 
 /// Leases without what is told to operators only: as their workloads and verifiers see them.
 pub fn as_others_see(leases: impl IntoIterator<Item = v1::Lease>) -> Vec<v1::Lease> {
-    leases.into_iter().map(|lease| v1::Lease { provenance: None, ..lease }).collect()
+    leases
+        .into_iter()
+        .map(|lease| v1::Lease { provenance: None, claims: Vec::new(), grounds: None, ..lease })
+        .collect()
 }
 
 /// When to ask again: the delay of its `google.rpc.RetryInfo`.

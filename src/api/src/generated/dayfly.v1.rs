@@ -447,6 +447,61 @@ pub struct Lease {
     /// The SPIFFE id that the credential says its holder has, where it is an SVID: its `sub`.
     #[prost(string, tag = "40")]
     pub spiffe_id: ::prost::alloc::string::String,
+    /// What its Grant put into the token beside Dayfly's own claims, by name. Told to operators only.
+    #[prost(message, repeated, tag = "41")]
+    pub claims: ::prost::alloc::vec::Vec<Claim>,
+    /// Why it was given. Told to operators only.
+    #[prost(message, optional, tag = "42")]
+    pub grounds: ::core::option::Option<Grounds>,
+}
+/// A claim that a Grant put into a token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Claim {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What it says: one string, or a list.
+    #[prost(string, repeated, tag = "2")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether it is a list, be it of one.
+    #[prost(bool, tag = "3")]
+    pub list: bool,
+}
+/// Why a lease was given: kept with it, as it was then.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Grounds {
+    /// The policy objects that decided.
+    #[prost(message, repeated, tag = "1")]
+    pub objects: ::prost::alloc::vec::Vec<PolicyObject>,
+    /// Each check that was passed, in order; at most 24.
+    #[prost(message, repeated, tag = "2")]
+    pub checks: ::prost::alloc::vec::Vec<Check>,
+}
+/// A policy object as it was.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyObject {
+    /// `Owner`, `Target` or `Grant`.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// Its name; a Grant's is `namespace/name`.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Its uid, where it is in a cluster; empty where it was read from a folder.
+    #[prost(string, tag = "3")]
+    pub uid: ::prost::alloc::string::String,
+    /// Its `metadata.generation` in a cluster, else the first 16 hexadecimal digits of the digest of its content.
+    #[prost(string, tag = "4")]
+    pub generation: ::prost::alloc::string::String,
+}
+/// One check of a decision, and what it compared.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Check {
+    /// Its name: `owner`, `grant`, `scope`, ...
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What it compared and what came of it, in words; at most 160 bytes.
+    #[prost(string, tag = "2")]
+    pub outcome: ::prost::alloc::string::String,
 }
 /// An intent, on disk before its credential is made, so that a crash leaves something that can be undone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -611,6 +666,155 @@ impl LeaseState {
         }
     }
 }
+/// What a workload asks for, or would: as in IssueRequest.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AskedFor {
+    /// The Target's name (RFC 1123 label). Required.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// The Grant's name in the workload's namespace. Needed only where several match.
+    #[prost(string, tag = "2")]
+    pub grant: ::prost::alloc::string::String,
+    /// The scopes wanted, at most 64 of 128 bytes. None asks for all that the Grant has.
+    #[prost(string, repeated, tag = "3")]
+    pub scope: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The audience wanted, where the Target has several; at most 255 bytes.
+    #[prost(string, tag = "4")]
+    pub audience: ::prost::alloc::string::String,
+    /// The life wanted, 30 s to 24 h, whole seconds. None asks for the Grant's default.
+    #[prost(message, optional, tag = "5")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+}
+/// Why: the answer, and the way to it. It never holds a credential.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Explanation {
+    /// Whether it is granted.
+    #[prost(bool, tag = "1")]
+    pub granted: bool,
+    /// The reason (\[ErrorReason\] without prefix) for which it is denied; empty where it is granted.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// What is granted, or the denial's message, in words.
+    #[prost(string, tag = "3")]
+    pub answer: ::prost::alloc::string::String,
+    /// Each check, in order; for a denial the last one is the one that refused. At most 100.
+    #[prost(message, repeated, tag = "4")]
+    pub checks: ::prost::alloc::vec::Vec<CheckedStep>,
+    /// The policy objects that took part, in the order they were come to.
+    #[prost(message, repeated, tag = "5")]
+    pub objects: ::prost::alloc::vec::Vec<PolicyObject>,
+    /// What Grants of mode Audit would have decided, in words.
+    #[prost(string, repeated, tag = "6")]
+    pub audited: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For a denial, the first thing that would have to change; empty where it is granted.
+    #[prost(string, tag = "7")]
+    pub change: ::prost::alloc::string::String,
+    /// All of this as one text, a line each: the same wherever it is shown.
+    #[prost(string, tag = "8")]
+    pub text: ::prost::alloc::string::String,
+}
+/// One check of an explanation, or one thing that was looked at for it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckedStep {
+    /// Its name: `token`, `workload`, `owner`, `narrowing`, `grant`, `target`, `bound`, `audience`, `scope`, `claims`, `ttl`,
+    /// `live`, `key`, `hold`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What came of it.
+    #[prost(enumeration = "Verdict", tag = "2")]
+    pub verdict: i32,
+    /// What it compared, in words.
+    #[prost(string, tag = "3")]
+    pub outcome: ::prost::alloc::string::String,
+}
+/// A workload as an operator describes it. What the cluster has of it is looked up; what it does not have, or what is
+/// not given, is explained as if it were there and said nothing.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DescribedWorkload {
+    /// Its cluster. Needed only where several are served.
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    /// Its namespace. Required.
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Its service account. Required.
+    #[prost(string, tag = "3")]
+    pub service_account: ::prost::alloc::string::String,
+    /// Its pod, by name: where it is there, its labels and controllers are the cluster's.
+    #[prost(string, tag = "4")]
+    pub pod: ::prost::alloc::string::String,
+    /// The labels of its pod, where that is not there or not named; at most 64.
+    #[prost(map = "string, string", tag = "5")]
+    pub pod_labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// The top controller of its pod, likewise.
+    #[prost(message, optional, tag = "6")]
+    pub controller: ::core::option::Option<ObjectRef>,
+    /// Its token is bound to no pod. Then nothing of a pod is given.
+    #[prost(bool, tag = "7")]
+    pub unbound: bool,
+}
+/// Denials that are not kept one by one any more, as the audit log counts them: of one minute, workload, target and reason.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DenialCount {
+    /// `CLUSTER:NAMESPACE:SERVICE-ACCOUNT`.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+    /// The Target; empty where no policy knew it.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    /// The reason (\[ErrorReason\] without prefix).
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// How many.
+    #[prost(uint64, tag = "4")]
+    pub count: u64,
+    /// The first of them, milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "5")]
+    pub first_millis: u64,
+    /// The last of them, likewise.
+    #[prost(uint64, tag = "6")]
+    pub last_millis: u64,
+}
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Verdict {
+    /// Never sent.
+    Unspecified = 0,
+    /// It was passed.
+    Passed = 1,
+    /// What was looked at does not apply, or cannot be known.
+    PassedOver = 2,
+    /// It refused.
+    Refused = 3,
+}
+impl Verdict {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VERDICT_UNSPECIFIED",
+            Self::Passed => "VERDICT_PASSED",
+            Self::PassedOver => "VERDICT_PASSED_OVER",
+            Self::Refused => "VERDICT_REFUSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VERDICT_UNSPECIFIED" => Some(Self::Unspecified),
+            "VERDICT_PASSED" => Some(Self::Passed),
+            "VERDICT_PASSED_OVER" => Some(Self::PassedOver),
+            "VERDICT_REFUSED" => Some(Self::Refused),
+            _ => None,
+        }
+    }
+}
 /// What a workload asks for.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IssueRequest {
@@ -770,6 +974,20 @@ pub struct GrantSummary {
     #[prost(string, tag = "5")]
     pub held_by: ::prost::alloc::string::String,
 }
+/// What the caller would ask for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkloadServiceExplainRequest {
+    /// What it would ask for. Required.
+    #[prost(message, optional, tag = "1")]
+    pub asked: ::core::option::Option<AskedFor>,
+}
+/// What the caller would be answered.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WorkloadServiceExplainResponse {
+    /// `granted`, `reason`, `answer` and `text` alone: the rest is for operators.
+    #[prost(message, optional, tag = "1")]
+    pub explanation: ::core::option::Option<Explanation>,
+}
 /// Generated client implementations.
 pub mod workload_service_client {
     #![allow(
@@ -795,6 +1013,7 @@ pub mod workload_service_client {
     /// | Release | a workload of audience `dayfly`, for a lease of its own |
     /// | WatchMyLeases | a workload of audience `dayfly`, about its own leases |
     /// | WhoAmI | a workload of audience `dayfly`, about itself |
+    /// | Explain | a workload of audience `dayfly`, about itself: its own reason, and nothing of how it came to that |
     #[derive(Debug, Clone)]
     pub struct WorkloadServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -988,6 +1207,32 @@ pub mod workload_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.WorkloadService", "WhoAmI"));
             self.inner.unary(req, path, codec).await
         }
+        /// Says what the caller would be answered now, and issues nothing: its own reason, as Issue would give it. Operators are
+        /// told the whole way: `OperatorService.Explain`, by the id of the denial (`ErrorInfo` metadata `denial`).
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WorkloadServiceExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::WorkloadServiceExplainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.WorkloadService/Explain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.WorkloadService", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1045,6 +1290,15 @@ pub mod workload_service_server {
             &self,
             request: tonic::Request<super::WhoAmIRequest>,
         ) -> std::result::Result<tonic::Response<super::WhoAmIResponse>, tonic::Status>;
+        /// Says what the caller would be answered now, and issues nothing: its own reason, as Issue would give it. Operators are
+        /// told the whole way: `OperatorService.Explain`, by the id of the denial (`ErrorInfo` metadata `denial`).
+        async fn explain(
+            &self,
+            request: tonic::Request<super::WorkloadServiceExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::WorkloadServiceExplainResponse>,
+            tonic::Status,
+        >;
     }
     /// For workloads and their sidecars.
     ///
@@ -1060,6 +1314,7 @@ pub mod workload_service_server {
     /// | Release | a workload of audience `dayfly`, for a lease of its own |
     /// | WatchMyLeases | a workload of audience `dayfly`, about its own leases |
     /// | WhoAmI | a workload of audience `dayfly`, about itself |
+    /// | Explain | a workload of audience `dayfly`, about itself: its own reason, and nothing of how it came to that |
     #[derive(Debug)]
     pub struct WorkloadServiceServer<T> {
         inner: Arc<T>,
@@ -1346,6 +1601,51 @@ pub mod workload_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WhoAmISvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.WorkloadService/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: WorkloadService>(pub Arc<T>);
+                    impl<
+                        T: WorkloadService,
+                    > tonic::server::UnaryService<super::WorkloadServiceExplainRequest>
+                    for ExplainSvc<T> {
+                        type Response = super::WorkloadServiceExplainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WorkloadServiceExplainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkloadService>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2153,6 +2453,118 @@ pub struct Owner {
     #[prost(string, repeated, tag = "5")]
     pub namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// Which namespaces without Owner.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListUnownedRequest {
+    /// At most this many, 1 to 1000; 0 is 100.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// `next_page_token` of the page before.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of namespaces without Owner.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListUnownedResponse {
+    /// The namespaces, by cluster and name.
+    #[prost(message, repeated, tag = "1")]
+    pub namespaces: ::prost::alloc::vec::Vec<UnownedNamespace>,
+    /// Where the next page begins; empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// How to find out who may change that, in words: Kubernetes tells whether someone may, not who may.
+    #[prost(string, tag = "3")]
+    pub who_may_change: ::prost::alloc::string::String,
+}
+/// A namespace that no Owner answers for, or that several claim.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnownedNamespace {
+    /// Its cluster.
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    /// Its name.
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Whether several Owners of equal rank claim it, or an invalid one does; else none does.
+    #[prost(bool, tag = "3")]
+    pub contested: bool,
+    /// Requests of its workloads that were denied for that (UNOWNED, OWNER_AMBIGUOUS) since the broker started. At most
+    /// 10 000 namespaces are counted.
+    #[prost(uint64, tag = "4")]
+    pub denied: u64,
+    /// The last of those, milliseconds since the Unix epoch; 0 where there was none.
+    #[prost(uint64, tag = "5")]
+    pub last_denied_millis: u64,
+    /// Whether the cluster has it now.
+    #[prost(bool, tag = "6")]
+    pub exists: bool,
+    /// The label keys by which the Owners in `related` were found, those of Kubernetes itself left out.
+    #[prost(string, repeated, tag = "7")]
+    pub label_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Owners whose namespaces have some of the same label keys, those that share most first; at most 8. Who knows them may
+    /// know whose it is: it is a hint, and no claim.
+    #[prost(string, repeated, tag = "8")]
+    pub related: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What to explain.
+#[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ExplainRequest {
+    /// What is asked for. Required for a token or a described workload, else unset.
+    #[prost(message, optional, tag = "5")]
+    pub asked: ::core::option::Option<AskedFor>,
+    /// Exactly one.
+    #[prost(oneof = "explain_request::About", tags = "1, 2, 3, 4")]
+    pub about: ::core::option::Option<explain_request::About>,
+}
+/// Nested message and enum types in `ExplainRequest`.
+pub mod explain_request {
+    /// Exactly one.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    #[prost(skip_debug)]
+    pub enum About {
+        /// A workload's token, of audience `dayfly`. Secret: it is never logged. What it would be answered for `asked`.
+        #[prost(string, tag = "1")]
+        Token(::prost::alloc::string::String),
+        /// A workload, described. What it would be answered for `asked`.
+        #[prost(message, tag = "2")]
+        Workload(super::DescribedWorkload),
+        /// A lease, by its id: why it was given, and what policy would say of it now.
+        #[prost(string, tag = "3")]
+        Lease(::prost::alloc::string::String),
+        /// A denial, by the id in its `ErrorInfo` (metadata `denial`): while it is among the last 10 000, which are kept in
+        /// memory; else what the audit log counts of that minute.
+        #[prost(string, tag = "4")]
+        Denial(::prost::alloc::string::String),
+    }
+}
+/// Why.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainResponse {
+    /// Who it is about: `CLUSTER:NAMESPACE:SERVICE-ACCOUNT`, and its pod where there is one. Empty where a token does not
+    /// say.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+    /// What was asked for, in words.
+    #[prost(string, tag = "2")]
+    pub asked: ::prost::alloc::string::String,
+    /// When it was decided, milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "3")]
+    pub decided_at_millis: u64,
+    /// Why. For a lease or denial as it was then. Unset where only `counts` are left.
+    #[prost(message, optional, tag = "4")]
+    pub explanation: ::core::option::Option<Explanation>,
+    /// For a lease: what policy would say now to the same. Unset where the caller may not read that: another owner
+    /// answers for it now.
+    #[prost(message, optional, tag = "5")]
+    pub now: ::core::option::Option<Explanation>,
+    /// For a lease: how policy has moved on since, a line each. Empty where it has not.
+    #[prost(string, repeated, tag = "6")]
+    pub moved_on: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For a denial that is not kept any more: what was counted in its minute; at most 100.
+    #[prost(message, repeated, tag = "7")]
+    pub counts: ::prost::alloc::vec::Vec<DenialCount>,
+}
 /// What a workload whose leases were revoked may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2284,6 +2696,8 @@ pub mod operator_service_client {
     /// | Revoke | revoke | owners | each owner the selector can cover; without a name where that is not bounded |
     /// | GetRevocation | get | owners | the owner in the rule's selector; without a name where there is none |
     /// | ListOwners | list | owners | the owner listed; without a name: all |
+    /// | ListUnowned | list | owners | none: what nobody answers for is for those who may list all |
+    /// | Explain | get | owners | an owner of what is explained; without a name where it has none, or several claim it |
     #[derive(Debug, Clone)]
     pub struct OperatorServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -2475,6 +2889,57 @@ pub mod operator_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.OperatorService", "ListOwners"));
             self.inner.unary(req, path, codec).await
         }
+        /// Namespaces that no Owner answers for, and what has been asked for there in vain.
+        pub async fn list_unowned(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListUnownedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUnownedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/ListUnowned",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "ListUnowned"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Why: for a workload's token, for a workload that is described, for a lease, or for a denial. Nothing is issued, and
+        /// nothing is counted as denied. What one may not read is NOT_FOUND, as if it were not there.
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/Explain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2527,6 +2992,20 @@ pub mod operator_service_server {
             tonic::Response<super::ListOwnersResponse>,
             tonic::Status,
         >;
+        /// Namespaces that no Owner answers for, and what has been asked for there in vain.
+        async fn list_unowned(
+            &self,
+            request: tonic::Request<super::ListUnownedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUnownedResponse>,
+            tonic::Status,
+        >;
+        /// Why: for a workload's token, for a workload that is described, for a lease, or for a denial. Nothing is issued, and
+        /// nothing is counted as denied. What one may not read is NOT_FOUND, as if it were not there.
+        async fn explain(
+            &self,
+            request: tonic::Request<super::ExplainRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
     }
     /// For operators: people on call, platform and security teams.
     ///
@@ -2541,6 +3020,8 @@ pub mod operator_service_server {
     /// | Revoke | revoke | owners | each owner the selector can cover; without a name where that is not bounded |
     /// | GetRevocation | get | owners | the owner in the rule's selector; without a name where there is none |
     /// | ListOwners | list | owners | the owner listed; without a name: all |
+    /// | ListUnowned | list | owners | none: what nobody answers for is for those who may list all |
+    /// | Explain | get | owners | an owner of what is explained; without a name where it has none, or several claim it |
     #[derive(Debug)]
     pub struct OperatorServiceServer<T> {
         inner: Arc<T>,
@@ -2828,6 +3309,96 @@ pub mod operator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListOwnersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/ListUnowned" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListUnownedSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::ListUnownedRequest>
+                    for ListUnownedSvc<T> {
+                        type Response = super::ListUnownedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListUnownedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::list_unowned(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListUnownedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::ExplainRequest>
+                    for ExplainSvc<T> {
+                        type Response = super::ExplainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -4,6 +4,7 @@
 mod attest;
 mod clusters;
 mod credential;
+mod explain;
 mod introspect;
 mod issue;
 mod list;

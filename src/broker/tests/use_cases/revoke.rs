@@ -22,6 +22,10 @@ async fn revoke(world: &World, token: &Secret, request: &RevokeRequest) -> Resul
     world.broker.revoke(bearer(token), request).await
 }
 
+pub(crate) async fn hold_owner(world: &World, token: &Secret, name: &str) -> Result<Revoked, Error> {
+    revoke(world, token, &RevokeRequest { after: After::Hold, ..request(owner(name)) }).await
+}
+
 pub(crate) async fn revoke_owner(world: &World, token: &Secret, name: &str) -> Result<Revoked, Error> {
     revoke(world, token, &request(owner(name))).await
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dayfly_broker::{Error, ListLeases, RevokeRequest, Revoked, Which};
+use dayfly_broker::{About, Error, ListLeases, RevokeRequest, Revoked, Which};
 use dayfly_core::ids::{LeaseId, RuleId};
 use dayfly_core::rule::{After, Fields};
 
@@ -44,6 +44,8 @@ async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId
         "Revoke" => broker.revoke(caller, &revoke()).await.map(drop),
         "GetRevocation" => broker.get_revocation(caller, rule).await.map(drop),
         "ListOwners" => broker.list_owners(caller, None, None).await.map(drop),
+        "ListUnowned" => broker.list_unowned(caller, None, None).await.map(drop),
+        "Explain" => broker.explain(caller, &About::Lease(lease)).await.map(drop),
         other => panic!("no call of {other} here"),
     }
 }
@@ -59,12 +61,14 @@ async fn each_rpc_takes_the_right_that_its_row_names() {
     };
     let [lease] = world.store.all().try_into().map(|all: [Arc<_>; 1]| all).unwrap();
     let table = table();
-    assert_eq!(table.len(), 5);
+    assert_eq!(table.len(), 7);
     for (rpc, verb, resource) in table {
         assert_eq!(resource, "owners", "{rpc}: the cluster of these tests refuses every other");
         for right in ["get", "list", "revoke"] {
             let user = format!("{rpc}-{right}");
-            world.east().allow(&user, right, Some("payments"));
+            // What nobody owns is for those who may list all.
+            let owner = (rpc != "ListUnowned").then_some("payments");
+            world.east().allow(&user, right, owner);
             let allowed = call(&world, &rpc, &user, lease.id, rule.id).await.is_ok();
             assert_eq!(allowed, right == verb, "{rpc} with {right}");
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use prost_types::FileDescriptorSet;
 
-const FILES: [&str; 5] = ["errors", "lease", "workload", "verifier", "operator"];
+const FILES: [&str; 6] = ["errors", "lease", "explanation", "workload", "verifier", "operator"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -35,7 +35,14 @@ fn generate() -> Vec<(PathBuf, Vec<u8>)> {
     // Messages that hold a credential say so themselves: see `secret_messages` in the crate.
     tonic_prost_build::configure()
         .out_dir(out.path())
-        .skip_debug([".dayfly.v1.IssueResponse", ".dayfly.v1.RenewResponse", ".dayfly.v1.IntrospectRequest"])
+        .skip_debug([
+            ".dayfly.v1.IssueResponse",
+            ".dayfly.v1.RenewResponse",
+            ".dayfly.v1.IntrospectRequest",
+            ".dayfly.v1.ExplainRequest",
+            // prost derives it for the message that holds it alone.
+            ".dayfly.v1.ExplainRequest.about",
+        ])
         .compile_fds(descriptors.clone())
         .unwrap();
     let code = fs::read(out.path().join("dayfly.v1.rs")).unwrap();

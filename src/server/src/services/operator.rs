@@ -6,15 +6,16 @@ use dayfly_api::rejection::Rejection;
 use dayfly_api::v1;
 use dayfly_api::v1::ErrorReason;
 use dayfly_api::v1::operator_service_server::OperatorService;
-use dayfly_broker::{Broker, ListLeases, OwnerView, RevokeRequest, Revoked};
+use dayfly_broker::unowned::WHO_MAY_CHANGE;
+use dayfly_broker::{Broker, ListLeases, OwnerView, RevokeRequest, Revoked, UnownedNamespace};
 use dayfly_core::ids::Incarnation;
 use dayfly_core::limits;
 use dayfly_core::rule::After;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
-use super::page::{LeaseToken, OwnerToken};
-use super::{reject, selector};
+use super::page::{LeaseToken, OwnerToken, UnownedToken};
+use super::{explain, reject, selector};
 
 pub(super) struct Operators {
     broker: Arc<Broker>,
@@ -125,6 +126,37 @@ impl OperatorService for Operators {
             next_page_token: next.unwrap_or_default(),
         }))
     }
+
+    async fn list_unowned(
+        &self,
+        request: Request<v1::ListUnownedRequest>,
+    ) -> Result<Response<v1::ListUnownedResponse>, Status> {
+        let caller = Caller::behind(&request)?;
+        let wire = request.into_inner();
+        let limit = page_size(wire.page_size)?;
+        let after = UnownedToken::read(&wire.page_token, self.incarnation)?.map(|token| token.after);
+        let found = self.broker.list_unowned(caller.bearer(), after.as_ref(), limit).await;
+        let found = found.map_err(reject::status)?;
+        let full = found.len() == limit.unwrap_or(limits::PAGE_DEFAULT);
+        let next = found.last().filter(|_| full).map(|last| {
+            UnownedToken { after: (last.cluster.clone(), last.namespace.clone()) }.write(self.incarnation)
+        });
+        Ok(Response::new(v1::ListUnownedResponse {
+            namespaces: found.iter().map(unowned).collect(),
+            next_page_token: next.unwrap_or_default(),
+            who_may_change: WHO_MAY_CHANGE.to_owned(),
+        }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let caller = Caller::behind(&request)?;
+        let about = explain::about(request.into_inner())?;
+        let explained = self.broker.explain(caller.bearer(), &about).await.map_err(reject::status)?;
+        Ok(Response::new(explain::explained(&explained)))
+    }
 }
 
 fn to_revoke(wire: v1::RevokeRequest) -> Result<RevokeRequest, Status> {
@@ -157,6 +189,20 @@ fn page_size(wire: i32) -> Result<Option<usize>, Status> {
             "page_size",
             &format!("1 to {}, or 0 for {}", limits::PAGE, limits::PAGE_DEFAULT),
         )),
+    }
+}
+
+fn unowned(found: &UnownedNamespace) -> v1::UnownedNamespace {
+    let (denied, last) = found.denied.unwrap_or_default();
+    v1::UnownedNamespace {
+        cluster: found.cluster.to_string(),
+        namespace: found.namespace.to_string(),
+        contested: found.contested,
+        denied,
+        last_denied_millis: last.as_millis(),
+        exists: found.exists,
+        label_keys: found.label_keys.clone(),
+        related: found.related.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dayfly_api::rejection::Rejection;
 use dayfly_api::v1::ErrorReason;
-use dayfly_core::ids::{ClusterName, Incarnation, LeaseId, OwnerName};
+use dayfly_core::ids::{ClusterName, Incarnation, LeaseId, Namespace, OwnerName};
 use tonic::Status;
 
 /// Leases after this id.
@@ -15,6 +15,24 @@ pub(super) struct LeaseToken {
 /// Owners after this one.
 pub(super) struct OwnerToken {
     pub(super) after: (ClusterName, OwnerName),
+}
+
+/// Namespaces without Owner after this one.
+pub(super) struct UnownedToken {
+    pub(super) after: (ClusterName, Namespace),
+}
+
+impl UnownedToken {
+    pub(super) fn read(text: &str, incarnation: Incarnation) -> Result<Option<Self>, Status> {
+        let Some(fields) = fields(text, "unowned", incarnation)? else { return Ok(None) };
+        let (cluster, namespace) = fields.split_once('/').ok_or_else(not_ours)?;
+        let after = (cluster.parse().map_err(|_| not_ours())?, namespace.parse().map_err(|_| not_ours())?);
+        Ok(Some(Self { after }))
+    }
+
+    pub(super) fn write(&self, incarnation: Incarnation) -> String {
+        token("unowned", incarnation, &format!("{}/{}", self.after.0, self.after.1))
+    }
 }
 
 impl LeaseToken {

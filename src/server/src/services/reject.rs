@@ -11,6 +11,10 @@ pub(super) fn status(error: Error) -> Status {
     let reason = reason_of_name(error.reason().name()).unwrap_or(ErrorReason::Internal);
     let rejection = Rejection::new(reason, error.to_string());
     match error {
+        Error::Denied { denial: Some(denial), .. } => {
+            tracing::info!(reason = reason_name(reason), %denial, "refused");
+            rejection.with("denial", denial.to_string())
+        }
         Error::Unauthenticated { .. }
         | Error::Denied { .. }
         | Error::NotFound { .. }

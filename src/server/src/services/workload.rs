@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
-use super::reject;
 use super::stream::{self, Answers, Source};
+use super::{explain, reject};
 
 /// Leases in one message of a stream.
 const TOLD_AT_ONCE: usize = 100;
@@ -76,6 +76,17 @@ impl WorkloadService for Workloads {
         let caller = Caller::behind(&request)?;
         let watch = self.broker.watch_my_leases(caller.bearer()).await.map_err(reject::status)?;
         Ok(Response::new(stream::answers(watch, self.stopped.clone(), limits::SLOW_READER)))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::WorkloadServiceExplainRequest>,
+    ) -> Result<Response<v1::WorkloadServiceExplainResponse>, Status> {
+        let caller = Caller::behind(&request)?;
+        let asked = explain::asked(request.into_inner().asked)?;
+        let told = self.broker.explain_own(caller.bearer(), &asked).await.map_err(reject::status)?;
+        let explanation = Some(explain::explanation(&told));
+        Ok(Response::new(v1::WorkloadServiceExplainResponse { explanation }))
     }
 
     async fn who_am_i(
@@ -141,11 +152,11 @@ fn renewal(wire: v1::RenewRequest) -> Result<RenewRequest, Status> {
     })
 }
 
-fn optional(text: String) -> Option<String> {
+pub(super) fn optional(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-fn scope(wire: &[String]) -> Result<Vec<Scope>, Status> {
+pub(super) fn scope(wire: &[String]) -> Result<Vec<Scope>, Status> {
     if wire.len() > limits::SCOPES {
         return Err(reject::field("scope", &format!("at most {} scopes", limits::SCOPES)));
     }
@@ -194,7 +205,7 @@ fn messages(news: &WatchNews) -> Vec<v1::WatchMyLeasesResponse> {
 }
 
 /// A life in whole seconds, within the bounds of any.
-fn ttl(wire: prost_types::Duration) -> Result<Duration, Status> {
+pub(super) fn ttl(wire: prost_types::Duration) -> Result<Duration, Status> {
     let (least, most) = (limits::TTL_MIN.as_secs(), limits::TTL_MAX.as_secs());
     match u64::try_from(wire.seconds) {
         Ok(secs) if wire.nanos == 0 && (least..=most).contains(&secs) => Ok(Duration::from_secs(secs)),

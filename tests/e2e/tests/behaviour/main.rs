@@ -27,6 +27,7 @@ mod api;
 mod clock;
 mod clusters;
 mod credentials;
+mod explain;
 mod issue;
 mod listing;
 mod outage;

@@ -218,6 +218,13 @@ impl Directory for FakeCluster {
         Box::pin(async move { Ok(said.unwrap_or(Some(there))) })
     }
 
+    /// Those that tests spoke of.
+    fn namespaces(&self, limit: usize) -> Vec<(Namespace, NamespaceFacts)> {
+        let said = self.namespaces.lock().unwrap();
+        let there = said.iter().filter_map(|(name, facts)| Some((name.parse().unwrap(), facts.clone()?)));
+        there.take(limit).collect()
+    }
+
     fn controllers<'a>(&'a self, _: &'a Namespace, _: &'a ObjectRef) -> BoxFuture<'a, ControllerChain> {
         let chain = self.chain.lock().unwrap().clone();
         Box::pin(async move { chain })
