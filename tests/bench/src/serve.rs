@@ -11,6 +11,7 @@ use dayfly_api::v1::workload_service_server::{WorkloadService, WorkloadServiceSe
 use dayfly_api::v1::{
     IssueRequest, IssueResponse, ReleaseRequest, ReleaseResponse, RenewRequest, RenewResponse,
     WatchMyLeasesRequest, WatchMyLeasesResponse, WhoAmIRequest, WhoAmIResponse,
+    WorkloadServiceExplainRequest, WorkloadServiceExplainResponse,
 };
 use dayfly_server::{Config, StartOptions};
 use prost::Message as _;
@@ -136,6 +137,13 @@ impl WorkloadService for Echo {
     }
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        Err(knows_issue_only())
+    }
+
+    async fn explain(
+        &self,
+        _: Request<WorkloadServiceExplainRequest>,
+    ) -> Result<Response<WorkloadServiceExplainResponse>, Status> {
         Err(knows_issue_only())
     }
 
