@@ -118,6 +118,13 @@ impl WorkloadService for Broker {
         Ok(Response::new(v1::ReleaseResponse { lease: Some(lease) }))
     }
 
+    async fn explain(
+        &self,
+        _: Request<v1::WorkloadServiceExplainRequest>,
+    ) -> Result<Response<v1::WorkloadServiceExplainResponse>, Status> {
+        Err(Status::unimplemented("the client does not call it"))
+    }
+
     type WatchMyLeasesStream = tonic::codegen::BoxStream<v1::WatchMyLeasesResponse>;
 
     /// Each act but a refusal to begin is one message: a refusal cuts the stream.
