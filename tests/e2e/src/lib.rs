@@ -9,12 +9,14 @@
 //! | [`control_plane`] | the real one |
 //! | [`wire`] | a connection that can be cut, or go silent |
 //! | [`jwt`] | reads and checks tokens without any of Dayfly's code |
+//! | [`forger`] | signs tokens with an attacker's key |
 //! | [`run`] | runs a test, and waits for conditions |
 
 pub mod broker;
 pub mod cluster;
 pub mod control_plane;
 mod folder;
+pub mod forger;
 pub mod jwt;
 pub mod policy;
 mod process;

@@ -24,6 +24,7 @@ macro_rules! on_both {
 }
 
 mod api;
+mod attacks;
 mod clock;
 mod clusters;
 mod credentials;
