@@ -15,6 +15,7 @@ pub use convert::{
 /// The generated code.
 #[expect(
     clippy::pedantic,
+    clippy::large_enum_variant,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     unused_qualifications,

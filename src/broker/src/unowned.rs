@@ -56,10 +56,8 @@ impl Broker {
     ) -> Result<Vec<UnownedNamespace>, Error> {
         let operator = self.operator(bearer).await?;
         let limit = page_size(limit)?;
-        let allowed = match operator.may(Verb::List, None).await? {
-            true => Ok(()),
-            false => Err(operator.refusal(Verb::List, None)),
-        };
+        let may = operator.may(Verb::List, None).await?;
+        let allowed = if may { Ok(()) } else { Err(operator.refusal(Verb::List, None)) };
         self.noted(&operator, allowed)?;
         let mut found = Vec::new();
         let reached = self.clusters.values().filter(|cluster| operator.reaches(&cluster.name));
