@@ -149,7 +149,7 @@ impl WorkloadService for Broker {
         &self,
         _: Request<v1::WorkloadServiceExplainRequest>,
     ) -> Result<Response<v1::WorkloadServiceExplainResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+        Err(Status::unimplemented("not in this script"))
     }
 
     async fn who_am_i(&self, _: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {
