@@ -228,6 +228,7 @@ async fn a_denial_is_explained_by_its_id_as_it_was() {
     );
     assert_eq!(explained.asked, "target orders, scope admin");
 
+    world.policy(POLICY);
     world.east().allow("root", "revoke", None);
     crate::revoke::hold_owner(&world, &operator("root"), "payments").await.unwrap();
     let held = denial_of(&world.refusal(&orders()).await);
