@@ -152,13 +152,6 @@ impl WorkloadService for Broker {
         Ok(Response::new(Box::pin(messages)))
     }
 
-    async fn explain(
-        &self,
-        _: Request<v1::WorkloadServiceExplainRequest>,
-    ) -> Result<Response<v1::WorkloadServiceExplainResponse>, Status> {
-        Err(Status::unimplemented("not in this script"))
-    }
-
     async fn who_am_i(&self, _: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {
         Err(Status::unimplemented("not in this script"))
     }

@@ -15,7 +15,9 @@ use dayfly_core::ports::Rng as _;
 use dayfly_e2e::broker::Options;
 use dayfly_e2e::cluster::Kind;
 use dayfly_e2e::run::run_for;
-use dayfly_e2e::world::{Operator, Pod, Team, Verifier, World, asking_for, owned_by, reason, revocation};
+use dayfly_e2e::world::{
+    Operator, Pod, Team, Verifier, World, as_others_see, asking_for, owned_by, reason, revocation,
+};
 use futures_util::future::join_all;
 use tonic::Status;
 
@@ -215,6 +217,7 @@ impl<'w> Scene<'w> {
     async fn check(&self, lease: &v1::Lease, credential: &str, team: usize, news: &str) {
         let found = self.admin.lease(&lease.id).await;
         let found = found.unwrap_or_else(|status| panic!("{news}: lease {} is lost: {status:?}", lease.id));
+        let found = as_others_see([found]).remove(0);
         self.check_state(lease, &found, news);
         let told = self.verifiers[team].introspect(credential).await.unwrap();
         assert_eq!(told.lease.as_ref(), Some(&found), "{news}: introspection of {}", lease.id);
@@ -247,7 +250,7 @@ impl<'w> Scene<'w> {
     /// Everything that was ever answered is there, by a list.
     async fn check_all(&self, news: &str) {
         let all = v1::ListLeasesRequest { page_size: 1000, ..v1::ListLeasesRequest::default() };
-        let all = self.admin.all_leases(all).await.unwrap();
+        let all = as_others_see(self.admin.all_leases(all).await.unwrap());
         assert!(all.is_sorted_by(|a, b| a.id < b.id), "{news}: the list is not in order");
         let all: BTreeMap<_, _> = all.into_iter().map(|lease| (lease.id.clone(), lease)).collect();
         for one in self.issued.lock().unwrap().iter() {
