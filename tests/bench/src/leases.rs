@@ -9,6 +9,7 @@ use dayfly_core::ids::{
     Audience, ClusterName, CredentialId, GrantName, GrantRef, KeyId, Namespace, NodeName, NotAName,
     OwnerName, PodName, Scope, ServiceAccountName, TargetName, Uid,
 };
+use dayfly_core::live::LiveCaps;
 use dayfly_core::lease::{Grounds, Idempotency, Lease, Owners, Phase};
 use dayfly_core::ports::Clock;
 use dayfly_core::provenance::Provenance;
@@ -82,7 +83,7 @@ impl LeaseMaker {
             grounds: Grounds::default(),
             phase: Phase::Active,
         };
-        Ok(Change::Issue(Box::new(Issue { lease, decided_under: draw.position })))
+        Ok(Change::Issue(Box::new(Issue { lease, decided_under: draw.position, caps: LiveCaps::default() })))
     }
 }
 
