@@ -24,6 +24,7 @@ macro_rules! on_both {
 }
 
 mod api;
+mod caps;
 mod clock;
 mod credentials;
 mod issue;
