@@ -105,7 +105,7 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::LeaseRenewed
         | R::SigningKeyMissing => Code::FailedPrecondition,
         R::DecisionOutrun => Code::Aborted,
-        R::Overloaded | R::ReaderSlow => Code::ResourceExhausted,
+        R::Overloaded | R::ReaderSlow | R::LiveLeases => Code::ResourceExhausted,
         R::ClusterUnavailable
         | R::StoreUnavailable
         | R::StoreFull

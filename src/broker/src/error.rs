@@ -85,6 +85,14 @@ pub enum Error {
         /// When asking again may help.
         retry_after: Duration,
     },
+    /// RESOURCE_EXHAUSTED: as many leases are live as may be.
+    #[error("{message}")]
+    LiveLeases {
+        /// Of what, and how many those are.
+        message: String,
+        /// When one of them ends.
+        retry_after: Duration,
+    },
     /// INTERNAL: a defect of Dayfly.
     #[error("internal error: the broker's log has more under this request's id")]
     Internal {
@@ -186,6 +194,8 @@ reasons! {
     DecisionOutrun = "DECISION_OUTRUN",
     /// Too much at once.
     Overloaded = "OVERLOADED",
+    /// As many leases are live as may be.
+    LiveLeases = "LIVE_LEASES",
     /// A stream's reader took nothing for too long.
     ReaderSlow = "READER_SLOW",
     /// The cluster's API server does not answer.
@@ -217,6 +227,7 @@ impl Error {
             Self::NotFound { .. } => Reason::NotFound,
             Self::Outrun => Reason::DecisionOutrun,
             Self::Overloaded { .. } => Reason::Overloaded,
+            Self::LiveLeases { .. } => Reason::LiveLeases,
             Self::Internal { .. } => Reason::Internal,
         }
     }

@@ -12,12 +12,13 @@ use dayfly_core::ids::{
     ServiceAccountName, TargetName, Uid,
 };
 use dayfly_core::lease::{Grounds, Lease, PolicyObject};
+use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::Cluster;
 use dayfly_core::provenance::{LABELS, Labels, ObjectRef, Provenance};
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Binding, Node, Pod, ServiceAccount, Workload};
-use dayfly_policy::{Answer, Decision, LiveCaps, Ownership, PolicySet, Told, Verdict};
+use dayfly_policy::{Answer, Decision, Ownership, PolicySet, Told, Verdict};
 
 use crate::attest::{Attested, Purpose, controllers, not_ready, workload_of};
 use crate::authenticate::{Bearer, Caller};

@@ -8,6 +8,7 @@ use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Audience, GrantName, LeaseId, Scope, TargetName};
 use dayfly_core::lease::{Confirmation, Grounds, Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::limits;
+use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
 use dayfly_core::ports::{Cluster, MintError, Order, SignError};
 use dayfly_core::rule::Rule;
 use dayfly_core::secret::Secret;
@@ -24,6 +25,8 @@ use crate::{Broker, Error, Reason};
 
 /// How often a decision that was outrun is made again.
 const DECIDED_AGAIN: usize = 2;
+/// When to ask again where all places are taken and it is not known when one is free.
+const UNKNOWN_END: Duration = Duration::from_secs(5);
 /// How often a repeated request is answered: each answer adds a digest to the lease.
 const REPEATS: usize = 16;
 
@@ -109,6 +112,7 @@ impl Broker {
         // Only who may have it is told why it cannot be made.
         let credential = credential?;
         let grounds = explanation.grounds();
+        let caps = decision.live.or(self.live_caps);
         let lease = lease(attested, request, decision, credential, grounds, draw.id, issued_at);
         // The rules are read after the draw: what is newer than these sends the commit back.
         if let Some(hold) = self.store.rules().holding(&lease) {
@@ -117,7 +121,7 @@ impl Broker {
             told.refuse("hold", error.reason().name(), error.to_string(), change_of(error.reason()));
             return Err(self.keep_denial(&policy, attested, request, told, error));
         }
-        Ok(Decided { lease, draw, generation: policy.generation() })
+        Ok(Decided { lease, caps, draw, generation: policy.generation() })
     }
 
     /// What policy says to a request, and what would be made for it.
@@ -178,14 +182,14 @@ impl Broker {
 
     /// Steps 6 and 7: the credential, and its durable record.
     pub(crate) async fn record(&self, decided: Decided) -> Result<Recorded, Error> {
-        let Decided { mut lease, draw, generation } = decided;
+        let Decided { mut lease, caps, draw, generation } = decided;
         let minted = self.engine.mint(&Order { lease: &lease, issuer: &self.issuer }).await?;
         lease.digests = vec![minted.digest];
         let policy = self.policies.current(&lease.workload.cluster, self.clock.monotonic())?;
         if policy.generation() != generation {
             return Ok(Recorded::Outrun);
         }
-        let issue = Issue { lease: lease.clone(), decided_under: draw.position };
+        let issue = Issue { lease: lease.clone(), decided_under: draw.position, caps };
         match self.store.commit(Change::Issue(Box::new(issue))).await? {
             Outcome::Committed(_) => {
                 Ok(Recorded::Done(Issued { credential: minted.credential, lease: Arc::new(lease) }))
@@ -196,6 +200,7 @@ impl Broker {
                 Ok(Recorded::Repeated { earlier, fresh: Box::new(lease) })
             }
             Outcome::Conflict(Conflict::IdempotencyKeyReused) => Err(key_reused()),
+            Outcome::Conflict(Conflict::AtCap(at_cap)) => Err(at_its_cap(&lease, at_cap, self.now())),
             Outcome::Conflict(conflict) if lease.renews.is_some() => Err(not_renewed(&lease, conflict)),
             other => Err(Error::internal(format!("the store answered an issue with {other:?}"))),
         }
@@ -300,6 +305,7 @@ pub(crate) fn held(hold: &Rule) -> Error {
 pub(crate) struct Decided {
     /// Whole but for its digest.
     pub(crate) lease: Lease,
+    caps: LiveCaps,
     draw: Draw,
     /// Of the policy it was decided by.
     generation: Digest,
@@ -340,6 +346,26 @@ pub(crate) fn check_idempotency_key(key: Option<&str>) -> Result<(), Error> {
 pub(crate) fn key_reused() -> Error {
     let message = "the idempotency key was used for a different request: use a new key";
     Error::stale(Reason::IdempotencyKeyReused, message)
+}
+
+/// Says whose leases are as many as may be. Of a whole target's it tells the number alone.
+fn at_its_cap(lease: &Lease, at_cap: AtCap, now: Timestamp) -> Error {
+    let AtCap { of, most, until } = at_cap;
+    let account = &lease.workload.service_account;
+    let (namespace, target) = (&account.namespace, &lease.target);
+    let has = match (of, &lease.workload.pod) {
+        (LiveOf::Pod, Some(pod)) => format!("pod {namespace}/{} has", pod.name),
+        (LiveOf::Pod | LiveOf::Workload, _) => format!("service account {namespace}/{} has", account.name),
+        (LiveOf::Grant, _) => format!("by Grant {} there are", lease.grant),
+        (LiveOf::Namespace, _) => format!("namespace {namespace} has"),
+        (LiveOf::Target, _) => "there are".to_owned(),
+    };
+    let retry_after = until.map_or(UNKNOWN_END, |until| until.since(now)).max(Duration::from_secs(1));
+    let message = format!(
+        "{has} as many live leases for Target {target} as may be at once: {most}. Release what is not needed, or ask \
+         again when one ends"
+    );
+    Error::LiveLeases { message, retry_after }
 }
 
 fn ended(lease: LeaseId, why: &str) -> Error {

@@ -31,6 +31,7 @@ use std::time::Duration;
 use dayfly_core::clock::ClockGuard;
 use dayfly_core::ids::{Audience, ClusterName, LeaseId};
 use dayfly_core::lease::{Lease, LeaseState};
+use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
 use dayfly_core::secret::Secret;
 use dayfly_core::spiffe::ServedDomain;
@@ -84,6 +85,8 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// How many leases may be live at once where policy does not say.
+    pub live_caps: LiveCaps,
     /// Dayfly's issuer identifier: the `iss` of its tokens.
     pub issuer: String,
     /// The trust domains that it issues SVIDs of.
@@ -123,6 +126,7 @@ pub struct Broker {
     engine: Arc<dyn Engine>,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
+    live_caps: LiveCaps,
     issuer: String,
     trust_domains: Vec<ServedDomain>,
     audiences: Audiences,
@@ -175,6 +179,7 @@ impl Broker {
             engine: parts.engine,
             guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
+            live_caps: parts.live_caps,
             issuer: parts.issuer,
             trust_domains: parts.trust_domains,
             audiences: parts.audiences,

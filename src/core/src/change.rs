@@ -6,6 +6,7 @@ use crate::audit::Draft;
 use crate::digest::Digest;
 use crate::ids::{Incarnation, InstanceId, KeyId, LeaseId, Position, StartNumber};
 use crate::lease::{Idempotency, Lease};
+use crate::live::{AtCap, LiveCaps};
 use crate::merkle;
 use crate::rule::{Actor, After, Rule, Selector};
 use crate::time::Timestamp;
@@ -43,6 +44,9 @@ pub struct Issue {
     pub lease: Lease,
     /// The position that the draw gave: rules after it send the lease back to be decided again.
     pub decided_under: Position,
+    /// How many such leases may be live at once, this one included. One that renews another takes its place and needs
+    /// no other.
+    pub caps: LiveCaps,
 }
 
 /// A rule to write.
@@ -132,6 +136,9 @@ pub enum Conflict {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for a different request")]
     IdempotencyKeyReused,
+    /// As many leases are live as may be.
+    #[error("as many leases are live as may be: {}", .0.most)]
+    AtCap(AtCap),
     /// A key of this id exists.
     #[error("a key of this id exists")]
     KeyExists,
@@ -191,6 +198,9 @@ pub struct StoreStatus {
     pub start: StartNumber,
     /// Its newest position.
     pub position: Position,
+    /// Whether every live lease is counted against the caps. After a start those of earlier ones are read in the
+    /// background; until they are, the caps let more through.
+    pub live_counted: bool,
     /// Why it cannot commit now; none when it can.
     pub trouble: Option<String>,
 }

@@ -14,6 +14,7 @@ pub mod generator;
 pub mod ids;
 pub mod lease;
 pub mod limits;
+pub mod live;
 pub mod merkle;
 pub mod ports;
 pub mod provenance;

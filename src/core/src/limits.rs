@@ -67,6 +67,10 @@ pub struct Limits {
     pub idempotency: Duration,
     /// How long a lease stays good after another renews it: 60 s.
     pub renewal_overlap: Duration,
+    /// How many leases for one target a pod may have live at once where policy does not say: 64.
+    pub live_leases_per_pod: u32,
+    /// And a service account, all its pods together: 10 000.
+    pub live_leases_per_workload: u32,
     /// How long a call without a deadline of its own may take: 10 s.
     pub call_timeout: Duration,
     /// How long a stopping server waits for calls under way: 30 s.
@@ -86,6 +90,8 @@ impl Default for Limits {
             clock_jump: Duration::from_secs(300),
             idempotency: Duration::from_secs(600),
             renewal_overlap: Duration::from_secs(60),
+            live_leases_per_pod: 64,
+            live_leases_per_workload: 10_000,
             call_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(30),
         }

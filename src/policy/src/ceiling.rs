@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dayfly_core::ids::{Audience, Namespace, Scope, ServiceAccountName};
 use dayfly_core::lease::Owners;
+use dayfly_core::live::LiveCaps;
 
 use crate::spec::{CeilingSpec, LiveLeases, TargetSpec};
 
@@ -20,21 +21,6 @@ struct Entry<'a> {
     /// Whether it allows anything. One that matches a narrowed owner alone only bounds: what a workload was narrowed by
     /// is asserted, and gives nothing.
     allows: bool,
-}
-
-/// How many leases may be live at once; none is no bound. Counting them is the store's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LiveCaps {
-    /// For this target, of the workload's pod.
-    pub per_pod: Option<u32>,
-    /// For this target, of its service account.
-    pub per_workload: Option<u32>,
-    /// By this Grant.
-    pub per_grant: Option<u32>,
-    /// For this target, of its namespace.
-    pub per_namespace: Option<u32>,
-    /// For this target, in all.
-    pub total: Option<u32>,
 }
 
 /// Who asks, as far as an entry looks at it.
@@ -127,20 +113,4 @@ fn accepts(entry: &CeilingSpec, asking: Asking<'_>) -> bool {
 
 fn accepts_audience(entry: &CeilingSpec, audience: &Audience) -> bool {
     entry.audiences.as_ref().is_none_or(|audiences| audiences.contains(audience))
-}
-
-impl std::fmt::Display for LiveCaps {
-    /// `pod 2, workload 10, grant -, namespace -, total 100`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
-        write!(
-            f,
-            "pod {}, workload {}, grant {}, namespace {}, total {}",
-            number(self.per_pod),
-            number(self.per_workload),
-            number(self.per_grant),
-            number(self.per_namespace),
-            number(self.total)
-        )
-    }
 }

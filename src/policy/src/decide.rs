@@ -9,10 +9,11 @@ use dayfly_core::ids::{
 };
 use dayfly_core::lease::Owners;
 use dayfly_core::limits;
+use dayfly_core::live::LiveCaps;
 use dayfly_core::provenance::{Labels, ObjectRef};
 use dayfly_core::time::Timestamp;
 
-use crate::ceiling::{Asking, Ceiling, LiveCaps};
+use crate::ceiling::{Asking, Ceiling};
 use crate::owners::{Claimed, Narrowing, Who};
 use crate::set::{Grant, PolicySet, Target};
 use crate::spec::{self, UNOWNED};

@@ -26,7 +26,6 @@ mod trace;
 pub mod ttl;
 mod yaml;
 
-pub use ceiling::LiveCaps;
 pub use decide::{Audited, Decision, Denial, Question, UnownedGrace};
 pub use explain::{Answer, Checked, Explanation, Told, Verdict};
 pub use folder::{SourceError, load_folder};

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use dayfly_core::claims::{ClaimValue, Claims};
+use dayfly_core::live::LiveCaps;
 use dayfly_core::provenance::{Asserted, Labels, ObjectRef};
 use dayfly_core::time::Timestamp;
-use dayfly_policy::{
-    Decision, Denial, File, LiveCaps, PolicySet, Question, Reserved, UnownedGrace, Verdict, load,
-};
+use dayfly_policy::{Decision, Denial, File, PolicySet, Question, Reserved, UnownedGrace, Verdict, load};
 
 const POLICY: &str = "
 apiVersion: dayfly.dev/v1alpha1

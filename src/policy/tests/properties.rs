@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
+use dayfly_core::live::LiveCaps;
 use dayfly_core::provenance::{Labels, ObjectRef};
 use dayfly_core::time::Timestamp;
 use dayfly_policy::{
-    Decision, File, LiveCaps, Loaded, PolicySet, Question, Reserved, Severity, UnownedGrace, Verdict, load,
+    Decision, File, Loaded, PolicySet, Question, Reserved, Severity, UnownedGrace, Verdict, load,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};

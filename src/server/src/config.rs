@@ -204,6 +204,10 @@ pub struct LimitsConfig {
     pub reviews_at_once: Option<usize>,
     /// How long an informer may hear nothing: 150.
     pub informer_silence_secs: Option<u64>,
+    /// Live leases of one pod for one target, where policy does not say: 64.
+    pub live_leases_per_pod: Option<u32>,
+    /// And of one service account: 10 000.
+    pub live_leases_per_workload: Option<u32>,
     /// How far the wall clock may jump: 300.
     pub clock_jump_secs: Option<u64>,
     /// How long a call without a deadline of its own may take: 10.
@@ -287,6 +291,8 @@ impl LimitsConfig {
             ("review_timeout_secs", self.review_timeout_secs, 60),
             ("reviews_at_once", number(self.reviews_at_once), 10_000),
             ("informer_silence_secs", self.informer_silence_secs, DAY),
+            ("live_leases_per_pod", self.live_leases_per_pod.map(u64::from), 1_000_000),
+            ("live_leases_per_workload", self.live_leases_per_workload.map(u64::from), 1_000_000),
             ("clock_jump_secs", self.clock_jump_secs, DAY),
             ("call_timeout_secs", self.call_timeout_secs, 600),
             ("drain_secs", self.drain_secs, 600),
@@ -522,6 +528,10 @@ impl Config {
             review_timeout: secs(set.review_timeout_secs, default.review_timeout),
             reviews_at_once: set.reviews_at_once.unwrap_or(default.reviews_at_once).max(1),
             informer_silence: secs(set.informer_silence_secs, default.informer_silence),
+            live_leases_per_pod: set.live_leases_per_pod.unwrap_or(default.live_leases_per_pod),
+            live_leases_per_workload: set
+                .live_leases_per_workload
+                .unwrap_or(default.live_leases_per_workload),
             clock_jump: secs(set.clock_jump_secs, default.clock_jump),
             renewal_overlap: secs(set.renewal_overlap_secs, default.renewal_overlap),
             call_timeout: secs(set.call_timeout_secs, default.call_timeout),

@@ -11,6 +11,7 @@ use dayfly_core::change::Mark;
 use dayfly_core::clock::{ClockGuard, SystemClock, SystemRng};
 use dayfly_core::ids::LeaseId;
 use dayfly_core::limits::Limits;
+use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::{Clock, LeaseStore, Rng, Signer, Witness};
 use dayfly_core::secret::Secret;
 use dayfly_kube::RunningCluster;
@@ -101,6 +102,11 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         policies: Arc::clone(&policies),
         engine: Arc::new(SignedEngines::new(&signer)),
         clock: Arc::clone(&clock),
+        live_caps: LiveCaps {
+            per_pod: Some(limits.live_leases_per_pod),
+            per_workload: Some(limits.live_leases_per_workload),
+            ..LiveCaps::default()
+        },
         issuer: config.issuer.clone(),
         trust_domains: domains,
         audiences: Audiences {

@@ -11,6 +11,7 @@ use dayfly_core::change::{
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{LeaseId, Position, Uid};
 use dayfly_core::lease::{Lease, LeaseState, Phase};
+use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
 use dayfly_core::merkle;
 use dayfly_core::ports::{BoxFuture, Clock as _, LeaseStore, StoreError, TestClock};
 use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
@@ -58,6 +59,10 @@ cases![
     of_two_renewals_at_once_one_wins,
     a_repeated_renewal_gives_the_earlier_one,
     news_tell_a_caller_of_its_leases_and_everyone_of_rules,
+    live_leases_are_bounded_and_one_pod_leaves_the_others_their_share,
+    what_ends_makes_room_for_another,
+    live_leases_are_counted_again_after_a_start,
+    a_renewal_takes_the_place_of_the_earlier_lease,
 ];
 
 /// A lease with a fresh id, to be changed and issued.
@@ -65,7 +70,7 @@ pub fn drawn(store: &dyn LeaseStore) -> Issue {
     let draw = store.draw().unwrap();
     let ttl = Duration::from_secs(300);
     let lease = Lease { id: draw.id, ..Lease::test(0) }.issued_at(draw.now.floor_secs(), ttl);
-    Issue { lease, decided_under: draw.position }
+    Issue { lease, decided_under: draw.position, caps: LiveCaps::default() }
 }
 
 /// Issues this.
@@ -699,4 +704,166 @@ async fn news_tell_a_caller_of_its_leases_and_everyone_of_rules(harness: &dyn Ha
     drop(store);
     let store = harness.reopen();
     assert_eq!(store.news(caller, before).await.unwrap().leases, None);
+}
+
+/// Issues a lease of this pod under these caps.
+async fn capped(store: &dyn LeaseStore, pod: u128, caps: LiveCaps) -> Outcome {
+    let new = drawn(store);
+    issue(store, Issue { lease: new.lease.clone().of_pod(pod), caps, ..new }).await
+}
+
+fn at_cap(outcome: &Outcome) -> (LiveOf, u32) {
+    match conflict(outcome) {
+        Conflict::AtCap(AtCap { of, most, .. }) => (of, most),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until a store that was opened has counted what is live.
+pub fn until_counted(store: &dyn LeaseStore) {
+    for _ in 0..10_000 {
+        if store.status().live_counted {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("live leases are never counted");
+}
+
+async fn live_leases_are_bounded_and_one_pod_leaves_the_others_their_share(harness: &dyn Harness) {
+    let store = harness.store();
+    let pods = LiveCaps { per_pod: Some(2), ..LiveCaps::default() };
+    for _ in 0..2 {
+        position(&capped(&*store, 1, pods).await);
+    }
+    let before = store.mark();
+    let end = drawn(&*store).lease.expires_at;
+    let full = conflict(&capped(&*store, 1, pods).await);
+    assert_eq!(full, Conflict::AtCap(AtCap { of: LiveOf::Pod, most: 2, until: Some(end) }));
+    assert_eq!(store.mark(), before, "nothing was written");
+    position(&capped(&*store, 2, pods).await);
+    position(&capped(&*store, 1, LiveCaps::default()).await);
+
+    // Four now, of one workload, Grant, namespace and target.
+    let none = LiveCaps::default();
+    let caps = [
+        (LiveOf::Workload, LiveCaps { per_workload: Some(4), ..none }),
+        (LiveOf::Grant, LiveCaps { per_grant: Some(4), ..none }),
+        (LiveOf::Namespace, LiveCaps { per_namespace: Some(4), ..none }),
+        (LiveOf::Target, LiveCaps { total: Some(4), ..none }),
+    ];
+    for (of, caps) in caps {
+        assert_eq!(at_cap(&capped(&*store, 3, caps).await), (of, 4));
+        let other = drawn(&*store);
+        let mut lease = other.lease.clone().of_pod(3);
+        match of {
+            LiveOf::Workload => lease.workload.service_account.uid = Uid::from_u128(99),
+            LiveOf::Grant => lease.grant.name = "another".parse().unwrap(),
+            LiveOf::Namespace => lease.workload.service_account.namespace = "search".parse().unwrap(),
+            _ => lease.target = "ledger".parse().unwrap(),
+        }
+        position(&issue(&*store, Issue { lease, caps, ..other }).await);
+    }
+    // The narrowest is told, and tokens of no pod have no share of one.
+    let both = LiveCaps { per_pod: Some(2), total: Some(2), ..none };
+    assert_eq!(at_cap(&capped(&*store, 1, both).await), (LiveOf::Pod, 2));
+    let unbound = drawn(&*store);
+    let mut lease = unbound.lease.clone();
+    lease.workload.pod = None;
+    position(&issue(&*store, Issue { lease, caps: LiveCaps { per_pod: Some(1), ..none }, ..unbound }).await);
+    let unbound = drawn(&*store);
+    let mut lease = unbound.lease.clone();
+    lease.workload.pod = None;
+    position(&issue(&*store, Issue { lease, caps: LiveCaps { per_pod: Some(1), ..none }, ..unbound }).await);
+}
+
+async fn what_ends_makes_room_for_another(harness: &dyn Harness) {
+    let store = harness.store();
+    let caps = LiveCaps { per_pod: Some(1), per_grant: Some(2), total: Some(2), ..LiveCaps::default() };
+    let new = drawn(&*store);
+    let first = new.lease.id;
+    position(&issue(&*store, Issue { lease: new.lease.clone().of_pod(1), caps, ..new }).await);
+    assert_eq!(at_cap(&capped(&*store, 1, caps).await), (LiveOf::Pod, 1));
+
+    position(&store.commit(Change::Release { lease: first }).await.unwrap());
+    position(&capped(&*store, 1, caps).await);
+    position(&capped(&*store, 2, caps).await);
+    assert_eq!(at_cap(&capped(&*store, 1, caps).await), (LiveOf::Pod, 1));
+    assert_eq!(at_cap(&capped(&*store, 3, caps).await), (LiveOf::Grant, 2));
+
+    // A rule over one of them, then one over all.
+    let pod = Fields { pod: Some(Uid::from_u128(2)), ..Fields::default() };
+    revoke(&*store, revocation(Selector::fields(pod).unwrap())).await;
+    assert_eq!(at_cap(&capped(&*store, 1, caps).await), (LiveOf::Pod, 1), "its own is as it was");
+    position(&capped(&*store, 3, caps).await);
+    assert_eq!(at_cap(&capped(&*store, 2, caps).await), (LiveOf::Grant, 2), "there was one place");
+    revoke(&*store, revocation(Selector::All)).await;
+    for pod in [1, 2] {
+        position(&capped(&*store, pod, caps).await);
+    }
+    assert_eq!(at_cap(&capped(&*store, 3, caps).await), (LiveOf::Grant, 2));
+
+    harness.clock().advance(Duration::from_secs(299));
+    assert_eq!(at_cap(&capped(&*store, 1, caps).await), (LiveOf::Pod, 1));
+    harness.clock().advance(Duration::from_secs(1));
+    for pod in [1, 2] {
+        position(&capped(&*store, pod, caps).await);
+    }
+}
+
+async fn live_leases_are_counted_again_after_a_start(harness: &dyn Harness) {
+    let store = harness.store();
+    let caps = LiveCaps { per_pod: Some(1), total: Some(3), ..LiveCaps::default() };
+    position(&capped(&*store, 1, caps).await);
+    harness.clock().advance(Duration::from_secs(100));
+    let mut ids = Vec::new();
+    for pod in [2, 3] {
+        let new = drawn(&*store);
+        ids.push(new.lease.id);
+        position(&issue(&*store, Issue { lease: new.lease.clone().of_pod(pod), caps, ..new }).await);
+    }
+    drop(store);
+    let store = harness.reopen();
+    until_counted(&*store);
+    assert_eq!(at_cap(&capped(&*store, 2, caps).await), (LiveOf::Pod, 1));
+    assert_eq!(at_cap(&capped(&*store, 4, caps).await), (LiveOf::Target, 3));
+    position(&store.commit(Change::Release { lease: ids[0] }).await.unwrap());
+    position(&capped(&*store, 4, caps).await);
+    revoke(&*store, revocation(Selector::lease(ids[1]))).await;
+    drop(store);
+    // What was released or revoked is not counted then.
+    let store = harness.reopen();
+    until_counted(&*store);
+    position(&capped(&*store, 3, caps).await);
+    assert_eq!(at_cap(&capped(&*store, 5, caps).await), (LiveOf::Target, 3));
+    harness.clock().advance(Duration::from_secs(200));
+    position(&capped(&*store, 1, caps).await);
+    assert_eq!(at_cap(&capped(&*store, 5, caps).await), (LiveOf::Target, 3));
+}
+
+async fn a_renewal_takes_the_place_of_the_earlier_lease(harness: &dyn Harness) {
+    let store = harness.store();
+    let caps = LiveCaps { per_pod: Some(1), total: Some(1), ..LiveCaps::default() };
+    let first = drawn(&*store);
+    let mut last = first.lease.id;
+    position(&issue(&*store, Issue { caps, ..first }).await);
+    for _ in 0..3 {
+        let next = renewing(&*store, last);
+        last = next.lease.id;
+        position(&issue(&*store, Issue { caps, ..next }).await);
+        let another = drawn(&*store);
+        assert_eq!(at_cap(&issue(&*store, Issue { caps, ..another }).await), (LiveOf::Pod, 1));
+    }
+    // One in place of another adds nothing, even where there are more than may be by now.
+    let another = drawn(&*store);
+    position(&issue(&*store, another).await);
+    let next = renewing(&*store, last);
+    position(&issue(&*store, Issue { caps, ..next }).await);
+    // What was renewed is not counted again after a start.
+    drop(store);
+    let store = harness.reopen();
+    until_counted(&*store);
+    let two = LiveCaps { total: Some(3), ..LiveCaps::default() };
+    position(&capped(&*store, 7, two).await);
+    assert_eq!(at_cap(&capped(&*store, 7, two).await), (LiveOf::Target, 3));
 }

@@ -10,6 +10,7 @@ use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{LeaseId, Position, RuleId};
 use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::limits::{RECORD_BYTES, STORED_VALUE_BYTES};
+use dayfly_core::live::{AtCap, LiveOf};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Rule;
 use dayfly_core::signing::KeyPurpose;
@@ -19,6 +20,7 @@ use sled::Batch;
 
 use crate::engine::{Engine, damaged};
 use crate::layout::{self, Entry, EventGroup};
+use crate::live::{self, Keys, Live, Next};
 use crate::news::Told;
 use crate::recent::{RecentKeys, SeenNamespaces};
 use crate::runs::{self, Records};
@@ -29,6 +31,10 @@ use crate::tip::Tip;
 const LEARNT_AT_ONCE: usize = 20_000;
 /// Forms of one credential that a lease records.
 const DIGESTS: usize = 16;
+/// What a commit may look at, of leases that rules may cover, to make room under caps; one whose record is read counts
+/// [`READ`].
+const LOOKED_AT: usize = 8192;
+const READ: usize = 16;
 
 /// A commit in the making. It changes the tip as it goes: if it fails, the tip is to be loaded anew.
 pub(crate) struct Group<'a> {
@@ -37,6 +43,9 @@ pub(crate) struct Group<'a> {
     pub(crate) tip: &'a mut Tip,
     pub(crate) keys: &'a mut RecentKeys,
     pub(crate) namespaces: &'a mut SeenNamespaces,
+    live: &'a mut Live,
+    /// What was looked at to make room under caps.
+    looked_at: usize,
     /// Free bytes on the disk.
     pub(crate) room: u64,
     now: Timestamp,
@@ -69,6 +78,7 @@ impl<'a> Group<'a> {
         tip: &'a mut Tip,
         keys: &'a mut RecentKeys,
         namespaces: &'a mut SeenNamespaces,
+        live: &'a mut Live,
         room: u64,
     ) -> Self {
         Self {
@@ -80,6 +90,8 @@ impl<'a> Group<'a> {
             tip,
             keys,
             namespaces,
+            live,
+            looked_at: 0,
             room,
             batch: Batch::default(),
             operations: 0,
@@ -130,10 +142,14 @@ impl<'a> Group<'a> {
         let record = sized(encoding::encode_lease(lease))?;
         let earlier = match lease.renews.map(|earlier| self.renewed(earlier, lease)).transpose()? {
             Some(Renewal::Conflict(conflict)) => return Ok(Outcome::Conflict(conflict)),
-            Some(Renewal::Earlier { id, record }) => Some((id, record)),
+            Some(Renewal::Earlier { id, record, places }) => Some((id, record, places)),
             None => None,
         };
-        if lease.idempotency.is_some() && self.keys.is_full(self.now) {
+        let places = live::keys(lease);
+        if let Some(at_cap) = self.at_cap(issue, places, earlier.as_ref().map(|(.., places)| *places)) {
+            return Ok(Outcome::Conflict(Conflict::AtCap(at_cap)));
+        }
+        if self.live.is_full(self.now) || (lease.idempotency.is_some() && self.keys.is_full(self.now)) {
             return Err(StoreError::Busy);
         }
         let namespace = layout::namespace_owner(lease);
@@ -141,10 +157,12 @@ impl<'a> Group<'a> {
         let position = self.append(&Draft::issued(lease))?;
         self.records.insert(lease.id, record.into());
         let caller = lease.workload.caller();
-        if let Some((id, record)) = earlier {
+        if let Some((id, record, places)) = earlier {
+            self.live.end(id, places);
             self.records.insert(id, record.into());
             self.told.push(Told { position, caller, lease: id });
         }
+        self.live.add(lease.id, places, lease.expires_at, self.tip.rules.position());
         self.told.push(Told { position, caller, lease: lease.id });
         let entry = Entry::of(lease).encode();
         layout::indexes(lease).for_each(|key| self.insert(key, entry.clone()));
@@ -172,9 +190,46 @@ impl<'a> Group<'a> {
         match earlier.phase.renew(by.id, ends_at) {
             Ok(phase) if earlier.state(&self.tip.rules, self.now) == LeaseState::Active => {
                 let changed = Lease { phase, ..earlier.as_ref().clone() };
-                Ok(Renewal::Earlier { id, record: sized(encoding::encode_lease(&changed))? })
+                let record = sized(encoding::encode_lease(&changed))?;
+                Ok(Renewal::Earlier { id, record, places: live::keys(&earlier) })
             }
             _ => Ok(Renewal::Conflict(Conflict::EarlierEnded)),
+        }
+    }
+
+    /// The narrowest cap that leaves no room for this lease. What it renews has the same places, and gives them to it.
+    fn at_cap(&mut self, issue: &Issue, places: Keys, replaced: Option<Keys>) -> Option<AtCap> {
+        for ((n, of), key) in LiveOf::ALL.into_iter().enumerate().zip(places) {
+            let Some(most) = issue.caps.most(of, &issue.lease) else { continue };
+            let replaces = replaced.is_some_and(|replaced| replaced.get(n) == Some(&key));
+            if replaces || self.live.count(key) < most {
+                continue;
+            }
+            self.live.expire(self.now, usize::MAX);
+            self.make_room(of, places, key, most);
+            if self.live.count(key) >= most {
+                return Some(AtCap { of, most, until: self.live.first_end(of, places) });
+            }
+        }
+        None
+    }
+
+    /// Gives free the places of leases that rules have ended since they were counted, until there is one.
+    fn make_room(&mut self, of: LiveOf, places: Keys, key: u64, most: u32) {
+        let rules = Arc::clone(&self.tip.rules);
+        while self.live.count(key) >= most && self.looked_at < LOOKED_AT {
+            match self.live.next_unchecked(of, places, rules.position()) {
+                Next::Done => return,
+                Next::Other => self.looked_at += 1,
+                Next::Lease(counted) => {
+                    self.looked_at += READ;
+                    let covered = |lease: Arc<Lease>| rules.covering(&lease).is_some();
+                    // One that does not read back keeps its place.
+                    if self.lease(counted.id()).is_ok_and(|lease| lease.is_none_or(covered)) {
+                        self.live.forget(counted);
+                    }
+                }
+            }
         }
     }
 
@@ -251,6 +306,7 @@ impl<'a> Group<'a> {
             Ok(phase) => {
                 let changed = Lease { phase, ..lease.as_ref().clone() };
                 let outcome = self.rewrite(&changed, &Draft::released(&lease))?;
+                self.live.end(id, live::keys(&lease));
                 let (position, caller) = (self.tip.position, lease.workload.caller());
                 self.told.push(Told { position, caller, lease: id });
                 Ok(outcome)
@@ -404,8 +460,8 @@ impl<'a> Group<'a> {
 
 /// What a renewal does to the earlier lease.
 enum Renewal {
-    /// Its record from then on.
-    Earlier { id: LeaseId, record: Vec<u8> },
+    /// Its record from then on, and what it counted for.
+    Earlier { id: LeaseId, record: Vec<u8>, places: Keys },
     /// It cannot be renewed.
     Conflict(Conflict),
 }

@@ -19,6 +19,7 @@ mod files;
 mod group;
 mod layout;
 mod list;
+mod live;
 mod log;
 mod news;
 mod options;

@@ -44,6 +44,8 @@ pub struct Options {
     /// How many idempotency keys of the last minutes are known in memory, at some 30 bytes each: 5 million, which is 7 500 a second. Beyond it,
     /// nothing is issued for a new one.
     pub recent_keys: usize,
+    /// How many live leases are counted for the caps, at some 100 bytes each: 4 million. Beyond it, nothing is issued.
+    pub live_leases: usize,
     /// How many changes may wait for the writer: 4 096. Rules have room of their own beyond it.
     pub queue: usize,
 }
@@ -66,6 +68,7 @@ impl Options {
             recent_leases: 65_536,
             news: 16_384,
             recent_keys: 5_000_000,
+            live_leases: 4_000_000,
             queue: 4096,
         }
     }

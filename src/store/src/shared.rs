@@ -1,5 +1,6 @@
 //! What the writer publishes and everyone reads.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) head: ArcSwap<Head>,
     pub(crate) recent: RecentLeases,
     pub(crate) news: Newest,
+    /// Whether every live lease is counted against the caps.
+    pub(crate) live_counted: AtomicBool,
     /// None while it cannot be used.
     engine: RwLock<Option<Arc<Engine>>>,
     /// Why nothing can be committed now.
@@ -59,6 +62,7 @@ impl Shared {
             head: ArcSwap::from_pointee(Head::of(tip)),
             recent: RecentLeases::new(options.recent_leases),
             news: Newest::new(options.news, tip.position),
+            live_counted: AtomicBool::new(false),
             engine: RwLock::new(Some(Arc::new(engine))),
             trouble: ArcSwapOption::empty(),
             options,

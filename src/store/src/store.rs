@@ -1,6 +1,7 @@
 //! Opening, the port, closing.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -102,6 +103,7 @@ impl SledStore {
         }
         let failed = |error| OpenError::Io { what: "cannot start the store's threads".to_owned(), error };
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
+        writer.count_live().map_err(failed)?;
         let readers = Readers::start(&shared).map_err(failed)?;
         let writer = thread.spawn(move || writer.run()).map_err(failed)?;
         Ok(Arc::new(Self { shared, readers, writer: Mutex::new(Some(writer)) }))
@@ -226,6 +228,7 @@ impl LeaseStore for SledStore {
             incarnation: head.mark.incarnation,
             start: head.start,
             position: head.mark.position,
+            live_counted: self.shared.live_counted.load(Ordering::Acquire),
             trouble: self.shared.trouble().map(|why| why.as_ref().clone()),
         }
     }

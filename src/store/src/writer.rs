@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dayfly_core::audit::{Draft, EventKind};
@@ -17,6 +18,7 @@ use crate::engine::Engine;
 use crate::files;
 use crate::group::{Group, Ready};
 use crate::layout;
+use crate::live::{self, Live};
 use crate::prune::Schedule;
 use crate::queue::{Request, Stop, Work};
 use crate::recent::{RecentKeys, SeenNamespaces};
@@ -33,6 +35,8 @@ const CHANGES: usize = 288;
 const PRUNING: usize = 128;
 /// How long the writer sleeps when nothing comes, before it looks for leases to prune.
 const IDLE: Duration = Duration::from_secs(5);
+/// The same, while leases of earlier starts are being read.
+const READING: Duration = Duration::from_millis(2);
 
 /// Room enough, whatever the disk says: for what the store writes of itself.
 pub(crate) const NO_RESERVE: u64 = u64::MAX;
@@ -43,6 +47,7 @@ pub(crate) struct Writer {
     tip: Tip,
     keys: RecentKeys,
     namespaces: SeenNamespaces,
+    live: Live,
     schedule: Schedule,
 }
 
@@ -60,13 +65,36 @@ impl Writer {
             );
         }
         let engine = shared.engine().ok();
+        let live = Live::new(shared.options.live_leases);
         Self {
             shared,
             engine,
             tip,
             keys,
             namespaces: SeenNamespaces::default(),
+            live,
             schedule: Schedule::default(),
+        }
+    }
+
+    /// Counts the live leases of earlier starts, too, as they are read in the background.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub(crate) fn count_live(&mut self) -> std::io::Result<()> {
+        self.live = Live::new(self.shared.options.live_leases);
+        if self.tip.leases > 0 {
+            self.live.read(live::read(&self.shared)?);
+        }
+        self.shared.live_counted.store(!self.live.is_reading(), Ordering::Release);
+        Ok(())
+    }
+
+    fn tend_live(&mut self) {
+        let was_reading = self.live.is_reading();
+        self.live.tend(self.shared.cautious_now());
+        if was_reading && !self.live.is_reading() {
+            self.shared.live_counted.store(true, Ordering::Release);
         }
     }
 
@@ -89,8 +117,14 @@ impl Writer {
                 operations += cost(change);
                 operations <= CHANGES
             };
-            let patience = if self.pruning_is_due() { Duration::ZERO } else { IDLE };
-            match self.shared.queue.take(patience, fits) {
+            let patience = match (self.pruning_is_due(), self.live.is_reading()) {
+                (true, _) => Duration::ZERO,
+                (false, true) => READING,
+                (false, false) => IDLE,
+            };
+            let work = self.shared.queue.take(patience, fits);
+            self.tend_live();
+            match work {
                 Work::Changes(requests) if requests.is_empty() => self.prune(),
                 Work::Changes(requests) => self.commit_all(requests),
                 Work::Stop(stop) => return self.stop(stop),
@@ -157,8 +191,15 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let engine = self.engine.as_ref().map(Arc::clone).ok_or_else(|| shared.refusal())?;
         let before = self.tip.position;
-        let mut group =
-            Group::new(&shared, &engine, &mut self.tip, &mut self.keys, &mut self.namespaces, room);
+        let mut group = Group::new(
+            &shared,
+            &engine,
+            &mut self.tip,
+            &mut self.keys,
+            &mut self.namespaces,
+            &mut self.live,
+            room,
+        );
         let mut outcomes = Vec::with_capacity(changes.len());
         for change in changes {
             match group.add(change) {
@@ -262,6 +303,9 @@ impl Writer {
         let engine = Arc::new(engine);
         self.engine = Some(Arc::clone(&engine));
         self.shared.set_engine(Some(engine));
+        if let Err(error) = self.count_live() {
+            tracing::error!(%error, "live leases from before cannot be read: only those issued from now on are counted");
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use dayfly_core::ids::{
     OwnerName, PodName, Scope, ServiceAccountName, TargetName, Uid,
 };
 use dayfly_core::lease::{Check, Grounds, Idempotency, Lease, Owners, Phase, PolicyObject};
+use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::Clock;
 use dayfly_core::provenance::{Image, ObjectRef, Provenance};
 use dayfly_core::time::Timestamp;
@@ -82,7 +83,7 @@ impl LeaseMaker {
             grounds: grounds(owners, grant, &self.target, &self.audience),
             phase: Phase::Active,
         };
-        Ok(Change::Issue(Box::new(Issue { lease, decided_under: draw.position })))
+        Ok(Change::Issue(Box::new(Issue { lease, decided_under: draw.position, caps: LiveCaps::default() })))
     }
 }
 

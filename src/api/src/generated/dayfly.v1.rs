@@ -98,6 +98,10 @@ pub enum ErrorReason {
     Overloaded = 90,
     /// RESOURCE_EXHAUSTED. The stream's reader took nothing for 15 s. Call again: the stream begins with what is then.
     ReaderSlow = 91,
+    /// RESOURCE_EXHAUSTED. As many leases are live as this pod, service account, Grant, namespace or Target may have at
+    /// once: the message says which. Release what is not needed, or ask again after the hint, when one ends. A renewal is
+    /// never refused for this.
+    LiveLeases = 92,
     /// UNAVAILABLE. The cluster's API server cannot review tokens or answer for objects now.
     ClusterUnavailable = 100,
     /// UNAVAILABLE. The store cannot commit now: nothing is handed out that is not on disk.
@@ -167,6 +171,7 @@ impl ErrorReason {
             Self::DecisionOutrun => "ERROR_REASON_DECISION_OUTRUN",
             Self::Overloaded => "ERROR_REASON_OVERLOADED",
             Self::ReaderSlow => "ERROR_REASON_READER_SLOW",
+            Self::LiveLeases => "ERROR_REASON_LIVE_LEASES",
             Self::ClusterUnavailable => "ERROR_REASON_CLUSTER_UNAVAILABLE",
             Self::StoreUnavailable => "ERROR_REASON_STORE_UNAVAILABLE",
             Self::StoreFull => "ERROR_REASON_STORE_FULL",
@@ -225,6 +230,7 @@ impl ErrorReason {
             "ERROR_REASON_DECISION_OUTRUN" => Some(Self::DecisionOutrun),
             "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
             "ERROR_REASON_READER_SLOW" => Some(Self::ReaderSlow),
+            "ERROR_REASON_LIVE_LEASES" => Some(Self::LiveLeases),
             "ERROR_REASON_CLUSTER_UNAVAILABLE" => Some(Self::ClusterUnavailable),
             "ERROR_REASON_STORE_UNAVAILABLE" => Some(Self::StoreUnavailable),
             "ERROR_REASON_STORE_FULL" => Some(Self::StoreFull),

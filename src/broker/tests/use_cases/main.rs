@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "fixtures of tests")]
 
 mod attest;
+mod caps;
 mod clusters;
 mod credential;
 mod explain;

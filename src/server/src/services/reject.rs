@@ -37,7 +37,10 @@ pub(super) fn status(error: Error) -> Status {
             tracing::warn!(reason = reason_name(reason), cause, "unavailable");
             rejection.retry_after(retry_after)
         }
-        Error::Overloaded { retry_after, .. } => rejection.retry_after(retry_after),
+        Error::Overloaded { retry_after, .. } | Error::LiveLeases { retry_after, .. } => {
+            tracing::info!(reason = reason_name(reason), "shed");
+            rejection.retry_after(retry_after)
+        }
         Error::Internal { cause } => {
             tracing::error!(cause, "internal error");
             rejection

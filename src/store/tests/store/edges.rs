@@ -60,8 +60,8 @@ async fn a_rule_in_between_is_enough() {
 async fn keys_learnt_from_disk_go_when_their_leases_leave_the_window() {
     let fixture = Fixture::new().with(|options| options.recent_keys = 10);
     let with = |store: &dyn LeaseStore, key: &str| {
-        let Issue { lease, decided_under } = drawn(store);
-        Change::Issue(Box::new(Issue { lease: lease.with_key(key, "request"), decided_under }))
+        let Issue { lease, decided_under, caps } = drawn(store);
+        Change::Issue(Box::new(Issue { lease: lease.with_key(key, "request"), decided_under, caps }))
     };
     let store = fixture.store();
     for n in 0..6 {
@@ -86,8 +86,8 @@ async fn a_repeat_at_the_very_end_of_the_window_is_one_after_a_restart_too() {
         let fixture = Fixture::new();
         let store = fixture.store();
         let with = |store: &dyn LeaseStore| {
-            let Issue { lease, decided_under } = drawn(store);
-            Issue { lease: lease.with_key("key", "request"), decided_under }
+            let Issue { lease, decided_under, caps } = drawn(store);
+            Issue { lease: lease.with_key("key", "request"), decided_under, caps }
         };
         committed(&issue(&*store, with(&*store)).await);
         drop(store);
@@ -130,8 +130,8 @@ async fn keys_of_a_busy_owner_are_learnt_in_slices() {
     const LEASES: u64 = 25_000;
     let fixture = Fixture::new();
     let with = |store: &dyn LeaseStore, key: String| {
-        let Issue { lease, decided_under } = drawn(store);
-        Change::Issue(Box::new(Issue { lease: lease.with_key(&key, "request"), decided_under }))
+        let Issue { lease, decided_under, caps } = drawn(store);
+        Change::Issue(Box::new(Issue { lease: lease.with_key(&key, "request"), decided_under, caps }))
     };
     let store = fixture.store();
     let tasks: Vec<_> = (0..128)

@@ -50,12 +50,12 @@ async fn memory_workload() {
             tokio::spawn(async move {
                 for n in (task..leases).step_by(usize::try_from(OUTSTANDING).unwrap()) {
                     clock.advance(step);
-                    let Issue { lease, decided_under } = drawn(&*store);
+                    let Issue { lease, decided_under, caps } = drawn(&*store);
                     let lease = lease
                         .of_pod(u128::from(n % 2000))
                         .owned_by(&format!("team-{}", n % 500))
                         .with_key(&n.to_string(), "request");
-                    let issue = Box::new(Issue { lease, decided_under });
+                    let issue = Box::new(Issue { lease, decided_under, caps });
                     let answer = store.commit(Change::Issue(issue)).await.unwrap();
                     assert!(matches!(answer, Outcome::Committed(_)), "{answer:?}");
                 }
@@ -83,8 +83,12 @@ async fn idempotency_keys_are_bounded_and_the_next_one_is_told_to_wait() {
     let fixture = Fixture::new().with(|options| options.recent_keys = 3);
     let store = fixture.open();
     let issue = |key: &str| {
-        let Issue { lease, decided_under } = drawn(&*store);
-        store.commit(Change::Issue(Box::new(Issue { lease: lease.with_key(key, "request"), decided_under })))
+        let Issue { lease, decided_under, caps } = drawn(&*store);
+        store.commit(Change::Issue(Box::new(Issue {
+            lease: lease.with_key(key, "request"),
+            decided_under,
+            caps,
+        })))
     };
     for key in ["a", "b", "c"] {
         assert!(matches!(issue(key).await, Ok(Outcome::Committed(_))));

@@ -10,9 +10,10 @@ use dayfly_core::change::{Change, Conflict, Earlier, Issue, LeaseFilter, Outcome
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{LeaseId, Position};
 use dayfly_core::lease::{Lease, LeaseState, Phase};
+use dayfly_core::live::{LiveCaps, LiveOf};
 use dayfly_core::ports::{Clock, LeaseStore};
 use dayfly_core::rule::{After, Fields, Rule, RuleSet, Selector};
-use dayfly_store::contract::{Harness, drawn, revocation};
+use dayfly_store::contract::{Harness, drawn, revocation, until_counted};
 use dayfly_store::verify;
 use proptest::prelude::*;
 
@@ -69,6 +70,7 @@ enum Expected {
     Covered(Position),
     ReplayedLease(LeaseId),
     ReplayedRule(Position),
+    AtCap(LiveOf, u32),
     Conflict(Conflict),
 }
 
@@ -153,8 +155,26 @@ impl Model {
             let ends_at = earlier.expires_at.min(now.plus(Duration::from_secs(60)));
             earlier.phase = Phase::Renewed { by: lease.id, ends_at };
         }
+        if lease.renews.is_none()
+            && let Some((of, most)) = self.at_cap(issue)
+        {
+            return Expected::AtCap(of, most);
+        }
         self.leases.insert(lease.id, lease.clone());
         self.commit()
+    }
+
+    fn at_cap(&self, Issue { lease, caps, .. }: &Issue) -> Option<(LiveOf, u32)> {
+        let rules = self.rule_set();
+        LiveOf::ALL.into_iter().find_map(|of| {
+            let most = caps.most(of, lease)?;
+            let counts = |other: &&Lease| {
+                of.place(other) == of.place(lease)
+                    && other.phase == Phase::Active
+                    && other.state(&rules, self.now) == LeaseState::Active
+            };
+            (self.leases.values().filter(counts).count() >= most as usize).then_some((of, most))
+        })
     }
 
     fn revoke(&mut self, revocation: &Revocation) -> Expected {
@@ -205,8 +225,17 @@ impl Run {
                 if self.draws.is_empty() {
                     return;
                 }
-                let Issue { lease, decided_under } = which.get(&self.draws).clone();
+                let Issue { lease, decided_under, .. } = which.get(&self.draws).clone();
                 let lease = lease.of_pod(1).owned_by(["payments", "checkout"][usize::from(owner % 2)]);
+                let lease = if owner % 7 == 0 { lease.for_target("ledger") } else { lease };
+                // Its own pod's, so that both bounds are met.
+                let lease = if owner % 4 == 0 { lease.of_pod(3) } else { lease };
+                let caps = LiveCaps {
+                    per_pod: (owner % 8 < 4).then_some(2),
+                    per_grant: (owner % 16 < 8).then_some(4),
+                    total: (owner % 32 < 24).then_some(3),
+                    ..LiveCaps::default()
+                };
                 let lease = if owner % 3 == 0 { lease.narrowed_to("api-team") } else { lease };
                 let lease = match key {
                     Some((key, same)) => {
@@ -214,13 +243,13 @@ impl Run {
                     }
                     None => lease,
                 };
-                self.waiting.push(Change::Issue(Box::new(Issue { lease, decided_under })));
+                self.waiting.push(Change::Issue(Box::new(Issue { lease, decided_under, caps })));
             }
             Step::Renew(which, earlier, other_pod, key) => {
                 let Some(earlier) = self.some_lease(earlier).filter(|_| !self.draws.is_empty()) else {
                     return;
                 };
-                let Issue { lease, decided_under } = which.get(&self.draws).clone();
+                let Issue { lease, decided_under, caps } = which.get(&self.draws).clone();
                 let lease = lease.of_pod(if other_pod { 2 } else { 1 }).renewing(earlier);
                 let lease = match key {
                     Some((key, same)) => {
@@ -228,7 +257,7 @@ impl Run {
                     }
                     None => lease,
                 };
-                self.waiting.push(Change::Issue(Box::new(Issue { lease, decided_under })));
+                self.waiting.push(Change::Issue(Box::new(Issue { lease, decided_under, caps })));
             }
             Step::Reissue(which, digest) => {
                 let digest = Digest::of(&[digest]);
@@ -308,6 +337,7 @@ impl Run {
                 Outcome::Covered(rule) => Expected::Covered(rule.position),
                 Outcome::Replayed(Earlier::Lease(lease)) => Expected::ReplayedLease(lease.id),
                 Outcome::Replayed(Earlier::Rule(rule)) => Expected::ReplayedRule(rule.position),
+                Outcome::Conflict(Conflict::AtCap(at_cap)) => Expected::AtCap(at_cap.of, at_cap.most),
                 Outcome::Conflict(conflict) => Expected::Conflict(*conflict),
             };
             assert_eq!(found, expected, "{change:?}");
@@ -325,6 +355,7 @@ impl Run {
             self.store = Some(self.fixture.store());
             self.model.position += 1;
         }
+        until_counted(self.store());
     }
 
     async fn compare(&self) {

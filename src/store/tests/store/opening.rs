@@ -219,6 +219,7 @@ async fn leases_that_are_old_or_too_many_are_pruned_and_their_events_stay() {
     let low = dayfly_core::change::Issue {
         lease: dayfly_core::lease::Lease { id: ids[0], ..last.lease },
         decided_under: store.mark().position,
+        caps: last.caps,
     };
     let taken = issue(&*store, low).await;
     assert!(matches!(taken, Outcome::Conflict(dayfly_core::change::Conflict::IdTaken)), "{taken:?}");

@@ -25,6 +25,7 @@ macro_rules! on_both {
 
 mod api;
 mod attacks;
+mod caps;
 mod clock;
 mod clusters;
 mod credentials;

@@ -10,6 +10,7 @@ use dayfly_broker::{
     Audiences, BadParts, Bearer, Broker, Error, IssueRequest, Issued, Parts, Policies, RenewRequest, Renewed,
 };
 use dayfly_core::ids::{ClusterName, LeaseId};
+use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::{Clock as _, Cluster, LeaseStore, TestClock};
 use dayfly_core::secret::Secret;
 use dayfly_core::spiffe::ServedDomain;
@@ -119,6 +120,7 @@ impl World {
             policies: Arc::clone(&policies),
             engine: Arc::<FakeEngine>::clone(&engine),
             clock: Arc::<TestClock>::clone(&clock),
+            live_caps: LiveCaps { per_workload: Some(2000), ..LiveCaps::default() },
             issuer: "https://dayfly.example".to_owned(),
             trust_domains: vec![
                 ServedDomain::new(

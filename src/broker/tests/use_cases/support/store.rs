@@ -12,7 +12,8 @@ use dayfly_core::change::{
 use dayfly_core::digest::Digest;
 use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, StartNumber};
-use dayfly_core::lease::{Idempotency, Lease, LeaseState};
+use dayfly_core::lease::{Idempotency, Lease, LeaseState, Phase};
+use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
 use dayfly_core::ports::{BoxFuture, Clock, LeaseStore, StoreError, TestClock, TestRng};
 use dayfly_core::rule::{Rule, RuleSet};
 use dayfly_core::time::Timestamp;
@@ -113,6 +114,11 @@ impl FakeStore {
                 if state.leases.contains_key(&lease.id) {
                     return Ok(Outcome::Conflict(Conflict::IdTaken));
                 }
+                if earlier.is_none()
+                    && let Some(at_cap) = state.at_cap(&lease, &issue.caps, self.clock.now())
+                {
+                    return Ok(Outcome::Conflict(Conflict::AtCap(at_cap)));
+                }
                 assert_eq!(lease.digests.len(), 1, "a lease is committed with its credential's digest");
                 for lease in earlier.into_iter().chain([lease]) {
                     state.told.push((position, lease.workload.caller(), lease.id));
@@ -184,6 +190,21 @@ impl State {
         }
         let ends_at = now.plus(Duration::from_secs(60));
         Ok(Some(Lease { phase: earlier.phase.renew(lease.id, ends_at).unwrap(), ..Lease::clone(earlier) }))
+    }
+
+    /// The narrowest cap that leaves no room.
+    fn at_cap(&self, lease: &Lease, caps: &LiveCaps, now: Timestamp) -> Option<AtCap> {
+        LiveOf::ALL.into_iter().find_map(|of| {
+            let most = caps.most(of, lease)?;
+            let live = self.leases.values().filter(|other| {
+                of.place(other) == of.place(lease)
+                    && other.phase == Phase::Active
+                    && other.state(&self.rules, now) == LeaseState::Active
+            });
+            let ends: Vec<_> = live.map(|lease| lease.expires_at).collect();
+            let until = ends.iter().min().copied();
+            (ends.len() >= most as usize).then_some(AtCap { of, most, until })
+        })
     }
 
     fn by_key(&self, idempotency: Idempotency) -> Option<Arc<Lease>> {
@@ -281,6 +302,7 @@ impl LeaseStore for FakeStore {
             incarnation: Incarnation(1),
             start: StartNumber(1),
             position: self.mark().position,
+            live_counted: true,
             trouble: None,
         }
     }
