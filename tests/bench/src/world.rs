@@ -160,6 +160,8 @@ kubeconfig = {kubeconfig}
 [limits]
 review_cache_secs = {REVIEW_CACHE_SECS}
 # A few pods stand for many.
+live_leases_per_pod = 1000000
+live_leases_per_workload = 1000000
 calls_per_second_of_one_workload = 100000
 burst_of_one_workload = 100000
 unverified_at_once = 1024
