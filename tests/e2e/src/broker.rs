@@ -172,8 +172,6 @@ impl Broker {
         let mut all = BTreeMap::from([
             ("policy_reload_secs", 1),
             // Tests ask for more than a pod does.
-            ("live_leases_per_pod", 1_000_000),
-            ("live_leases_per_workload", 1_000_000),
             ("calls_per_second_of_one_workload", 10_000),
             ("burst_of_one_workload", 10_000),
         ]);

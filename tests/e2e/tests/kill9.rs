@@ -29,7 +29,9 @@ fn what_a_killed_broker_answered_holds() {
     let long = std::env::var_os("DAYFLY_LONG").is_some();
     let rounds: u32 = if long { 200 } else { 10 };
     run_for(Duration::from_secs(60 + 30 * u64::from(rounds)), async move {
-        let world = World::with_own_broker(Kind::StandIn, Options::default()).await.unwrap();
+        let mut options = Options::default();
+        options.limits.extend([("live_leases_per_pod", 1_000_000), ("live_leases_per_workload", 1_000_000)]);
+        let world = World::with_own_broker(Kind::StandIn, options).await.unwrap();
         let scene = Scene::of(&world).await;
         for round in 1..=rounds {
             let before = scene.answered();
