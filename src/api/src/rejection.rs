@@ -89,6 +89,7 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::GrantUnknown
         | R::ScopeNotGranted
         | R::ScopeAboveCeiling
+        | R::ClaimAboveCeiling
         | R::AudienceNotGranted
         | R::AudienceAmbiguous
         | R::TtlTooShort

@@ -142,17 +142,12 @@ impl Live {
 
     fn attested(self, workload: Workload, binding: Binding, chain: ControllerChain) -> Attested {
         let Self { namespace, service_account, pod } = self;
-        let of_pod = || pod.as_ref().and_then(|pod| pod.applied_by.as_deref().cloned());
-        let provenance = Provenance {
-            applied_by: chain.applied_by.or_else(of_pod),
-            controllers: chain.controllers,
-            images: pod.as_ref().map(|pod| pod.images.to_vec()).unwrap_or_default(),
-        };
+        let controllers_whole = chain.whole;
         Attested {
             workload,
             binding,
-            provenance,
-            controllers_whole: chain.whole,
+            provenance: provenance(pod.as_ref(), chain),
+            controllers_whole,
             terminating_until: pod.as_ref().and_then(|pod| pod.deleting),
             pod_labels: pod.map(|pod| pod.labels).unwrap_or_default(),
             service_account_labels: service_account.labels,
@@ -189,6 +184,16 @@ pub(crate) async fn controllers(
     match pod.and_then(|pod| pod.controller.as_ref()) {
         Some(first) => cluster.directory.controllers(&workload.service_account.namespace, first).await,
         None => ControllerChain { whole: true, ..ControllerChain::default() },
+    }
+}
+
+/// Where a pod came from.
+pub(crate) fn provenance(pod: Option<&PodFacts>, chain: ControllerChain) -> Provenance {
+    let of_pod = || pod.and_then(|pod| pod.applied_by.as_deref().cloned());
+    Provenance {
+        applied_by: chain.applied_by.or_else(of_pod),
+        controllers: chain.controllers,
+        images: pod.map(|pod| pod.images.to_vec()).unwrap_or_default(),
     }
 }
 

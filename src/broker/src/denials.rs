@@ -1,4 +1,4 @@
-//! Denials of verified callers, counted per minute, caller, target and reason, and written to the audit log; and so what
+//! What verified callers are refused, counted per minute, caller, target and reason, and written to the audit log; and so what
 //! Grants of mode Audit would have decided.
 
 use std::collections::{BTreeMap, HashMap};
@@ -99,8 +99,8 @@ pub struct DenialCount {
 }
 
 impl Broker {
-    /// A refusal of a workload's request. A denial is counted, and kept with its explanation, by whose id the caller can
-    /// have it explained.
+    /// A refusal of a workload's request, counted. A denial is kept with its explanation, by whose id the caller can have
+    /// it explained.
     pub(crate) fn noted_denial(
         &self,
         cluster: &Cluster,
@@ -108,8 +108,8 @@ impl Broker {
         asked: &IssueRequest,
         error: Error,
     ) -> Error {
+        self.note_refused(cluster, identity, Some(&asked.target), &error);
         let Error::Denied { reason, message, denial } = error else { return error };
-        self.note_denied_workload(cluster, identity, &asked.target, reason);
         let denial = denial.or_else(|| {
             let workload = workload_of(cluster, identity).ok()?;
             let told = Told::refused(check_of(reason), reason.name(), message.clone(), change_of(reason));
@@ -134,17 +134,22 @@ impl Broker {
         Error::Denied { reason, message, denial: Some(denial) }
     }
 
-    /// Counts a denied request of a workload. A target that no policy knows is not recorded by its name: callers
+    /// Counts what a workload is refused. A target that no policy knows is not recorded by its name: callers
     /// choose names freely, and could fill the counts with them.
-    fn note_denied_workload(
+    pub(crate) fn note_refused(
         &self,
         cluster: &Cluster,
         identity: &Identity,
-        target: &TargetName,
-        reason: Reason,
+        target: Option<&TargetName>,
+        error: &Error,
     ) {
-        let known = self.policies.last(&cluster.name).is_some_and(|policy| policy.target(target).is_some());
-        let target = known.then(|| target.clone());
+        if !error.is_refusal() {
+            return;
+        }
+        let reason = error.reason();
+        let policy = self.policies.last(&cluster.name);
+        let known = |target: &&TargetName| policy.as_ref().is_some_and(|p| p.target(target).is_some());
+        let target = target.filter(known).cloned();
         match workload_of(cluster, identity) {
             Ok(workload) => {
                 if matches!(reason, Reason::Unowned | Reason::OwnerAmbiguous) {

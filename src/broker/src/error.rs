@@ -166,6 +166,8 @@ reasons! {
     ScopeNotGranted = "SCOPE_NOT_GRANTED",
     /// A scope is above the Target's ceiling.
     ScopeAboveCeiling = "SCOPE_ABOVE_CEILING",
+    /// A claim is above the Target's ceiling.
+    ClaimAboveCeiling = "CLAIM_ABOVE_CEILING",
     /// The audience is not allowed.
     AudienceNotGranted = "AUDIENCE_NOT_GRANTED",
     /// Several audiences, none named.
@@ -240,6 +242,24 @@ impl Error {
         }
     }
 
+    /// Whether it says no to what the caller may have, so that the audit log counts it: not what is malformed, and not
+    /// what asking again may mend.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        match self {
+            Self::Denied { .. }
+            | Self::NotAllowed { .. }
+            | Self::NotFound { .. }
+            | Self::FailedPrecondition { .. }
+            | Self::LiveLeases { .. } => true,
+            Self::Unauthenticated { .. }
+            | Self::Invalid { .. }
+            | Self::Outrun
+            | Self::Unavailable { .. }
+            | Self::Overloaded { .. }
+            | Self::Internal { .. } => false,
+        }
+    }
+
     pub(crate) fn denied(reason: Reason, message: impl Into<String>) -> Self {
         Self::Denied { reason, message: message.into(), denial: None }
     }
@@ -280,7 +300,8 @@ impl From<Denial> for Error {
             Denial::GrantAmbiguous(_) => Reason::GrantAmbiguous,
             Denial::GrantUnknown { .. } => Reason::GrantUnknown,
             Denial::ScopeNotGranted { .. } => Reason::ScopeNotGranted,
-            Denial::ScopeAboveCeiling { .. } | Denial::ClaimAboveCeiling { .. } => Reason::ScopeAboveCeiling,
+            Denial::ScopeAboveCeiling { .. } => Reason::ScopeAboveCeiling,
+            Denial::ClaimAboveCeiling { .. } => Reason::ClaimAboveCeiling,
             Denial::AudienceNotGranted { .. } => Reason::AudienceNotGranted,
             Denial::AudienceAmbiguous { .. } => Reason::AudienceAmbiguous,
             Denial::TokenUnbound => Reason::TokenUnbound,

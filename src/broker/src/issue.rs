@@ -84,9 +84,16 @@ impl Broker {
     }
 
     async fn issue_attested(&self, attested: &Attested, request: &IssueRequest) -> Result<Issued, Error> {
+        self.decided_and_recorded(|| self.decide(attested, request)).await
+    }
+
+    /// Steps 4 to 8: decides, and decides again what a newer rule or policy outran.
+    pub(crate) async fn decided_and_recorded(
+        &self,
+        decide: impl Fn() -> Result<Decided, Error> + Send + Sync,
+    ) -> Result<Issued, Error> {
         for _ in 0..=DECIDED_AGAIN {
-            let decided = self.decide(attested, request)?;
-            match self.record(decided).await? {
+            match self.record(decide()?).await? {
                 Recorded::Done(issued) => return Ok(issued),
                 Recorded::Repeated { earlier, fresh } => return self.repeat(&earlier, &fresh).await,
                 Recorded::Outrun => {}
@@ -181,7 +188,7 @@ impl Broker {
     }
 
     /// Steps 6 and 7: the credential, and its durable record.
-    pub(crate) async fn record(&self, decided: Decided) -> Result<Recorded, Error> {
+    async fn record(&self, decided: Decided) -> Result<Recorded, Error> {
         let Decided { mut lease, caps, draw, generation } = decided;
         let minted = self.engine.mint(&Order { lease: &lease, issuer: &self.issuer }).await?;
         lease.digests = vec![minted.digest];
@@ -208,7 +215,7 @@ impl Broker {
 
     /// A repeated request: authenticated and decided afresh like any other, and answered with the earlier lease if
     /// that is still good and the fresh decision would still give all of it.
-    pub(crate) async fn repeat(&self, earlier: &Arc<Lease>, fresh: &Lease) -> Result<Issued, Error> {
+    async fn repeat(&self, earlier: &Arc<Lease>, fresh: &Lease) -> Result<Issued, Error> {
         self.check_active(earlier)?;
         if let Some(by) = earlier.phase.renewed_by() {
             // It is good for the overlap alone: who got it now would believe it to live for its whole life.
@@ -311,7 +318,7 @@ pub(crate) struct Decided {
     generation: Digest,
 }
 
-pub(crate) enum Recorded {
+enum Recorded {
     Done(Issued),
     Repeated { earlier: Arc<Lease>, fresh: Box<Lease> },
     Outrun,

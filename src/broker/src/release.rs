@@ -15,7 +15,8 @@ impl Broker {
     /// [`Error::NotFound`] for a lease that is not the caller's, whether there is one or not.
     pub async fn release(&self, bearer: Bearer<'_>, id: LeaseId) -> Result<LeaseView, Error> {
         let (cluster, identity) = self.authenticate(bearer, Caller::Workload).await?;
-        let view = self.view(self.own_lease(cluster, &identity, id).await?);
+        let lease = self.own_lease(cluster, &identity, id).await;
+        let view = self.view(lease.inspect_err(|error| self.note_refused(cluster, &identity, None, error))?);
         if view.state != LeaseState::Active {
             return Ok(view);
         }

@@ -11,13 +11,8 @@ use dayfly_core::workload::{Identity, Workload};
 
 use crate::attest::{Attested, Purpose, workload_of};
 use crate::authenticate::{Bearer, Caller};
-use crate::issue::{
-    Decided, Issued, Recorded, check_idempotency_key, check_scope, confirmation_bytes, fingerprint,
-};
+use crate::issue::{Decided, Issued, check_idempotency_key, check_scope, confirmation_bytes, fingerprint};
 use crate::{Broker, Error, IssueRequest, LeaseView, Reason};
-
-/// How often a decision that was outrun is made again.
-const DECIDED_AGAIN: usize = 2;
 
 /// What a workload asks for in the place of a lease that it has: the same target, grant and audience.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +50,8 @@ impl Broker {
         let (cluster, identity) = self.authenticate(bearer, Caller::Workload).await?;
         check_scope(&request.scope)?;
         check_idempotency_key(request.idempotency_key.as_deref())?;
-        let earlier = self.own_lease(cluster, &identity, request.lease).await?;
+        let earlier = self.own_lease(cluster, &identity, request.lease).await;
+        let earlier = earlier.inspect_err(|error| self.note_refused(cluster, &identity, None, error))?;
         let renewed = self.renew_for(cluster, &identity, &earlier, request).await;
         let issued = renewed
             .map_err(|error| self.noted_denial(cluster, &identity, &as_issue(&earlier, request), error))?;
@@ -74,15 +70,7 @@ impl Broker {
         let attested = self.attest(cluster, identity, Purpose::Renewal).await?;
         self.check_renewable(earlier, request)?;
         let asked = asked(earlier, request)?;
-        for _ in 0..=DECIDED_AGAIN {
-            let decided = self.decide_again(&attested, earlier, &asked, request)?;
-            match self.record(decided).await? {
-                Recorded::Done(issued) => return Ok(issued),
-                Recorded::Repeated { earlier, fresh } => return self.repeat(&earlier, &fresh).await,
-                Recorded::Outrun => {}
-            }
-        }
-        Err(Error::Outrun)
+        self.decided_and_recorded(|| self.decide_again(&attested, earlier, &asked, request)).await
     }
 
     /// Refuses what cannot be renewed before anything is made for it. One that was renewed before may have been so by

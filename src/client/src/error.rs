@@ -94,7 +94,7 @@ impl Error {
     /// Whether a lease could not be renewed for what it is, and asking for a new one may do: it has ended or was renewed
     /// before, is not known, or is of what is not given any more.
     pub fn asks_for_issue(&self) -> bool {
-        const REASONS: [&str; 10] = [
+        const REASONS: [&str; 11] = [
             "LEASE_ENDED",
             "LEASE_RENEWED",
             "NOT_FOUND",
@@ -103,6 +103,7 @@ impl Error {
             "GRANT_UNKNOWN",
             "SCOPE_NOT_GRANTED",
             "SCOPE_ABOVE_CEILING",
+            "CLAIM_ABOVE_CEILING",
             "AUDIENCE_NOT_GRANTED",
             "TARGET_UNKNOWN",
         ];

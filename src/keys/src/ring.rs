@@ -30,7 +30,7 @@ const REFRESH_HINT_SECS: u32 = 300;
 
 #[derive(Clone)]
 struct Keys {
-    /// Oldest first.
+    /// Oldest first, and of one moment by their ids.
     all: Vec<Held>,
     /// The published keys of each use that has any, as text.
     published: Vec<(KeyUse, Arc<str>)>,
@@ -83,7 +83,7 @@ impl KeyRing {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, KeyError> {
         let mut sealed: Vec<&SealedKey> = sealed.iter().collect();
-        sealed.sort_by_key(|key| key.created_at);
+        sealed.sort_by_key(|key| (key.created_at, &key.id));
         let mut all: Vec<Held> = Vec::with_capacity(sealed.len());
         for sealed in sealed {
             let key = open(sealed, instance, kek.as_ref())?;
@@ -181,7 +181,11 @@ impl KeyRing {
 }
 
 impl Keys {
-    fn new(all: Vec<Held>) -> Self {
+    fn new(mut all: Vec<Held>) -> Self {
+        // The same set is the same text, before a restart and after it.
+        all.sort_by(|one, other| {
+            (one.created_at, one.pair.key_id()).cmp(&(other.created_at, other.pair.key_id()))
+        });
         let mut uses: Vec<&KeyUse> = vec![&KeyUse::AccessToken];
         for key in &all {
             if !uses.contains(&&key.purpose.key_use) {

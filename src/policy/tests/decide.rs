@@ -469,7 +469,7 @@ fn claims_are_the_grants_and_under_the_ceiling() {
     assert_eq!(shared("api").answer().unwrap().claims, Claims::from([("tier".to_owned(), many)]));
     let above = shared("claimer").answer().unwrap_err();
     assert!(matches!(&above, Denial::ClaimAboveCeiling { claims, .. } if claims == &["tier"]), "{above}");
-    assert_eq!((above.reason(), above.check()), ("SCOPE_ABOVE_CEILING", "claims"));
+    assert_eq!((above.reason(), above.check()), ("CLAIM_ABOVE_CEILING", "claims"));
 }
 
 #[test]

@@ -245,21 +245,20 @@ impl<'a> Group<'a> {
     /// What the caller got before for this lease's idempotency key.
     fn earlier_use(&mut self, lease: &Lease) -> Result<Option<Arc<Lease>>, StoreError> {
         let Some(Idempotency { key, .. }) = lease.idempotency else { return Ok(None) };
-        if self.keys.may_lack(self.now).is_some() {
-            self.learn_keys(lease)?;
+        if let Some(from) = self.keys.may_lack(self.now) {
+            self.learn_keys(lease, from)?;
         }
         let Some(earlier) = self.keys.find(&key, self.now) else { return Ok(None) };
         let earlier = self.lease(earlier)?;
         Ok(earlier.filter(|earlier| earlier.idempotency.is_some_and(|used| used.key == key)))
     }
 
-    /// Learns from the disk which keys were used in the caller's namespace, by way of the owners it had: once for each, and
-    /// no more at a time than others can wait for.
+    /// Learns from the disk which keys were used since then in the caller's namespace, by way of the owners it had: once for
+    /// each, and no more at a time than others can wait for.
     ///
     /// # Errors
     /// [`StoreError::Busy`] when there is more: to be asked again.
-    fn learn_keys(&mut self, lease: &Lease) -> Result<(), StoreError> {
-        let Some(from) = self.keys.may_lack(self.now) else { return Ok(()) };
+    fn learn_keys(&mut self, lease: &Lease, from: Timestamp) -> Result<(), StoreError> {
         let workload = &lease.workload;
         let namespace = layout::namespace_prefix(&workload.cluster, &workload.service_account.namespace);
         let mut left = LEARNT_AT_ONCE;

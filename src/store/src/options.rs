@@ -41,8 +41,8 @@ pub struct Options {
     /// How many of the newest changes of leases are known in memory, for those who watch their own: 16 384, of 64 bytes.
     /// Who is further behind lists anew.
     pub news: usize,
-    /// How many idempotency keys of the last minutes are known in memory, at some 30 bytes each: 5 million, which is 7 500 a second. Beyond it,
-    /// nothing is issued for a new one.
+    /// How many idempotency keys of the last minutes are known in memory, at some 30 bytes each: 5 million, which is
+    /// 7 500 a second. Beyond it, nothing is issued for a new one.
     pub recent_keys: usize,
     /// How many live leases are counted for the caps, at some 100 bytes each: 4 million. Beyond it, nothing is issued.
     pub live_leases: usize,

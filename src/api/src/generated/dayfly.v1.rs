@@ -65,6 +65,8 @@ pub enum ErrorReason {
     NotAllowed = 38,
     /// PERMISSION_DENIED. The workload's namespace is being deleted: nothing in it gets anything new.
     NamespaceTerminating = 39,
+    /// PERMISSION_DENIED. The Grant has a claim that is above the Target's ceiling for this namespace and owner.
+    ClaimAboveCeiling = 40,
     /// INVALID_ARGUMENT. A field of the request is wrong; `metadata.field` names it.
     InvalidField = 50,
     /// INVALID_ARGUMENT. The selector is empty. Name at least one field, or say `all`.
@@ -156,6 +158,7 @@ impl ErrorReason {
             Self::Held => "ERROR_REASON_HELD",
             Self::NotAllowed => "ERROR_REASON_NOT_ALLOWED",
             Self::NamespaceTerminating => "ERROR_REASON_NAMESPACE_TERMINATING",
+            Self::ClaimAboveCeiling => "ERROR_REASON_CLAIM_ABOVE_CEILING",
             Self::InvalidField => "ERROR_REASON_INVALID_FIELD",
             Self::SelectorEmpty => "ERROR_REASON_SELECTOR_EMPTY",
             Self::AfterMissing => "ERROR_REASON_AFTER_MISSING",
@@ -215,6 +218,7 @@ impl ErrorReason {
             "ERROR_REASON_HELD" => Some(Self::Held),
             "ERROR_REASON_NOT_ALLOWED" => Some(Self::NotAllowed),
             "ERROR_REASON_NAMESPACE_TERMINATING" => Some(Self::NamespaceTerminating),
+            "ERROR_REASON_CLAIM_ABOVE_CEILING" => Some(Self::ClaimAboveCeiling),
             "ERROR_REASON_INVALID_FIELD" => Some(Self::InvalidField),
             "ERROR_REASON_SELECTOR_EMPTY" => Some(Self::SelectorEmpty),
             "ERROR_REASON_AFTER_MISSING" => Some(Self::AfterMissing),

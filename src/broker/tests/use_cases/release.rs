@@ -55,4 +55,11 @@ async fn nobody_elses_lease_is_given_back() {
     let error = refused(release(&world, &api(), LeaseId::from_u128(5)).await);
     assert_eq!(error.reason(), Reason::NotFound);
     assert_eq!(release(&world, &api(), lease.id).await.unwrap().state.name(), "released", "by its own pod");
+
+    // Who tries others' leases is in the audit log.
+    world.broker.flush_denials().await.unwrap();
+    let notes = world.store.notes();
+    let tried: u64 =
+        notes.iter().filter(|note| note.detail.reason == "NOT_FOUND").map(|note| note.detail.count).sum();
+    assert_eq!(tried, 3);
 }

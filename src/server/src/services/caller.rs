@@ -45,17 +45,19 @@ impl Caller {
                 format!("the token has {} bytes; at most {} are read", token.len(), limits::TOKEN_BYTES);
             return Err(Rejection::new(ErrorReason::TokenMalformed, message));
         }
-        let cluster =
-            match headers.get(CLUSTER_METADATA).map(|value| value.to_str().unwrap_or_default().parse()) {
-                None => None,
-                Some(Ok(cluster)) => Some(cluster),
-                Some(Err(_)) => {
-                    let message =
-                        format!("metadata {CLUSTER_METADATA} is not a cluster's name (RFC 1123 label)");
-                    let rejection = Rejection::new(ErrorReason::InvalidField, message);
-                    return Err(rejection.with("field", CLUSTER_METADATA));
-                }
-            };
+        let bad_cluster = |what: &str| {
+            let rejection =
+                Rejection::new(ErrorReason::InvalidField, format!("metadata {CLUSTER_METADATA} {what}"));
+            rejection.with("field", CLUSTER_METADATA)
+        };
+        let mut names = headers.get_all(CLUSTER_METADATA).iter();
+        let cluster = match (names.next().map(|name| name.to_str().unwrap_or_default().parse()), names.next())
+        {
+            (None, _) => None,
+            (Some(Ok(cluster)), None) => Some(cluster),
+            (Some(_), Some(_)) => return Err(bad_cluster("names more than one cluster: send it once")),
+            (Some(Err(_)), None) => return Err(bad_cluster("is not a cluster's name (RFC 1123 label)")),
+        };
         Ok(Self { token: Secret::from(token.to_owned()), cluster, verified: None })
     }
 
@@ -121,6 +123,9 @@ mod tests {
         assert_eq!(reason(&headers).unwrap(), "INVALID_FIELD");
         headers.insert("dayfly-cluster", "east".parse().unwrap());
         assert_eq!(reason(&headers), None);
+        headers.append("dayfly-cluster", "west".parse().unwrap());
+        assert_eq!(reason(&headers).unwrap(), "INVALID_FIELD");
+        headers.insert("dayfly-cluster", "east".parse().unwrap());
         headers.append("authorization", "bearer def".parse().unwrap());
         assert_eq!(reason(&headers).unwrap(), "TOKEN_MISSING");
         let mut big = HeaderMap::new();

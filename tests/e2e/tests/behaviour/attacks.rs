@@ -77,19 +77,24 @@ impl<'w> Scene<'w> {
         Self { world, teams, honest, attacker, denied: Mutex::default() }
     }
 
-    /// The reason that an attack got, counted where its caller was verified and denied.
+    /// The reason that an attack got, counted where its caller was verified and refused.
     fn got<T>(&self, who: &str, answer: Result<T, Status>) -> String {
         let Err(status) = answer else { return "all that was asked for".to_owned() };
-        if status.code() == Code::PermissionDenied {
+        if matches!(status.code(), Code::PermissionDenied | Code::NotFound) {
             *self.denied.lock().unwrap().entry((who.to_owned(), reason(&status))).or_default() += 1;
         }
         reason(&status)
     }
 
+    /// As the audit log names the workload of a pod.
+    fn workload(pod: &Pod<'_>) -> String {
+        format!("{CLUSTER}:{}:{}", pod.namespace, pod.service_account)
+    }
+
     /// What a pod got that asks for this.
     async fn ask(&self, pod: &Pod<'_>, request: v1::IssueRequest) -> String {
         let answer = pod.ask(request).await.unwrap();
-        self.got(&format!("{CLUSTER}:{}:{}", pod.namespace, pod.service_account), answer)
+        self.got(&Self::workload(pod), answer)
     }
 
     /// The honest pod gets what it always got.
@@ -113,7 +118,7 @@ async fn every_attack_gets_its_reason_and_the_honest_pod_is_served(kind: Kind) {
     scene.the_honest_pod_is_served().await;
     pods::run(&scene).await;
     scene.the_honest_pod_is_served().await;
-    // Every denial of a verified caller is in the audit log, and nothing of the others.
+    // Every refusal of a verified caller is in the audit log, and nothing of the others.
     world.broker().stop().await.unwrap();
     assert_eq!(denials_in_the_log(&world).await, *scene.denied.lock().unwrap());
 }

@@ -111,7 +111,7 @@ const OBJECTS: &[Attack<Given, Value>] = &[
     },
     Attack {
         name: "claim-above-the-ceiling",
-        gets: CEILING,
+        gets: "CLAIM_ABOVE_CEILING",
         sends: |(t, _)| {
             let claims = [
                 json!({ "tier": "platinum" }),

@@ -379,6 +379,7 @@ fn user_of(token: &str) -> String {
 
 async fn leases(scene: &Scene<'_>) {
     let (pod, victim) = (&scene.attacker, &scene.teams.victim);
+    let who = Scene::workload(pod);
     let issued = scene.honest.issue(&victim.target).await.unwrap();
     let lease = issued.lease.unwrap().id;
     let games = [
@@ -390,9 +391,9 @@ async fn leases(scene: &Scene<'_>) {
     ];
     let sent = games.iter().map(|id| (id.as_str(), INVALID)).chain([(lease.as_str(), "NOT_FOUND")]);
     for (id, gets) in sent {
-        let renewed = pod.ask_to_renew(renewal_of(id)).await.unwrap().map(drop).unwrap_err();
-        let released = pod.release(id).await.unwrap().map(drop).unwrap_err();
-        assert_eq!((reason(&renewed).as_str(), reason(&released).as_str()), (gets, gets), "{id:?}");
+        let renewed = scene.got(&who, pod.ask_to_renew(renewal_of(id)).await.unwrap());
+        let released = scene.got(&who, pod.release(id).await.unwrap());
+        assert_eq!((renewed.as_str(), released.as_str()), (gets, gets), "{id:?}");
     }
     let verifier = scene.world.verifier(&victim.namespace, "gate").await.unwrap();
     assert!(verifier.introspect(&issued.credential).await.unwrap().active);
