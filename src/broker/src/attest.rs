@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_core::ports::{Cluster, ControllerChain, NamespaceFacts, PodFacts, PodPhase, ServiceAccountFacts};
+use dayfly_core::ports::{
+    ChainEnd, Cluster, ControllerChain, NamespaceFacts, PodFacts, PodPhase, ServiceAccountFacts,
+};
 use dayfly_core::provenance::{Labels, ObjectRef, Provenance};
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Binding, Identity, Node, Pod, ServiceAccount, Workload};
-use dayfly_policy::{Denial, Who};
+use dayfly_policy::{Denial, TopController, Who};
 
 use crate::authenticate::{Bearer, Caller};
 use crate::{Broker, Error, Reason};
@@ -25,8 +27,8 @@ pub struct Attested {
     pub binding: Binding,
     /// Where it came from.
     pub provenance: Provenance,
-    /// Whether all of its controllers are known ([`ControllerChain::whole`]).
-    pub controllers_whole: bool,
+    /// What is above the last of its controllers.
+    pub controllers_end: ChainEnd,
     /// The labels of its pod; none where it has none.
     pub pod_labels: Arc<Labels>,
     /// The labels of its service account.
@@ -47,9 +49,13 @@ pub enum Purpose {
 }
 
 impl Attested {
-    /// Its top controller, if that is known to be the top.
-    pub fn top_controller(&self) -> Option<&ObjectRef> {
-        self.provenance.top().filter(|_| self.controllers_whole)
+    /// Its top controller.
+    pub fn top_controller(&self) -> TopController<&ObjectRef> {
+        match (self.controllers_end, self.provenance.top()) {
+            (ChainEnd::Top, Some(top)) => TopController::Is(top),
+            (ChainEnd::Top, None) | (ChainEnd::Broken, _) => TopController::None,
+            (ChainEnd::Unknown, _) => TopController::Unknown,
+        }
     }
 
     /// It, as far as ownership looks at it.
@@ -142,12 +148,12 @@ impl Live {
 
     fn attested(self, workload: Workload, binding: Binding, chain: ControllerChain) -> Attested {
         let Self { namespace, service_account, pod } = self;
-        let controllers_whole = chain.whole;
+        let controllers_end = chain.end;
         Attested {
             workload,
             binding,
             provenance: provenance(pod.as_ref(), chain),
-            controllers_whole,
+            controllers_end,
             terminating_until: pod.as_ref().and_then(|pod| pod.deleting),
             pod_labels: pod.map(|pod| pod.labels).unwrap_or_default(),
             service_account_labels: service_account.labels,
@@ -175,7 +181,7 @@ pub(crate) async fn check_live(
     Ok(Live { namespace, service_account, pod })
 }
 
-/// What controls a pod. That it cannot be read is no reason to refuse anything: it is then not known.
+/// What controls a pod. That it cannot be read is a reason to refuse only where ownership depends on it.
 pub(crate) async fn controllers(
     cluster: &Cluster,
     workload: &Workload,
@@ -183,7 +189,7 @@ pub(crate) async fn controllers(
 ) -> ControllerChain {
     match pod.and_then(|pod| pod.controller.as_ref()) {
         Some(first) => cluster.directory.controllers(&workload.service_account.namespace, first).await,
-        None => ControllerChain { whole: true, ..ControllerChain::default() },
+        None => ControllerChain { end: ChainEnd::Top, ..ControllerChain::default() },
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dayfly_core::ids::{ClusterName, Namespace, PodName, ServiceAccountName, Uid};
 use dayfly_core::lease::Lease;
-use dayfly_core::ports::Cluster;
+use dayfly_core::ports::{ChainEnd, Cluster};
 use dayfly_core::provenance::{LABELS, Labels, ObjectRef, Provenance};
 use dayfly_core::workload::{Binding, Node, Pod, ServiceAccount, Workload};
 use dayfly_policy::Verdict;
@@ -103,11 +103,11 @@ pub(crate) async fn seen(
         node: None,
         credential_id: None,
     };
-    let (mut came_from, mut whole) = (Provenance::default(), true);
+    let (mut came_from, mut end) = (Provenance::default(), ChainEnd::Top);
     if let Some(facts) = &pod {
         workload.node = facts.node.clone().map(|name| Node { name, uid: None });
         let chain = controllers(cluster, &workload, Some(facts)).await;
-        whole = chain.whole;
+        end = chain.end;
         came_from = provenance(Some(facts), chain);
     } else {
         came_from.controllers.extend(who.controller.clone());
@@ -116,7 +116,7 @@ pub(crate) async fn seen(
         workload,
         binding: if who.unbound { Binding::Nothing } else { Binding::Pod },
         provenance: came_from,
-        controllers_whole: whole,
+        controllers_end: end,
         pod_labels: pod.map_or_else(|| Arc::new(who.pod_labels.clone()), |facts| facts.labels),
         service_account_labels: account.map(|facts| facts.labels).unwrap_or_default(),
         namespace_labels: namespace.map(|facts| facts.labels).unwrap_or_default(),

@@ -293,6 +293,14 @@ const fn of_token(kind: InvalidToken) -> Reason {
 impl From<Denial> for Error {
     fn from(denial: Denial) -> Self {
         let reason = match &denial {
+            Denial::ControllerUnknown(_) => {
+                return Self::Unavailable {
+                    reason: Reason::ClusterUnavailable,
+                    message: denial.to_string(),
+                    cause: "the controllers of a pod cannot be read".to_owned(),
+                    retry_after: Duration::from_secs(5),
+                };
+            }
             Denial::Unowned(_) | Denial::NarrowedUnowned(_) => Reason::Unowned,
             Denial::OwnerAmbiguous(_) | Denial::NarrowingAmbiguous(_) => Reason::OwnerAmbiguous,
             Denial::TargetUnknown(_) => Reason::TargetUnknown,

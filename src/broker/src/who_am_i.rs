@@ -8,7 +8,7 @@ use dayfly_core::ids::{Audience, ClusterName, GrantName, LeaseId, OwnerName, Rul
 use dayfly_core::lease::{Grounds, Lease, Owners, Phase};
 use dayfly_core::provenance::{Labels, Provenance};
 use dayfly_core::workload::Workload;
-use dayfly_policy::{Grant, Ownership, PolicySet, Who};
+use dayfly_policy::{Grant, Ownership, PolicySet, TopController, Who};
 
 use crate::attest::{Attested, Purpose, attest_workload, workload_of};
 use crate::authenticate::{Bearer, Caller};
@@ -75,7 +75,7 @@ impl Broker {
             namespace_labels: &namespace_labels,
             service_account: &account.name,
             pod_labels: &pod_labels,
-            controller: attested.as_ref().and_then(Attested::top_controller),
+            controller: attested.as_ref().map_or(TopController::Unknown, Attested::top_controller),
         };
         let ownership = self.ownership(&policy, &cluster.name, &who);
         let grants = grants.map(|grant| self.available(&policy, grant, &workload, &ownership)).collect();

@@ -423,11 +423,23 @@ pub struct NamespaceFacts {
 pub struct ControllerChain {
     /// Those that are there, under the uid by which they are referred to; at most [`crate::provenance::CONTROLLERS`].
     pub controllers: Vec<ObjectRef>,
-    /// Whether the last of them is the top. It is not where the next one cannot be read, is gone, has another uid, or the
-    /// chain is too long: then nothing may follow from which one is last.
-    pub whole: bool,
+    /// What is above the last of them.
+    pub end: ChainEnd,
     /// The GitOps object that applied the last of them, by that one's labels and annotations: asserted.
     pub applied_by: Option<ObjectRef>,
+}
+
+/// What a chain of controllers ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChainEnd {
+    /// Nothing: the last is the top, and where there is none, the object controls itself.
+    Top,
+    /// Something that is not as it is referred to (gone, of another uid, in a loop), or too much: nothing may follow from
+    /// which one is last.
+    Broken,
+    /// It could not be read.
+    #[default]
+    Unknown,
 }
 
 /// The directory cannot say now.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Namespace, Uid};
-use dayfly_core::ports::ControllerChain;
+use dayfly_core::ports::{ChainEnd, ControllerChain};
 use dayfly_core::provenance::{CONTROLLERS, ObjectRef};
 use http::{Request, header};
 use serde::Deserialize;
@@ -43,7 +43,7 @@ const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8
 /// Finds the controllers of one cluster's objects.
 pub(crate) struct Controllers {
     reader: Arc<Reader>,
-    reads: Coalesce<Digest, Option<Arc<Link>>>,
+    reads: Coalesce<Digest, Found>,
     timeout: Duration,
 }
 
@@ -61,8 +61,18 @@ struct Known {
     said: Duration,
     /// Until when it is not asked again.
     until: Duration,
-    /// None where there is no such controller, or it could not be read.
-    link: Option<Arc<Link>>,
+    link: Found,
+}
+
+/// What is found where a reference points.
+#[derive(Clone)]
+enum Found {
+    /// It.
+    There(Arc<Link>),
+    /// Nothing, or another.
+    Not,
+    /// It could not be read.
+    Unread,
 }
 
 /// What a controller that is there says of itself.
@@ -88,7 +98,7 @@ impl Controllers {
     pub(crate) async fn chain(&self, namespace: &Namespace, first: &ObjectRef) -> ControllerChain {
         let mut chain = ControllerChain::default();
         let walk = self.walk(namespace, first, &mut chain);
-        // Too late: the chain ends where it is, and does not say that it is whole.
+        // Too late: what is above is not known.
         drop(tokio::time::timeout(self.timeout, walk).await);
         chain
     }
@@ -97,23 +107,29 @@ impl Controllers {
         let mut seen = HashSet::<Uid>::new();
         let mut next = ObjectRef { namespace: Some(namespace.clone()), ..first.clone() };
         while chain.controllers.len() < CONTROLLERS {
-            let Some(uid) = next.uid else { return };
-            if !seen.insert(uid) {
-                return;
+            if !next.uid.is_some_and(|uid| seen.insert(uid)) {
+                break;
             }
-            let Some(link) = self.link(&next).await else { return };
+            let link = match self.link(&next).await {
+                Found::There(link) => link,
+                Found::Not => break,
+                Found::Unread => return,
+            };
             chain.controllers.push(next);
             chain.applied_by.clone_from(&link.applied_by);
-            let Some(controller) = &link.controller else {
-                chain.whole = !link.unfollowable;
-                return;
+            next = match &link.controller {
+                Some(controller) => controller.clone(),
+                None if link.unfollowable => break,
+                None => {
+                    chain.end = ChainEnd::Top;
+                    return;
+                }
             };
-            next = controller.clone();
         }
+        chain.end = ChainEnd::Broken;
     }
 
-    /// What a reference refers to, if that is there.
-    async fn link(&self, reference: &ObjectRef) -> Option<Arc<Link>> {
+    async fn link(&self, reference: &ObjectRef) -> Found {
         let key = key(reference);
         if let Some(known) = self.reader.held(&key) {
             return known.link;
@@ -122,7 +138,10 @@ impl Controllers {
             let (reader, reference) = (Arc::clone(&self.reader), reference.clone());
             Some(Box::pin(async move { reader.read(key, &reference).await }))
         });
-        read?.await
+        match read {
+            Some(read) => read.await,
+            None => Found::Unread,
+        }
     }
 }
 
@@ -133,7 +152,7 @@ impl Reader {
     }
 
     /// Reads, and keeps what comes of it.
-    async fn read(&self, key: Digest, reference: &ObjectRef) -> Option<Arc<Link>> {
+    async fn read(&self, key: Digest, reference: &ObjectRef) -> Found {
         let asked = self.api.clock.monotonic();
         let read = tokio::time::timeout(ANSWER, self.ask(reference)).await;
         let read = read.unwrap_or(Err(CallError::Timeout(ANSWER)));
@@ -143,10 +162,16 @@ impl Reader {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let said_before = held.get(&key).filter(|known| asked.saturating_sub(known.said) < STALE);
         let known = match (read, said_before) {
-            (Ok(link), _) => Known { said: asked, until: asked + KEPT, link: link.map(Arc::new) },
-            (Err(CallError::Forbidden(_)), _) => Known { said: asked, until: asked + KEPT, link: None },
-            (Err(_), Some(before)) => Known { until: asked + UNREAD, ..before.clone() },
-            (Err(_), None) => Known { said: asked, until: asked + UNREAD, link: None },
+            (Ok(link), _) => {
+                let link = link.map_or(Found::Not, |link| Found::There(Arc::new(link)));
+                Known { said: asked, until: asked + KEPT, link }
+            }
+            (Err(error), before) => {
+                // A right that is missing is not given within seconds.
+                let kept = if matches!(error, CallError::Forbidden(_)) { KEPT } else { UNREAD };
+                let unread = Known { said: asked, until: asked, link: Found::Unread };
+                Known { until: asked + kept, ..before.cloned().unwrap_or(unread) }
+            }
         };
         let link = known.link.clone();
         held.forget_before(asked.saturating_sub(STALE));

@@ -71,7 +71,7 @@ impl<K: Kind> Store<K> {
     }
 
     fn heard(&self, now: Duration) {
-        self.heard.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+        self.heard.fetch_max(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::AcqRel);
     }
 
     /// Puts a whole list in place; gives the uids that went.
@@ -145,8 +145,8 @@ impl<K: Kind> Informer<K> {
                 Some(from) => {
                     let mut at = from.clone();
                     let outcome = self.watch(&mut at).await;
-                    // Only a watch that told something is a reason to hurry again.
-                    if at != from {
+                    // Only a watch that told something, or took long, is a reason to hurry again.
+                    if at != from || matches!(outcome, Err(CallError::Silent(_))) {
                         backoff = BACKOFF_FIRST;
                     }
                     version = outcome.as_ref().err().is_none_or(goes_on).then_some(at);
@@ -164,6 +164,8 @@ impl<K: Kind> Informer<K> {
     /// Reads everything there is, consistently, and puts it in place; the version to watch from.
     async fn list(&self) -> Result<String, CallError> {
         let mut list = Held::<K>::new();
+        // All pages are of the moment of the first.
+        let asked = self.api.clock.monotonic();
         let mut params = ListParams::default().limit(PAGE);
         loop {
             let request = Request::new(path::<K>()).list(&params).map_err(|error| unusable(&error))?;
@@ -172,7 +174,7 @@ impl<K: Kind> Informer<K> {
                 list.entry(namespace).or_default().insert(name, facts);
             }
             if page.metadata.more.is_empty() {
-                self.store.heard(self.api.clock.monotonic());
+                self.store.heard(asked);
                 self.store.replace(list).into_iter().for_each(&self.gone);
                 return Ok(page.metadata.resource_version);
             }
@@ -192,10 +194,9 @@ impl<K: Kind> Informer<K> {
         let begun = tokio::time::timeout(ANSWER, self.api.client.request_events::<Object>(request)).await;
         let events = begun.map_err(|_| CallError::Timeout(ANSWER))?.map_err(|error| failed(&error))?;
         let mut events = std::pin::pin!(events);
-        self.store.heard(self.api.clock.monotonic());
         loop {
             let event = tokio::time::timeout(self.idle, events.next()).await;
-            let Some(event) = event.map_err(|_| CallError::Timeout(self.idle))? else { return Ok(()) };
+            let Some(event) = event.map_err(|_| CallError::Silent(self.idle))? else { return Ok(()) };
             let (gone, version) = match event.map_err(|error| failed(&error))? {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     (self.store.apply(&object), object.metadata.resource_version)
@@ -222,12 +223,12 @@ impl<K: Kind> Informer<K> {
     }
 }
 
-/// Whether a watch that ended with this goes on where it was. If not, what was missed cannot be had, or the API server
-/// does not know the version (after a restore of its etcd): everything is listed again.
+/// Whether a watch that ended with this goes on where it was. If not, what was missed cannot be had, the API server does
+/// not know the version (after a restore of its etcd), or it would go on to say nothing: everything is listed again.
 fn goes_on(error: &CallError) -> bool {
     !matches!(
         error,
-        CallError::Gone | CallError::NotFound | CallError::Unreadable { .. } | CallError::Failed(..=502 | 504.., _)
+        CallError::Gone | CallError::Silent(_) | CallError::NotFound | CallError::Unreadable { .. } | CallError::Failed(..=502 | 504.., _)
     )
 }
 

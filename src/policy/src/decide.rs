@@ -14,7 +14,7 @@ use dayfly_core::provenance::{Labels, ObjectRef};
 use dayfly_core::time::Timestamp;
 
 use crate::ceiling::{Asking, Ceiling};
-use crate::owners::{Claimed, Narrowing, Who};
+use crate::owners::{Claimed, Narrowing, TopController, Who};
 use crate::set::{Grant, PolicySet, Target};
 use crate::spec::{self, UNOWNED};
 use crate::trace::{Silent, Trace};
@@ -34,8 +34,8 @@ pub struct Question {
     pub service_account_labels: Labels,
     /// Its pod's labels; empty where its token is bound to none.
     pub pod_labels: Labels,
-    /// Its pod's top controller, where the chain up to it is whole.
-    pub controller: Option<ObjectRef>,
+    /// Its pod's top controller.
+    pub controller: TopController<ObjectRef>,
     /// Whether its token is bound to a pod.
     pub bound: bool,
     /// What it asks a credential for.
@@ -124,6 +124,11 @@ pub enum Denial {
         "the Owner that this workload is delegated to by namespace {0}'s is not there: have that put right"
     )]
     NarrowedUnowned(Namespace),
+    /// Who answers for the workload depends on what controls its pod, which cannot be read now.
+    #[error(
+        "what controls this pod cannot be read from the API server now, and who answers for it in namespace {0} depends on that: ask again"
+    )]
+    ControllerUnknown(Namespace),
     /// There is no valid Target of this name.
     #[error("there is no valid Target {0}")]
     TargetUnknown(TargetName),
@@ -213,6 +218,7 @@ impl Denial {
         match self {
             Self::Unowned(_) | Self::NarrowedUnowned(_) => "UNOWNED",
             Self::OwnerAmbiguous(_) | Self::NarrowingAmbiguous(_) => "OWNER_AMBIGUOUS",
+            Self::ControllerUnknown(_) => "CLUSTER_UNAVAILABLE",
             Self::TargetUnknown(_) => "TARGET_UNKNOWN",
             Self::GrantMissing { .. } => "GRANT_MISSING",
             Self::GrantAmbiguous(_) => "GRANT_AMBIGUOUS",
@@ -311,6 +317,7 @@ impl PolicySet {
                 })
             }
             Narrowing::Ambiguous(_) => Err(Denial::NarrowingAmbiguous(namespace.clone())),
+            Narrowing::Unknown => Err(Denial::ControllerUnknown(namespace.clone())),
         }
     }
 

@@ -137,8 +137,12 @@ impl PolicySet {
                             "create Owner {narrower}, to which Owner {name} delegates {by}, or change that delegate"
                         )
                     }
-                    Narrowing::None => format!("change spec.delegates of Owner {name}"),
+                    Narrowing::None | Narrowing::Unknown => format!("change spec.delegates of Owner {name}"),
                 }
+            }
+            Denial::ControllerUnknown(_) => {
+                "let the broker read what controls pods: the API server answers, and RBAC allows `get` of that kind"
+                    .to_owned()
             }
             Denial::TargetUnknown(_) => format!("create Target {target}, or put right what is wrong with it"),
             Denial::GrantMissing { .. } => {
@@ -194,7 +198,9 @@ impl Denial {
     pub const fn check(&self) -> &'static str {
         match self {
             Self::Unowned(_) | Self::OwnerAmbiguous(_) => "owner",
-            Self::NarrowingAmbiguous(_) | Self::NarrowedUnowned(_) => "narrowing",
+            Self::NarrowingAmbiguous(_) | Self::NarrowedUnowned(_) | Self::ControllerUnknown(_) => {
+                "narrowing"
+            }
             Self::GrantMissing { .. } | Self::GrantAmbiguous(_) | Self::GrantUnknown { .. } => "grant",
             Self::TargetUnknown(_) => "target",
             Self::TokenUnbound => "bound",

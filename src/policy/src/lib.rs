@@ -31,7 +31,7 @@ pub use explain::{Answer, Checked, Explanation, Told, Verdict};
 pub use folder::{SourceError, load_folder};
 pub use kind::Kind;
 pub use load::{File, Loaded, Reserved, load};
-pub use owners::{Ownership, Who};
+pub use owners::{Ownership, TopController, Who};
 pub use problem::{Problem, Severity};
 pub use set::{Grant, Owner, PolicySet, Target};
 pub use table::rfc_3339;

@@ -22,8 +22,48 @@ pub struct Who<'a> {
     pub service_account: &'a ServiceAccountName,
     /// Its pod's labels; empty where its token is bound to none.
     pub pod_labels: &'a Labels,
-    /// Its pod's top controller, where the chain up to it is whole.
-    pub controller: Option<&'a ObjectRef>,
+    /// Its pod's top controller.
+    pub controller: TopController<&'a ObjectRef>,
+}
+
+/// What controls a workload's pod, at the top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TopController<T> {
+    /// Nothing, or what cannot be followed up to a top.
+    #[default]
+    None,
+    /// This.
+    Is(T),
+    /// It cannot be read now. Where a delegate is chosen by it, nobody answers for the workload.
+    Unknown,
+}
+
+impl<T> TopController<T> {
+    /// It, borrowed.
+    pub const fn as_ref(&self) -> TopController<&T> {
+        match self {
+            Self::None => TopController::None,
+            Self::Is(controller) => TopController::Is(controller),
+            Self::Unknown => TopController::Unknown,
+        }
+    }
+}
+
+impl<T> From<Option<T>> for TopController<T> {
+    fn from(known: Option<T>) -> Self {
+        known.map_or(Self::None, Self::Is)
+    }
+}
+
+impl<T: Clone> TopController<&T> {
+    /// It, its own.
+    pub fn cloned(self) -> TopController<T> {
+        match self {
+            Self::None => TopController::None,
+            Self::Is(controller) => TopController::Is(controller.clone()),
+            Self::Unknown => TopController::Unknown,
+        }
+    }
 }
 
 /// Who answers for a workload.
@@ -33,7 +73,7 @@ pub enum Ownership {
     Unowned,
     /// These.
     Owned(Owners),
-    /// Several Owners of equal rank, so nobody: it gets nothing.
+    /// Several Owners of equal rank, or what one is chosen by cannot be read: so nobody, and it gets nothing.
     Ambiguous,
 }
 
@@ -146,13 +186,19 @@ pub(crate) enum Narrowing<'a> {
     To(&'a OwnerName, Asserted),
     /// Delegates that match name different Owners.
     Ambiguous(Vec<&'a OwnerName>),
+    /// A delegate may match, by a controller that cannot be read now.
+    Unknown,
 }
 
 impl Owner {
     pub(crate) fn narrowing(&self, who: &Who<'_>) -> Narrowing<'_> {
         let mut found = Narrowing::None;
+        let mut may_be = false;
         for delegate in &self.spec.delegates {
-            let Some(by) = delegate.matches(who) else { continue };
+            let Some(by) = delegate.matches(who) else {
+                may_be |= !delegate.controllers.is_empty();
+                continue;
+            };
             found = match found {
                 Narrowing::None => Narrowing::To(&delegate.owner, by),
                 Narrowing::To(one, _) if *one != delegate.owner => {
@@ -165,7 +211,7 @@ impl Owner {
                 found => found,
             };
         }
-        found
+        if may_be && who.controller == TopController::Unknown { Narrowing::Unknown } else { found }
     }
 }
 
@@ -179,7 +225,7 @@ impl DelegateSpec {
         if self.service_accounts.contains(who.service_account) {
             return Some(Asserted::ServiceAccount(who.service_account.clone()));
         }
-        let object = who.controller?;
+        let TopController::Is(object) = who.controller else { return None };
         self.controllers
             .iter()
             .any(|controller| controller.is(object))
@@ -220,7 +266,7 @@ impl PolicySet {
                 narrowed: Some(narrower.clone()),
                 narrowed_by: Some(by),
             }),
-            Narrowing::Ambiguous(_) => Ownership::Ambiguous,
+            Narrowing::Ambiguous(_) | Narrowing::Unknown => Ownership::Ambiguous,
         }
     }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::{Decision, Question, UnownedGrace};
 use crate::explain::Explanation;
 use crate::load::Reserved;
+use crate::owners::TopController;
 use crate::parts::ControllerSpec;
 use crate::set::PolicySet;
 use crate::spec::Step::{Index, Key};
@@ -201,13 +202,13 @@ impl CaseSpec {
             service_account: given.service_account.clone(),
             service_account_labels: given.service_account_labels.clone(),
             pod_labels: given.pod_labels.clone(),
-            controller: given.controller.as_ref().map(|controller| ObjectRef {
+            controller: TopController::from(given.controller.as_ref().map(|controller| ObjectRef {
                 api_version: controller.api_version.clone(),
                 kind: controller.kind.clone(),
                 namespace: Some(given.namespace.clone()),
                 name: controller.name.clone(),
                 uid: None,
-            }),
+            })),
             bound: given.bound.unwrap_or(true),
             target: asks.target.clone(),
             grant: asks.grant.clone(),

@@ -6,7 +6,9 @@ use dayfly_core::claims::{ClaimValue, Claims};
 use dayfly_core::live::LiveCaps;
 use dayfly_core::provenance::{Asserted, Labels, ObjectRef};
 use dayfly_core::time::Timestamp;
-use dayfly_policy::{Decision, Denial, File, PolicySet, Question, Reserved, UnownedGrace, Verdict, load};
+use dayfly_policy::{
+    Decision, Denial, File, PolicySet, Question, Reserved, TopController, UnownedGrace, Verdict, load,
+};
 
 const POLICY: &str = "
 apiVersion: dayfly.dev/v1alpha1
@@ -89,7 +91,7 @@ impl Ask {
             service_account: service_account.parse().unwrap(),
             service_account_labels: Labels::new(),
             pod_labels: Labels::new(),
-            controller: None,
+            controller: TopController::None,
             bound: true,
             target: "orders".parse().unwrap(),
             grant: None,
@@ -120,7 +122,7 @@ impl Ask {
         self
     }
     fn controlled_by(mut self, kind: &str, name: &str) -> Self {
-        self.0.controller = Some(controller(kind, name));
+        self.0.controller = TopController::Is(controller(kind, name));
         self
     }
     fn grace_for(mut self, secs: u64) -> Self {

@@ -11,7 +11,8 @@ use dayfly_core::live::LiveCaps;
 use dayfly_core::provenance::{Labels, ObjectRef};
 use dayfly_core::time::Timestamp;
 use dayfly_policy::{
-    Decision, File, Loaded, PolicySet, Question, Reserved, Severity, UnownedGrace, Verdict, load,
+    Decision, File, Loaded, PolicySet, Question, Reserved, Severity, TopController, UnownedGrace, Verdict,
+    load,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -347,13 +348,13 @@ impl Ask {
             namespace_labels: labels(self.teams[0]),
             service_account_labels: labels(self.teams[1]),
             pod_labels: labels(self.teams[2]),
-            controller: self.controlled.then(|| ObjectRef {
+            controller: TopController::from(self.controlled.then(|| ObjectRef {
                 api_version: "apps/v1".to_owned(),
                 kind: "Deployment".to_owned(),
                 namespace: None,
                 name: "d".to_owned(),
                 uid: None,
-            }),
+            })),
             service_account: grant
                 .filter(|_| !self.elsewhere)
                 .map_or(self.account, |grant| grant.accounts[0])

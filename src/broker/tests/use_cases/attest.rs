@@ -4,12 +4,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dayfly_broker::{Purpose, Reason};
-use dayfly_core::ports::{ControllerChain, NamespaceFacts, PodFacts, PodPhase, ServiceAccountFacts};
+use dayfly_core::ports::{
+    ChainEnd, ControllerChain, NamespaceFacts, PodFacts, PodPhase, ServiceAccountFacts,
+};
 use dayfly_core::provenance::{Image, Labels, ObjectRef, Provenance};
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Binding;
+use dayfly_policy::TopController;
 
-use crate::support::{World, api, bearer, orders, refused, secret, uid_of};
+use crate::support::{POLICY, World, api, bearer, orders, refused, secret, uid_of};
 
 fn labels(key: &str, value: &str) -> Arc<Labels> {
     Arc::new(BTreeMap::from([(key.to_owned(), value.to_owned())]))
@@ -41,9 +44,9 @@ fn controlled(pod: PodFacts) -> PodFacts {
     }
 }
 
-fn chain(whole: bool, applied_by: Option<ObjectRef>) -> ControllerChain {
+fn chain(end: ChainEnd, applied_by: Option<ObjectRef>) -> ControllerChain {
     let controllers = vec![object("ReplicaSet", "api-7d"), object("Deployment", "api")];
-    ControllerChain { controllers, whole, applied_by }
+    ControllerChain { controllers, end, applied_by }
 }
 
 fn namespace(deleting: bool) -> NamespaceFacts {
@@ -54,7 +57,7 @@ fn namespace(deleting: bool) -> NamespaceFacts {
 async fn a_lease_has_its_provenance() {
     let world = World::new();
     world.east().pod("api-0", |pod| Some(controlled(pod)));
-    world.east().chain(chain(true, Some(application("shop"))));
+    world.east().chain(chain(ChainEnd::Top, Some(application("shop"))));
     let lease = world.issued().await.lease;
     let Provenance { controllers, images, applied_by } = &lease.provenance;
     let names: Vec<_> = controllers.iter().map(ToString::to_string).collect();
@@ -63,7 +66,7 @@ async fn a_lease_has_its_provenance() {
     assert_eq!(applied_by.as_ref().unwrap().name, "shop", "what applied the top controller");
     assert_eq!(world.store.all()[0].provenance, lease.provenance, "as recorded");
 
-    world.east().chain(chain(true, None));
+    world.east().chain(chain(ChainEnd::Top, None));
     let lease = world.issued().await.lease;
     assert_eq!(lease.provenance.applied_by.as_ref().unwrap().name, "of-pod", "else the pod itself");
     world.east().pod("api-0", Some);
@@ -78,6 +81,31 @@ async fn provenance_that_cannot_be_read_is_no_reason_to_refuse() {
     assert_eq!((lease.provenance.controllers.len(), lease.provenance.images.len()), (0, 1));
 }
 
+/// Whoever is narrowed to an owner, and held or bounded by it, does not lose it to an API server that does not answer.
+#[tokio::test]
+async fn an_owner_that_depends_on_what_cannot_be_read_is_nobody() {
+    let world = World::new();
+    world.policy(&POLICY.replace(
+        "namespaces: {names: [payments]}}",
+        "namespaces: {names: [payments]}, delegates: [{owner: checkout, controllers: [{apiVersion: apps/v1, kind: \
+         Deployment, name: api}]}]}",
+    ));
+    world.east().pod("api-0", |pod| Some(controlled(pod)));
+    world.east().chain(chain(ChainEnd::Top, None));
+    let narrowed = world.issued().await.lease.owners.narrowed.clone();
+    assert_eq!(narrowed.unwrap().as_str(), "checkout");
+    for unread in [chain(ChainEnd::Unknown, None), ControllerChain::default()] {
+        world.east().chain(unread);
+        assert_eq!(world.refusal(&orders()).await.reason(), Reason::ClusterUnavailable);
+    }
+    let leases = world.store.all().len();
+    world.east().chain(chain(ChainEnd::Broken, None));
+    assert_eq!(world.issued().await.lease.owners.narrowed, None, "known not to be that one");
+    world.east().pod("api-0", Some);
+    assert_eq!(world.issued().await.lease.owners.narrowed, None, "a pod of its own");
+    assert_eq!(world.store.all().len(), leases + 2);
+}
+
 #[tokio::test]
 async fn what_policy_may_look_at_is_known() {
     let world = World::new();
@@ -85,22 +113,25 @@ async fn what_policy_may_look_at_is_known() {
     world.east().namespace("payments", Some(namespace(false)));
     let account = ServiceAccountFacts { uid: uid_of("api"), deleting: false, labels: labels("tier", "1") };
     world.east().account("api", Some(account));
-    world.east().chain(chain(true, None));
+    world.east().chain(chain(ChainEnd::Top, None));
     let attested = world.broker.attested(bearer(&api()), Purpose::New).await.unwrap();
     assert_eq!(attested.pod_labels["team"], "checkout");
     assert_eq!(attested.service_account_labels["tier"], "1");
     assert_eq!(attested.namespace_labels["zone"], "a");
     assert_eq!((attested.binding, attested.terminating_until), (Binding::Pod, None));
-    assert_eq!(attested.top_controller().unwrap().name, "api");
+    assert!(matches!(attested.top_controller(), TopController::Is(top) if top.name == "api"));
     assert_eq!(attested.workload.node.as_ref().unwrap().name.as_str(), "node-1");
 
     // What may not be the top is not taken for it, and a pod without controller has none.
-    world.east().chain(chain(false, None));
+    world.east().chain(chain(ChainEnd::Broken, None));
     let attested = world.broker.attested(bearer(&api()), Purpose::New).await.unwrap();
-    assert_eq!((attested.top_controller(), attested.provenance.controllers.len()), (None, 2));
+    assert_eq!((attested.top_controller(), attested.provenance.controllers.len()), (TopController::None, 2));
+    world.east().chain(chain(ChainEnd::Unknown, None));
+    let attested = world.broker.attested(bearer(&api()), Purpose::New).await.unwrap();
+    assert_eq!(attested.top_controller(), TopController::Unknown);
     world.east().pod("api-0", Some);
     let attested = world.broker.attested(bearer(&api()), Purpose::New).await.unwrap();
-    assert!(attested.controllers_whole && attested.top_controller().is_none());
+    assert_eq!((attested.controllers_end, attested.top_controller()), (ChainEnd::Top, TopController::None));
 }
 
 #[tokio::test]

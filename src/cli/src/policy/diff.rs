@@ -12,7 +12,7 @@ use dayfly_core::ids::GrantRef;
 use dayfly_core::provenance::Labels;
 use dayfly_core::time::Timestamp;
 use dayfly_policy::diff::Change;
-use dayfly_policy::{Question, Severity};
+use dayfly_policy::{Question, Severity, TopController};
 use serde::{Deserialize, Serialize};
 
 use super::{ReservedAudiences, number};
@@ -169,7 +169,7 @@ impl Lease {
             service_account: service_account.parse()?,
             service_account_labels: Labels::new(),
             pod_labels: Labels::new(),
-            controller: None,
+            controller: TopController::None,
             bound: !pod.is_empty(),
             target: self.target.parse()?,
             grant: Some(name),

@@ -5,9 +5,9 @@ use super::*;
 use crate::testing::{Answer, Fake, controlled, reference};
 
 /// What the chain of a pod is that refers to this.
-async fn chain(cluster: &Cluster, first: &Value) -> (Vec<String>, bool) {
+async fn chain(cluster: &Cluster, first: &Value) -> (Vec<String>, ChainEnd) {
     let chain = whole_chain(cluster, first).await;
-    (chain.controllers.iter().map(ToString::to_string).collect(), chain.whole)
+    (chain.controllers.iter().map(ToString::to_string).collect(), chain.end)
 }
 
 async fn whole_chain(cluster: &Cluster, first: &Value) -> ControllerChain {
@@ -47,7 +47,7 @@ async fn is_followed_to_the_top_and_kept_for_a_minute() {
     let first = replica_set();
     let all = futures_util::future::join_all((0..20).map(|_| chain(&cluster, &first))).await;
     for found in all {
-        assert_eq!(found, (names(&["ReplicaSet/api-7d", "Deployment/api"]), true));
+        assert_eq!(found, (names(&["ReplicaSet/api-7d", "Deployment/api"]), ChainEnd::Top));
     }
     let reads = || (fake.count("get replicasets"), fake.count("get deployments"));
     assert_eq!(reads(), (1, 1), "all who ask at once share the reads");
@@ -73,8 +73,8 @@ async fn every_kind_of_kubernetes_own_is_followed() {
         ("v1 ReplicationController x", "replicationcontrollers"),
     ] {
         fake.store(plural, controlled("x", 9, &[]));
-        let (found, whole) = chain(&cluster, &reference(what, 9)).await;
-        assert!(whole && found.len() == 1, "{what}");
+        let (found, end) = chain(&cluster, &reference(what, 9)).await;
+        assert!(end == ChainEnd::Top && found.len() == 1, "{what}");
         assert_eq!(fake.count(&format!("get {plural}")), 1);
     }
 }
@@ -83,17 +83,20 @@ async fn every_kind_of_kubernetes_own_is_followed() {
 #[tokio::test]
 async fn is_not_believed_of_another_uid_or_namespace() {
     let (fake, cluster) = shop().await;
-    assert_eq!(chain(&cluster, &reference("apps/v1 ReplicaSet api-7d", 3)).await, (names(&[]), false));
+    assert_eq!(
+        chain(&cluster, &reference("apps/v1 ReplicaSet api-7d", 3)).await,
+        (names(&[]), ChainEnd::Broken)
+    );
     fake.store("replicasets", controlled("web-5c", 4, &[reference("apps/v1 Deployment api", 7)]));
     let stops = chain(&cluster, &reference("apps/v1 ReplicaSet web-5c", 4)).await;
-    assert_eq!(stops, (names(&["ReplicaSet/web-5c"]), false), "further up");
+    assert_eq!(stops, (names(&["ReplicaSet/web-5c"]), ChainEnd::Broken), "further up");
 
     // The right uid, known and warm, from another namespace, or under another name or kind.
-    assert!(chain(&cluster, &replica_set()).await.1);
+    assert_eq!(chain(&cluster, &replica_set()).await.1, ChainEnd::Top);
     let elsewhere = chain_in(&cluster, "checkout", &replica_set()).await;
-    assert_eq!(elsewhere, ControllerChain::default());
+    assert_eq!(elsewhere, ControllerChain { end: ChainEnd::Broken, ..ControllerChain::default() });
     for what in ["apps/v1 ReplicaSet web-5c", "apps/v1 Deployment api", "apps/v1 ReplicaSet none"] {
-        assert_eq!(chain(&cluster, &reference(what, 2)).await, (names(&[]), false), "{what}");
+        assert_eq!(chain(&cluster, &reference(what, 2)).await, (names(&[]), ChainEnd::Broken), "{what}");
     }
 }
 
@@ -104,12 +107,12 @@ async fn only_controllers_are_followed() {
     owner["controller"] = false.into();
     fake.store("replicasets", controlled("alone", 5, &[owner]));
     let found = chain(&cluster, &reference("apps/v1 ReplicaSet alone", 5)).await;
-    assert_eq!(found, (names(&["ReplicaSet/alone"]), true));
+    assert_eq!(found, (names(&["ReplicaSet/alone"]), ChainEnd::Top));
     // Two, or one that cannot be followed: which is the top is not known.
     let twice = [reference("apps/v1 Deployment api", 1), reference("apps/v1 Deployment web", 6)];
     fake.store("replicasets", controlled("twice", 6, &twice));
     let found = chain(&cluster, &reference("apps/v1 ReplicaSet twice", 6)).await;
-    assert_eq!(found, (names(&["ReplicaSet/twice"]), false));
+    assert_eq!(found, (names(&["ReplicaSet/twice"]), ChainEnd::Broken));
 }
 
 #[tokio::test]
@@ -118,41 +121,51 @@ async fn loops_end_and_long_chains_are_cut() {
     fake.store("jobs", controlled("a", 10, &[reference("batch/v1 Job b", 11)]));
     fake.store("jobs", controlled("b", 11, &[reference("batch/v1 Job a", 10)]));
     fake.store("jobs", controlled("self", 12, &[reference("batch/v1 Job self", 12)]));
-    assert_eq!(chain(&cluster, &reference("batch/v1 Job a", 10)).await, (names(&["Job/a", "Job/b"]), false));
-    assert_eq!(chain(&cluster, &reference("batch/v1 Job self", 12)).await, (names(&["Job/self"]), false));
+    assert_eq!(
+        chain(&cluster, &reference("batch/v1 Job a", 10)).await,
+        (names(&["Job/a", "Job/b"]), ChainEnd::Broken)
+    );
+    assert_eq!(
+        chain(&cluster, &reference("batch/v1 Job self", 12)).await,
+        (names(&["Job/self"]), ChainEnd::Broken)
+    );
 
     for n in 100..=108 {
         let above = [reference(&format!("batch/v1 Job j{}", n + 1), n + 1)];
         fake.store("jobs", controlled(&format!("j{n}"), n, if n == 108 { &[] } else { &above }));
     }
-    let (found, whole) = chain(&cluster, &reference("batch/v1 Job j100", 100)).await;
-    assert_eq!((found.len(), whole), (CONTROLLERS, false));
-    let (found, whole) = chain(&cluster, &reference("batch/v1 Job j101", 101)).await;
-    assert_eq!((found.len(), found.last().unwrap().as_str(), whole), (CONTROLLERS, "Job/j108", true));
+    let (found, end) = chain(&cluster, &reference("batch/v1 Job j100", 100)).await;
+    assert_eq!((found.len(), end), (CONTROLLERS, ChainEnd::Broken));
+    let (found, end) = chain(&cluster, &reference("batch/v1 Job j101", 101)).await;
+    assert_eq!((found.len(), found.last().unwrap().as_str(), end), (CONTROLLERS, "Job/j108", ChainEnd::Top));
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_ends_the_chain_which_is_not_whole() {
-    for (answer, again_after) in [
-        (Answer::Status(403, None), 60),
-        (Answer::Status(404, None), 5),
-        (Answer::Status(503, None), 5),
-        (Answer::Body("<html>".to_owned()), 5),
-        (Answer::Hang, 5),
+async fn what_cannot_be_read_is_not_known() {
+    for (answer, again_after, ends) in [
+        (Answer::Status(403, None), 60, ChainEnd::Unknown),
+        (Answer::Status(404, None), 5, ChainEnd::Unknown),
+        (Answer::Status(503, None), 5, ChainEnd::Unknown),
+        (Answer::Body("<html>".to_owned()), 5, ChainEnd::Unknown),
+        (Answer::Hang, 5, ChainEnd::Unknown),
     ] {
         let (fake, cluster) = shop().await;
         fake.answer("get deployments", answer);
-        assert_eq!(chain(&cluster, &replica_set()).await, (names(&["ReplicaSet/api-7d"]), false));
+        assert_eq!(chain(&cluster, &replica_set()).await, (names(&["ReplicaSet/api-7d"]), ends));
         // Not asked for again at once, so that nothing waits for it each time.
         chain(&cluster, &replica_set()).await;
         assert_eq!(fake.count("get deployments"), 1);
         fake.recover("get deployments");
         fake.clock.advance(Duration::from_secs(again_after));
-        assert!(chain(&cluster, &replica_set()).await.1);
+        assert_eq!(chain(&cluster, &replica_set()).await.1, ChainEnd::Top);
     }
     let (fake, cluster) = shop().await;
     fake.forget("deployments", "payments", "api");
-    assert_eq!(chain(&cluster, &replica_set()).await, (names(&["ReplicaSet/api-7d"]), false), "gone");
+    assert_eq!(
+        chain(&cluster, &replica_set()).await,
+        (names(&["ReplicaSet/api-7d"]), ChainEnd::Broken),
+        "gone"
+    );
 }
 
 #[tokio::test]
@@ -164,7 +177,7 @@ async fn custom_kinds_are_discovered() {
     fake.store("rollouts", controlled("api", 20, &[]));
     fake.store("replicasets", controlled("api-1", 21, &[reference("argoproj.io/v1alpha1 Rollout api", 20)]));
     let rollout = reference("apps/v1 ReplicaSet api-1", 21);
-    assert_eq!(chain(&cluster, &rollout).await, (names(&["ReplicaSet/api-1", "Rollout/api"]), true));
+    assert_eq!(chain(&cluster, &rollout).await, (names(&["ReplicaSet/api-1", "Rollout/api"]), ChainEnd::Top));
     fake.clock.advance(Duration::from_secs(61));
     chain(&cluster, &rollout).await;
     assert_eq!((fake.count("get rollouts"), fake.count("discover argoproj.io/v1alpha1")), (2, 1));
@@ -179,11 +192,14 @@ async fn custom_kinds_are_discovered() {
         "example.com/v1 X x",
         "v1 Node x",
     ] {
-        assert_eq!(chain(&cluster, &reference(what, 22)).await, (names(&[]), false), "{what}");
+        assert_eq!(chain(&cluster, &reference(what, 22)).await, (names(&[]), ChainEnd::Broken), "{what}");
     }
     fake.answer("get rollouts", Answer::Status(403, None));
     fake.clock.advance(Duration::from_secs(60));
-    assert_eq!(chain(&cluster, &rollout).await, (names(&["ReplicaSet/api-1"]), false));
+    let known = (names(&["ReplicaSet/api-1", "Rollout/api"]), ChainEnd::Top);
+    assert_eq!(chain(&cluster, &rollout).await, known, "as it was known");
+    fake.clock.advance(Duration::from_secs(600));
+    assert_eq!(chain(&cluster, &rollout).await, (names(&["ReplicaSet/api-1"]), ChainEnd::Unknown));
 }
 
 /// Whoever is narrowed to an owner, and held by that owner's revocation, is not set free by an overloaded API server.
@@ -191,7 +207,7 @@ async fn custom_kinds_are_discovered() {
 async fn what_was_known_is_believed_for_ten_minutes_where_the_api_server_cannot_say() {
     let (fake, cluster) = shop().await;
     let known = chain(&cluster, &replica_set()).await;
-    assert!(known.1);
+    assert_eq!(known.1, ChainEnd::Top);
     fake.answer("get replicasets", Answer::Status(429, None));
     fake.answer("get deployments", Answer::Hang);
     for secs in [60, 300, 230] {
@@ -201,15 +217,19 @@ async fn what_was_known_is_believed_for_ten_minutes_where_the_api_server_cannot_
     }
     assert_eq!((fake.count("get replicasets"), fake.count("get deployments")), (4, 4));
     fake.clock.advance(Duration::from_secs(10));
-    assert_eq!(chain(&cluster, &replica_set()).await, (names(&[]), false));
+    assert_eq!(chain(&cluster, &replica_set()).await, (names(&[]), ChainEnd::Unknown));
     fake.recover("get replicasets");
     fake.recover("get deployments");
     fake.clock.advance(Duration::from_secs(5));
     assert_eq!(chain(&cluster, &replica_set()).await, known);
-    // That it is gone, or may not be read, is said.
+    // That it is gone is said; that it may not be read says nothing of it.
     fake.answer("get deployments", Answer::Status(403, None));
     fake.clock.advance(Duration::from_secs(60));
-    assert_eq!(chain(&cluster, &replica_set()).await, (names(&["ReplicaSet/api-7d"]), false));
+    assert_eq!(chain(&cluster, &replica_set()).await, known);
+    fake.recover("get deployments");
+    fake.forget("deployments", "payments", "api");
+    fake.clock.advance(Duration::from_secs(60));
+    assert_eq!(chain(&cluster, &replica_set()).await, (names(&["ReplicaSet/api-7d"]), ChainEnd::Broken));
 }
 
 /// A slow API server does not keep a workload waiting for its provenance.
@@ -220,7 +240,7 @@ async fn what_was_found_in_time_is_told() {
     fake.answer("get deployments", Answer::Hang);
     let running = fake.connect(|config| config.limits.review_timeout = Duration::from_millis(300)).await;
     let found = chain(&running.cluster(), &replica_set()).await;
-    assert_eq!(found, (names(&["ReplicaSet/api-7d"]), false));
+    assert_eq!(found, (names(&["ReplicaSet/api-7d"]), ChainEnd::Unknown));
 }
 
 #[tokio::test]

@@ -221,7 +221,30 @@ async fn a_watch_that_says_nothing_is_begun_anew() {
     let fake = Fake::start().await;
     let running = fake.ready(|config| config.limits.informer_silence = Duration::from_millis(150)).await;
     until("it watched again", || fake.count("watch pods") > 2).await;
-    assert_eq!(fake.count("list pods"), 1, "and goes on where it was");
+    running.shutdown().await;
+}
+
+/// A watch that the API server, or a proxy before it, takes and then says nothing in.
+#[tokio::test]
+async fn a_watch_that_is_mute_is_not_news() {
+    let fake = Fake::start().await;
+    fake.put("pods", pod("payments", "api-0", 1));
+    let running = fake.ready(|config| config.limits.informer_silence = Duration::from_millis(150)).await;
+    // What the watch does not tell is listed.
+    fake.store("pods", pod("payments", "api-1", 2));
+    let lists = fake.count("list pods");
+    until("it listed again", || fake.count("list pods") > lists + 1).await;
+    assert!(find(&running, "api-1").await.unwrap().is_some());
+    assert_eq!(fake.count("get pods"), 0);
+
+    fake.answer("list pods", Answer::Status(503, None));
+    let lists = fake.count("list pods");
+    until("it tried to list", || fake.count("list pods") > lists).await;
+    fake.recover("list pods");
+    fake.answer("list pods", Answer::Hang);
+    fake.clock.advance(Duration::from_millis(150));
+    assert!(find(&running, "api-0").await.unwrap().is_some());
+    assert_eq!(fake.count("get pods"), 1, "each is asked for");
     running.shutdown().await;
 }
 
