@@ -15,7 +15,7 @@ use crate::config::{ClusterConfig, ConnectError};
 use crate::controllers::Controllers;
 use crate::directory::{ClusterDirectory, Lookup};
 use crate::informer::{Informer, Store};
-use crate::keys::ClusterKeys;
+use crate::keys::{self, ClusterKeys};
 use crate::local::LocalCheck;
 use crate::namesakes::Namesakes;
 use crate::objects::Kind;
@@ -106,9 +106,12 @@ async fn connect_beside(
     let mut tasks = JoinSet::new();
 
     let has_namesakes = namesakes.is_some();
-    let keys = config
-        .local_check
-        .then(|| Arc::new(ClusterKeys::new(Arc::clone(&api), limits.review_timeout, namesakes)));
+    let keys = if config.local_check {
+        let (server, path) = keys_place(&config, &api).await?;
+        Some(Arc::new(ClusterKeys::new(server, &path, limits.review_timeout, namesakes)))
+    } else {
+        None
+    };
     if let Some(keys) = keys.clone().filter(|_| has_namesakes) {
         tasks.spawn(keep_compared(keys));
     } else if let Some(keys) = keys.clone() {
@@ -150,6 +153,22 @@ async fn connect_beside(
         authorizer: Arc::new(authorizer),
     };
     Ok(RunningCluster { cluster, keys: keys.filter(|_| has_namesakes), tasks })
+}
+
+/// The server that publishes a cluster's keys, and the path.
+async fn keys_place(
+    config: &ClusterConfig,
+    api: &Arc<ApiServer>,
+) -> Result<(Arc<ApiServer>, String), ConnectError> {
+    let Some(jwks) = &config.jwks else { return Ok((Arc::clone(api), keys::PATH.to_owned())) };
+    let (client, path) = config.jwks_client(jwks).await?;
+    let server = ApiServer {
+        cluster: config.name.clone(),
+        client,
+        clock: Arc::clone(&config.clock),
+        sparing: Sparing::default(),
+    };
+    Ok((Arc::new(server), path))
 }
 
 /// Reads a cluster's keys again and again; what is read is compared with its namesakes'.

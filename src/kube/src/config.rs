@@ -8,6 +8,7 @@ use dayfly_core::ids::{Audience, ClusterName};
 use dayfly_core::limits::Limits;
 use dayfly_core::ports::Clock;
 use http::Uri;
+use http::uri::PathAndQuery;
 use kube::Client;
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
@@ -30,6 +31,8 @@ pub struct ClusterConfig {
     pub api_audiences: Vec<String>,
     /// How its API server is reached.
     pub access: Access,
+    /// Where its keys are published, where that is not its API server.
+    pub jwks: Option<Jwks>,
     /// Whether signatures are checked against the cluster's published keys before a TokenReview. Off only where an
     /// external signer hides keys; all other local checks stay.
     pub local_check: bool,
@@ -55,6 +58,15 @@ impl Audiences {
     pub fn all(&self) -> [&Audience; 3] {
         [&self.workload, &self.operator, &self.verifier]
     }
+}
+
+/// Where a cluster's token keys are published (`--service-account-jwks-uri`). No token can name another place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jwks {
+    /// `https://...`; `http://` is taken of a loopback address only. It is asked without credentials.
+    pub url: String,
+    /// A PEM file of the CAs to trust, read again as it rotates; the system's where none is named.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// How an API server is reached, and as whom.
@@ -176,7 +188,7 @@ impl ClusterConfig {
 
     /// A client for it. Says nothing to the API server yet.
     pub(crate) async fn client(&self) -> Result<Client, ConnectError> {
-        let mut config = match &self.access {
+        let config = match &self.access {
             Access::InCluster => Config::incluster()
                 .map_err(|source| ConnectError::InCluster { cluster: self.name.clone(), source })?,
             Access::Kubeconfig { path, context } => self.kubeconfig(path, context.as_ref()).await?,
@@ -185,6 +197,22 @@ impl ClusterConfig {
             }
         };
         self.check_server(&config)?;
+        self.client_of(config)
+    }
+
+    /// A client for the server where its keys are published, without credentials, and their path.
+    pub(crate) async fn jwks_client(&self, jwks: &Jwks) -> Result<(Client, String), ConnectError> {
+        let mut config = self.url(&jwks.url, jwks.ca_file.as_deref(), None).await?;
+        self.check_server(&config)?;
+        let mut parts = config.cluster_url.into_parts();
+        let path = parts.path_and_query.replace(PathAndQuery::from_static("/"));
+        let path = path.map(|path| path.to_string()).unwrap_or_default();
+        config.cluster_url =
+            Uri::from_parts(parts).map_err(|_| self.server_error(&jwks.url, "it is not a URL"))?;
+        Ok((self.client_of(config)?, path))
+    }
+
+    fn client_of(&self, mut config: Config) -> Result<Client, ConnectError> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.write_timeout = Some(WRITE_TIMEOUT);
         // For watches; every other call has a shorter time of its own.

@@ -12,7 +12,8 @@ use crate::coalesce::Coalesce;
 use crate::namesakes::Namesakes;
 
 const WHAT: &str = "get /openid/v1/jwks (ClusterRole system:service-account-issuer-discovery)";
-const PATH: &str = "/openid/v1/jwks";
+/// Where an API server publishes them.
+pub(crate) const PATH: &str = "/openid/v1/jwks";
 /// Unknown keys make no more than one fetch in this time, since anyone can name one.
 const EVERY: Duration = Duration::from_secs(10);
 /// How soon a failed fetch may be tried again.
@@ -21,6 +22,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The key set, fetched at start and when a token names a key that is not in it.
 pub(crate) struct ClusterKeys {
     api: Arc<ApiServer>,
+    path: Arc<str>,
     timeout: Duration,
     namesakes: Option<Arc<Namesakes>>,
     state: Arc<State>,
@@ -40,9 +42,15 @@ struct Attempt {
 }
 
 impl ClusterKeys {
-    /// No keys yet; a fetch may take `timeout`. What is fetched is compared with the keys of its namesakes.
-    pub(crate) fn new(api: Arc<ApiServer>, timeout: Duration, namesakes: Option<Arc<Namesakes>>) -> Self {
-        Self { api, timeout, namesakes, state: Arc::default(), fetches: Coalesce::new() }
+    /// No keys yet; they are at `path` of this server, and a fetch may take `timeout`. What is fetched is compared with
+    /// the keys of its namesakes.
+    pub(crate) fn new(
+        api: Arc<ApiServer>,
+        path: &str,
+        timeout: Duration,
+        namesakes: Option<Arc<Namesakes>>,
+    ) -> Self {
+        Self { api, path: path.into(), timeout, namesakes, state: Arc::default(), fetches: Coalesce::new() }
     }
 
     /// That no namesake has any of its keys.
@@ -105,9 +113,9 @@ impl ClusterKeys {
         // Counted as failed until it has succeeded: also if all who wait give up.
         *last = Some(Attempt { at: now, failed: Some(CallError::Timeout(self.timeout)) });
         let (api, state, timeout) = (Arc::clone(&self.api), Arc::clone(&self.state), self.timeout);
-        let namesakes = self.namesakes.clone();
+        let (path, namesakes) = (Arc::clone(&self.path), self.namesakes.clone());
         Some(Box::pin(async move {
-            let fetched = fetch(&api, timeout).await;
+            let fetched = fetch(&api, &path, timeout).await;
             let failed = fetched.as_ref().err().cloned();
             *state.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Attempt { at: now, failed });
             let published = fetched?;
@@ -128,8 +136,8 @@ impl State {
     }
 }
 
-async fn fetch(api: &ApiServer, timeout: Duration) -> Result<JwkSet, CallError> {
-    let body = api.get(WHAT, PATH, timeout).await?;
+async fn fetch(api: &ApiServer, path: &str, timeout: Duration) -> Result<JwkSet, CallError> {
+    let body = api.get(WHAT, path, timeout).await?;
     let set = JwkSet::parse(&body).map_err(|error| CallError::Unreachable(error.to_string()))?;
     tracing::info!(cluster = %api.cluster, keys = set.keys.len(), "read the cluster's token keys");
     Ok(set)

@@ -40,4 +40,4 @@ mod sparing;
 mod testing;
 
 pub use cluster::{RunningCluster, check, connect, connect_all};
-pub use config::{Access, Audiences, ClusterConfig, ConnectError};
+pub use config::{Access, Audiences, ClusterConfig, ConnectError, Jwks};

@@ -443,6 +443,7 @@ pub(crate) fn config(url: &str) -> ClusterConfig {
         },
         api_audiences: vec![ISSUER.to_owned()],
         access: Access::Url { server: url.to_owned(), ca_file: None, token_file: None },
+        jwks: None,
         local_check: true,
         limits: Limits::default(),
         clock: Arc::new(TestClock::at(Timestamp::from_secs(NOW))),

@@ -162,6 +162,10 @@ pub struct Cluster {
     /// signer hides its keys.
     #[serde(default = "yes")]
     pub local_check: bool,
+    /// Where its keys are published (`--service-account-jwks-uri`), where that is not its API server: an `https` URL.
+    pub jwks_url: Option<String>,
+    /// With `jwks_url`: PEM of the CA that its certificate is by.
+    pub jwks_ca_file: Option<PathBuf>,
     /// Reached as a pod inside it.
     #[serde(default)]
     pub in_cluster: bool,
@@ -272,6 +276,10 @@ impl Cluster {
             },
             api_audiences: self.api_audiences(),
             access,
+            jwks: self
+                .jwks_url
+                .clone()
+                .map(|url| dayfly_kube::Jwks { url, ca_file: self.jwks_ca_file.clone() }),
             local_check: self.local_check,
             limits: limits.clone(),
             clock: Arc::clone(clock),
@@ -382,7 +390,12 @@ impl Config {
             &mut self.keys.kek_file,
         ];
         let of_clusters = self.clusters.iter_mut().flat_map(|cluster| {
-            let optional = [&mut cluster.kubeconfig, &mut cluster.ca_file, &mut cluster.token_file];
+            let optional = [
+                &mut cluster.kubeconfig,
+                &mut cluster.ca_file,
+                &mut cluster.token_file,
+                &mut cluster.jwks_ca_file,
+            ];
             optional.into_iter().flatten().chain(std::iter::once(&mut cluster.policy))
         });
         for path in own.into_iter().chain(of_clusters) {
@@ -418,6 +431,15 @@ impl Config {
             }
             if cluster.server.is_none() && (cluster.ca_file.is_some() || cluster.token_file.is_some()) {
                 return wrong(&format!("cluster {}", cluster.name), "ca_file and token_file go with server");
+            }
+            if cluster.jwks_url.is_none() && cluster.jwks_ca_file.is_some() {
+                return wrong(&format!("cluster {}", cluster.name), "jwks_ca_file goes with jwks_url");
+            }
+            if cluster.jwks_url.is_some() && !cluster.local_check {
+                return wrong(
+                    &format!("cluster {}", cluster.name),
+                    "jwks_url is of no use without local_check",
+                );
             }
             if cluster.issuer.is_empty() {
                 return wrong(&format!("cluster {}", cluster.name), "issuer is empty");

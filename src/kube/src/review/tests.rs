@@ -323,6 +323,31 @@ async fn unknown_keys_make_one_fetch_in_ten_seconds() {
     assert_eq!((fake.count("jwks"), fake.count("tokenreviews")), (3, 2));
 }
 
+/// Where the API server does not publish its keys itself.
+#[tokio::test]
+async fn keys_are_read_from_the_place_that_is_configured() {
+    let (fake, place) = (Fake::start().await, Fake::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "broker-token").unwrap();
+    *place.key.lock().unwrap() = fake.key.lock().unwrap().clone();
+    let (server, url) = (fake.url.clone(), format!("{}/openid/v1/jwks", place.url));
+    let running = fake
+        .connect(|config| {
+            config.access = crate::Access::Url { server, ca_file: None, token_file: Some(path.clone()) };
+            config.jwks = Some(crate::Jwks { url, ca_file: None });
+        })
+        .await;
+    review(&running, &fake.token("dayfly", |_| {})).await.unwrap();
+    assert_eq!((fake.count("jwks"), place.count("jwks")), (0, 1));
+    assert_eq!(place.authorization(), "", "it is not given the broker's token");
+    *place.key.lock().unwrap() = std::sync::Arc::new(dayfly_jose::SigningKey::generate().unwrap());
+    let other = place.token("dayfly", |_| {});
+    assert_eq!(kind(review(&running, &other).await), InvalidToken::BadSignature, "not yet");
+    fake.clock.advance(Duration::from_secs(10));
+    review(&running, &other).await.unwrap();
+}
+
 #[tokio::test]
 async fn keys_that_cannot_be_read_are_no_reason_to_refuse() {
     let fake = Fake::start().await;
