@@ -77,7 +77,7 @@ impl fmt::Display for Actor {
 /// Which leases a rule is about: everything, said explicitly, or the conjunction of at least one field.
 ///
 /// The list of fields is closed: cluster, owner, namespace, service account, pod, node, grant, target, signing key,
-/// credential id, lease. (Image digest joins it when leases record images.)
+/// credential id, lease. (Image digest joins it with the rules that are spelled out.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     /// Every lease.

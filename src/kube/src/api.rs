@@ -112,8 +112,6 @@ fn says_not_found(body: &[u8]) -> bool {
 pub(crate) enum CallError {
     #[error("it did not answer within {0:?}")]
     Timeout(Duration),
-    #[error("the watch said nothing for {0:?}")]
-    Silent(Duration),
     #[error("too much is waiting for it")]
     Busy,
     #[error("it cannot be reached: {0}")]
@@ -176,7 +174,7 @@ impl CallError {
     pub(crate) fn retry_after(&self) -> Duration {
         let secs = match self {
             Self::Overloaded(Some(after)) | Self::Failed(_, Some(after)) => return *after,
-            Self::Busy | Self::Overloaded(None) | Self::Timeout(_) | Self::Silent(_) => 1,
+            Self::Busy | Self::Overloaded(None) | Self::Timeout(_) => 1,
             Self::Failed(..) | Self::Unreachable(_) | Self::NotFound | Self::Gone => 2,
             Self::Unauthenticated | Self::Forbidden(_) | Self::SharedKeys(_) | Self::Unreadable { .. } => 5,
         };

@@ -12,6 +12,7 @@ pub(crate) struct Status {
     pub(crate) phase: String,
     container_statuses: Vec<ContainerStatus>,
     init_container_statuses: Vec<ContainerStatus>,
+    ephemeral_container_statuses: Vec<ContainerStatus>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -23,23 +24,13 @@ struct ContainerStatus {
     image_id: String,
 }
 
-/// Of `spec.initContainers`.
-#[derive(Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct InitContainer {
-    name: String,
-    restart_policy: String,
-}
-
-/// The images of containers, and of init containers that go on running beside them (`restartPolicy: Always`); at most
-/// [`IMAGES`]. Those that are not known by digest yet are left out.
-pub(crate) fn images(status: &Status, init: &[InitContainer]) -> Arc<[Image]> {
-    let stays = |name: &str| {
-        init.iter().any(|container| container.name == name && container.restart_policy == "Always")
-    };
-    let sidecars = status.init_container_statuses.iter().filter(|container| stays(&container.name));
-    let all = status.container_statuses.iter().chain(sidecars);
-    all.filter(|container| is_container_name(&container.name)).filter_map(image).take(IMAGES).collect()
+/// The images of containers, ephemeral ones and init containers, of those that have ended too: each ran with the pod's
+/// token. At most [`IMAGES`]. Those that are not known by digest yet are left out.
+pub(crate) fn images(status: &Status) -> Arc<[Image]> {
+    let Status { container_statuses, ephemeral_container_statuses, init_container_statuses, .. } = status;
+    let all = [container_statuses, ephemeral_container_statuses, init_container_statuses];
+    let all = all.into_iter().flatten().filter(|container| is_container_name(&container.name));
+    all.filter_map(image).take(IMAGES).collect()
 }
 
 fn image(container: &ContainerStatus) -> Option<Image> {
@@ -76,10 +67,9 @@ fn is_container_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn images_of(status: serde_json::Value, init: serde_json::Value) -> Vec<(String, String)> {
+    fn images_of(status: serde_json::Value) -> Vec<(String, String)> {
         let status: Status = serde_json::from_value(status).unwrap();
-        let init: Vec<InitContainer> = serde_json::from_value(init).unwrap();
-        images(&status, &init).iter().map(|it| (it.container.clone(), it.digest.clone())).collect()
+        images(&status).iter().map(|it| (it.container.clone(), it.digest.clone())).collect()
     }
 
     #[test]
@@ -99,13 +89,19 @@ mod tests {
             "initContainerStatuses": [
                 {"name": "proxy", "imageID": digest('1')}, {"name": "migrate", "imageID": digest('2')},
             ],
+            "ephemeralContainerStatuses": [{"name": "debug", "imageID": digest('3')}],
         });
-        let init = serde_json::json!([
-            {"name": "proxy", "restartPolicy": "Always"}, {"name": "migrate"},
-        ]);
-        let expected = [("api", 'a'), ("docker", 'b'), ("local", 'c'), ("both", 'd'), ("proxy", '1')];
+        let expected = [
+            ("api", 'a'),
+            ("docker", 'b'),
+            ("local", 'c'),
+            ("both", 'd'),
+            ("debug", '3'),
+            ("proxy", '1'),
+            ("migrate", '2'),
+        ];
         let expected: Vec<_> = expected.map(|(name, c)| (name.to_owned(), digest(c))).into();
-        assert_eq!(images_of(status, init), expected);
+        assert_eq!(images_of(status), expected);
     }
 
     #[test]
@@ -113,7 +109,7 @@ mod tests {
         let one =
             |n: usize| serde_json::json!({"name": format!("c{n}"), "imageID": format!("sha256:{n:064}")});
         let all: Vec<_> = (0..IMAGES + 5).map(one).collect();
-        let images = images_of(serde_json::json!({"containerStatuses": all}), serde_json::json!([]));
+        let images = images_of(serde_json::json!({"containerStatuses": all}));
         assert_eq!(images.len(), IMAGES);
     }
 }

@@ -134,7 +134,9 @@ impl<K: Kind> Informer<K> {
         let mut backoff = BACKOFF_FIRST;
         let mut version: Option<String> = None;
         loop {
-            let outcome = match version.take() {
+            // What nothing was heard of for so long is not watched on in silence: it is listed.
+            let fresh = self.store.fresh(self.api.clock.monotonic(), self.idle);
+            let outcome = match version.take().filter(|_| fresh) {
                 None => match self.list().await {
                     Ok(listed) => {
                         version = Some(listed);
@@ -145,8 +147,8 @@ impl<K: Kind> Informer<K> {
                 Some(from) => {
                     let mut at = from.clone();
                     let outcome = self.watch(&mut at).await;
-                    // Only a watch that told something, or took long, is a reason to hurry again.
-                    if at != from || matches!(outcome, Err(CallError::Silent(_))) {
+                    // Only a watch that told something is a reason to hurry again.
+                    if at != from {
                         backoff = BACKOFF_FIRST;
                     }
                     version = outcome.as_ref().err().is_none_or(goes_on).then_some(at);
@@ -196,7 +198,7 @@ impl<K: Kind> Informer<K> {
         let mut events = std::pin::pin!(events);
         loop {
             let event = tokio::time::timeout(self.idle, events.next()).await;
-            let Some(event) = event.map_err(|_| CallError::Silent(self.idle))? else { return Ok(()) };
+            let Some(event) = event.map_err(|_| CallError::Timeout(self.idle))? else { return Ok(()) };
             let (gone, version) = match event.map_err(|error| failed(&error))? {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     (self.store.apply(&object), object.metadata.resource_version)
@@ -223,12 +225,12 @@ impl<K: Kind> Informer<K> {
     }
 }
 
-/// Whether a watch that ended with this goes on where it was. If not, what was missed cannot be had, the API server does
-/// not know the version (after a restore of its etcd), or it would go on to say nothing: everything is listed again.
+/// Whether a watch that ended with this goes on where it was. If not, what was missed cannot be had, or the API server does
+/// not know the version (after a restore of its etcd): everything is listed again.
 fn goes_on(error: &CallError) -> bool {
     !matches!(
         error,
-        CallError::Gone | CallError::Silent(_) | CallError::NotFound | CallError::Unreadable { .. } | CallError::Failed(..=502 | 504.., _)
+        CallError::Gone | CallError::NotFound | CallError::Unreadable { .. } | CallError::Failed(..=502 | 504.., _)
     )
 }
 

@@ -9,7 +9,7 @@ use dayfly_core::ports::{NamespaceFacts, PodFacts, PodPhase, ServiceAccountFacts
 use dayfly_core::time::Timestamp;
 use serde::Deserialize;
 
-use crate::containers::{InitContainer, Status, images};
+use crate::containers::{Status, images};
 use crate::metadata::{BoundedLabels, Origin, OwnerReference, applied_by, controller};
 use crate::sharing::Sharing;
 
@@ -71,7 +71,7 @@ impl Kind for Pods {
             deleting: metadata.deleting(),
             labels: Arc::clone(&metadata.labels.0),
             controller: controller(&metadata.owner_references, namespace.as_ref()).map(Arc::new),
-            images: images(&object.status, &object.spec.init_containers),
+            images: images(&object.status),
             applied_by: applied_by.map(Arc::new),
         })
     }
@@ -202,7 +202,6 @@ impl Metadata {
 struct Spec {
     service_account_name: String,
     node_name: String,
-    init_containers: Vec<InitContainer>,
 }
 
 impl Object {

@@ -333,7 +333,8 @@ pub struct Provenance {
     /// (`deploy/rbac.yaml`), and below what is gone or another by uid.
     #[prost(message, repeated, tag = "1")]
     pub controllers: ::prost::alloc::vec::Vec<ObjectRef>,
-    /// What its pod's containers run, from the pod's status: one for each container, at most 64.
+    /// What its pod's containers ran by then, init and ephemeral ones too, from the pod's status: one for each container, at most 64. A
+    /// container whose image the kubelet had not reported yet is not among them.
     #[prost(message, repeated, tag = "2")]
     pub images: ::prost::alloc::vec::Vec<Image>,
     /// The GitOps object that applied the top controller, or else the pod, by the labels and annotations that the tools leave
