@@ -6,7 +6,8 @@ use dayfly_core::change::{Change, Conflict, Earlier, LeaseFilter, Outcome, Revoc
 use dayfly_core::ids::OwnerName;
 use dayfly_core::lease::Idempotency;
 use dayfly_core::limits;
-use dayfly_core::rule::{After, Fields, Rule, RuleSet, Selector};
+use dayfly_core::rule::{After, Fields, Rule, Selector};
+use dayfly_core::rules::RuleSet;
 
 use crate::authenticate::Bearer;
 use crate::issue::{check_idempotency_key, fingerprint, key_reused};
@@ -256,8 +257,7 @@ fn idempotency(operator: &Operator<'_>, request: &RevokeRequest) -> Option<Idemp
 
 /// Whether neither this nor any hold keeps everything that the selector covers from new credentials.
 fn can_reissue(rules: &RuleSet, selector: &Selector, after: After) -> bool {
-    let held = |rule: &Arc<Rule>| rule.after == After::Hold && contains(&rule.selector, selector);
-    after == After::Reissue && !rules.iter().any(held)
+    after == After::Reissue && !rules.holds().any(|hold| contains(&hold.selector, selector))
 }
 
 /// Whether everything that `narrow` matches is matched by `wide`: each field that `wide` names, `narrow` names alike.

@@ -6,7 +6,7 @@ use crate::claims::Claims;
 use crate::digest::Digest;
 use crate::ids::{Audience, GrantRef, KeyId, LeaseId, OwnerName, RuleId, Scope, SpiffeId, TargetName, Uid};
 use crate::provenance::{Asserted, Provenance};
-use crate::rule::RuleSet;
+use crate::rules::RuleSet;
 use crate::signing::{KeyUse, TargetRef};
 use crate::time::Timestamp;
 use crate::workload::Workload;

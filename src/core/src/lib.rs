@@ -19,6 +19,7 @@ pub mod merkle;
 pub mod ports;
 pub mod provenance;
 pub mod rule;
+pub mod rules;
 pub mod secret;
 pub mod signing;
 pub mod spiffe;

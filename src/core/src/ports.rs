@@ -17,7 +17,7 @@ use crate::ids::{
 };
 use crate::lease::Lease;
 use crate::provenance::{Image, Labels, ObjectRef};
-use crate::rule::RuleSet;
+use crate::rules::RuleSet;
 use crate::secret::Secret;
 pub use crate::signing::{KeyUse, SigningAlgorithm, TargetRef};
 use crate::spiffe::TrustDomain;

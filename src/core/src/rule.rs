@@ -1,10 +1,7 @@
 //! What a revocation writes, and what it covers.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 
-use crate::digest::Digest;
 use crate::ids::{
     ClusterName, CredentialId, GrantRef, KeyId, LeaseId, Namespace, OwnerName, Position, RuleId, TargetName,
     Uid,
@@ -156,24 +153,6 @@ impl Selector {
             && is(want.credential_id.as_ref(), workload.credential_id.as_ref())
             && is(want.lease.as_ref(), Some(&lease.id))
     }
-
-    /// The narrowest of its fields: where the index files it.
-    fn index_key(&self) -> IndexKey {
-        let Self::Where(fields) = self else { return IndexKey::All };
-        let f = fields.as_ref();
-        None.or(f.lease.map(IndexKey::Lease))
-            .or_else(|| f.credential_id.clone().map(IndexKey::Credential))
-            .or(f.pod.map(IndexKey::Pod))
-            .or(f.service_account.map(IndexKey::ServiceAccount))
-            .or(f.node.map(IndexKey::Node))
-            .or_else(|| f.grant.clone().map(IndexKey::Grant))
-            .or_else(|| f.owner.clone().map(IndexKey::Owner))
-            .or_else(|| f.namespace.clone().map(IndexKey::Namespace))
-            .or_else(|| f.target.clone().map(IndexKey::Target))
-            .or_else(|| f.key.clone().map(IndexKey::Key))
-            .or_else(|| f.cluster.clone().map(IndexKey::Cluster))
-            .unwrap_or(IndexKey::All)
-    }
 }
 
 /// `all`, or `owner=payments, pod-uid=...`.
@@ -201,133 +180,15 @@ impl fmt::Display for Selector {
 }
 
 impl Rule {
+    /// Whether nothing new may be issued of what it is about.
+    pub fn holds(&self) -> bool {
+        self.after == After::Hold
+    }
+
     /// Whether it revokes this lease.
     pub fn covers(&self, lease: &Lease) -> bool {
         lease.id <= self.cut_off && self.selector.matches(lease)
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum IndexKey {
-    All,
-    Cluster(ClusterName),
-    Owner(OwnerName),
-    Namespace(Namespace),
-    ServiceAccount(Uid),
-    Pod(Uid),
-    Node(Uid),
-    Grant(GrantRef),
-    Target(TargetName),
-    Key(KeyId),
-    Credential(CredentialId),
-    Lease(LeaseId),
-}
-
-/// All rules, indexed by the narrowest field each names, so that checking a lease takes a few look-ups however many
-/// rules there are. A value: the writer replaces it whole, readers keep the one they have.
-#[derive(Debug, Clone, Default)]
-pub struct RuleSet {
-    index: HashMap<IndexKey, Vec<Arc<Rule>>>,
-    by_position: Vec<Arc<Rule>>,
-    by_idempotency: HashMap<Digest, Arc<Rule>>,
-}
-
-impl RuleSet {
-    /// This set and one more rule, which is later than all in it.
-    #[must_use]
-    pub fn with(&self, rule: Arc<Rule>) -> Self {
-        let mut set = self.clone();
-        set.add(rule);
-        set
-    }
-
-    /// Adds a rule that is later than all in it.
-    pub fn add(&mut self, rule: Arc<Rule>) {
-        debug_assert!(self.position() < rule.position, "rules come in the order of their positions");
-        self.index.entry(rule.selector.index_key()).or_default().push(Arc::clone(&rule));
-        if let Some(idempotency) = rule.idempotency {
-            self.by_idempotency.insert(idempotency.key, Arc::clone(&rule));
-        }
-        self.by_position.push(rule);
-    }
-
-    /// The newest rule's position; zero without rules.
-    pub fn position(&self) -> Position {
-        self.by_position.last().map_or(Position::ZERO, |rule| rule.position)
-    }
-
-    /// The first rule that covers this lease.
-    pub fn covering(&self, lease: &Lease) -> Option<&Arc<Rule>> {
-        self.matching(lease).filter(|rule| lease.id <= rule.cut_off).min_by_key(|rule| rule.position)
-    }
-
-    /// A rule later than `decided_under` that is about this lease: its decision is out of date.
-    pub fn newer(&self, lease: &Lease, decided_under: Position) -> Option<&Arc<Rule>> {
-        if self.position() <= decided_under {
-            return None;
-        }
-        self.matching(lease).find(|rule| rule.position > decided_under)
-    }
-
-    /// The first hold that is about this lease: nothing new may be issued.
-    pub fn holding(&self, lease: &Lease) -> Option<&Arc<Rule>> {
-        self.matching(lease).filter(|rule| rule.after == After::Hold).min_by_key(|rule| rule.position)
-    }
-
-    /// The rule of this id.
-    pub fn get(&self, id: RuleId) -> Option<&Arc<Rule>> {
-        // Ids grow with positions, so the list is in the ids' order too.
-        let found = self.by_position.binary_search_by_key(&id, |rule| rule.id).ok()?;
-        self.by_position.get(found)
-    }
-
-    /// The rule a caller's idempotency key made.
-    pub fn by_idempotency(&self, key: Digest) -> Option<&Arc<Rule>> {
-        self.by_idempotency.get(&key)
-    }
-
-    /// All rules, oldest first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Rule>> {
-        self.by_position.iter()
-    }
-
-    /// How many rules there are.
-    pub fn len(&self) -> usize {
-        self.by_position.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.by_position.is_empty()
-    }
-
-    fn matching<'s, 'l>(&'s self, lease: &'l Lease) -> impl Iterator<Item = &'s Arc<Rule>> + use<'s, 'l> {
-        let keys = if self.is_empty() { Vec::new() } else { index_keys(lease) };
-        keys.into_iter()
-            .filter_map(|key| self.index.get(&key))
-            .flatten()
-            .filter(|rule| rule.selector.matches(lease))
-    }
-}
-
-/// Every key under which a rule about this lease may be filed.
-fn index_keys(lease: &Lease) -> Vec<IndexKey> {
-    let workload = &lease.workload;
-    let mut keys = vec![
-        IndexKey::All,
-        IndexKey::Cluster(workload.cluster.clone()),
-        IndexKey::Namespace(workload.service_account.namespace.clone()),
-        IndexKey::ServiceAccount(workload.service_account.uid),
-        IndexKey::Grant(lease.grant.clone()),
-        IndexKey::Target(lease.target.clone()),
-        IndexKey::Key(lease.key_id.clone()),
-        IndexKey::Lease(lease.id),
-    ];
-    keys.extend(lease.owners.iter().cloned().map(IndexKey::Owner));
-    keys.extend(workload.pod.as_ref().map(|pod| IndexKey::Pod(pod.uid)));
-    keys.extend(workload.node.as_ref().and_then(|node| node.uid).map(IndexKey::Node));
-    keys.extend(workload.credential_id.clone().map(IndexKey::Credential));
-    keys
 }
 
 /// Rules for tests.
@@ -359,81 +220,20 @@ impl Rule {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn selector(which: u8) -> Selector {
-        let fields = match which % 9 {
-            0 => Fields { owner: "payments".parse().ok(), ..Fields::default() },
-            1 => Fields { owner: "checkout".parse().ok(), ..Fields::default() },
-            2 => Fields { pod: Some(Uid::from_u128(7)), ..Fields::default() },
-            3 => Fields { lease: Some(LeaseId::from_u128(5)), ..Fields::default() },
-            4 => Fields { cluster: "east".parse().ok(), target: "ledger".parse().ok(), ..Fields::default() },
-            5 => Fields {
-                owner: "payments".parse().ok(),
-                service_account: Some(Uid::from_u128(1)),
-                ..Fields::default()
-            },
-            7 => Fields { cluster: "west".parse().ok(), ..Fields::default() },
-            6 => {
-                Fields { namespace: "payments".parse().ok(), grant: "a/b".parse().ok(), ..Fields::default() }
-            }
-            _ => return Selector::All,
-        };
-        Selector::fields(fields).unwrap()
-    }
-
-    fn lease(id: u128, which: u8) -> Lease {
-        let lease = Lease::test(id).of_pod(u128::from(which % 9));
-        let lease = if which.is_multiple_of(3) { lease.owned_by("checkout") } else { lease };
-        let lease = if which.is_multiple_of(5) { lease.narrowed_to("payments") } else { lease };
-        let mut lease = if which.is_multiple_of(4) { lease.for_target("ledger") } else { lease };
-        if which.is_multiple_of(2) {
-            lease.workload.cluster = "west".parse().unwrap();
-        }
-        lease
-    }
-
-    proptest! {
-        /// The index never changes an answer: it agrees with asking each rule in turn.
-        #[test]
-        fn index_agrees_with_a_scan(
-            rules in prop::collection::vec((any::<u8>(), 0u128..20), 0..20), id in 0u128..20, which: u8, under in 0u64..20
-        ) {
-            let mut set = RuleSet::default();
-            let mut all = Vec::new();
-            for (n, (which, cut_off)) in rules.into_iter().enumerate() {
-                let mut rule = Rule::test(n as u64 + 1, selector(which), cut_off);
-                rule.id = RuleId::from_u128(100 + n as u128);
-                let rule = Arc::new(if which > 200 { rule.holding() } else { rule });
-                set.add(Arc::clone(&rule));
-                all.push(rule);
-            }
-            let lease = lease(id, which);
-            let first = |test: &dyn Fn(&Rule) -> bool| all.iter().find(|rule| test(rule)).map(|rule| rule.id);
-            prop_assert_eq!(set.covering(&lease).map(|rule| rule.id), first(&|rule| rule.covers(&lease)));
-            prop_assert_eq!(
-                set.holding(&lease).map(|rule| rule.id),
-                first(&|rule| rule.after == After::Hold && rule.selector.matches(&lease))
-            );
-            prop_assert_eq!(
-                set.newer(&lease, Position::new(under)).is_some(),
-                first(&|rule| rule.position > Position::new(under) && rule.selector.matches(&lease)).is_some()
-            );
-            for rule in &all {
-                prop_assert_eq!(set.get(rule.id).map(|found| found.position), Some(rule.position));
-            }
-        }
-    }
 
     #[test]
     fn an_empty_selector_is_refused_and_all_is_explicit() {
         assert_eq!(Selector::fields(Fields::default()), Err(EmptySelector));
         assert!(Selector::All.matches(&Lease::test(1)));
         assert_eq!(Selector::All.to_string(), "all");
+        let fields = Fields {
+            owner: "payments".parse().ok(),
+            service_account: Some(Uid::from_u128(1)),
+            ..Fields::default()
+        };
         assert_eq!(
-            selector(5).to_string(),
+            Selector::fields(fields).unwrap().to_string(),
             "owner=payments, service-account-uid=00000000-0000-0000-0000-000000000001"
         );
     }

@@ -8,7 +8,8 @@ use dayfly_core::ids::{LeaseId, OwnerName};
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::limits::{PAGE, TTL_MAX};
 use dayfly_core::ports::StoreError;
-use dayfly_core::rule::{Fields, RuleSet, Selector};
+use dayfly_core::rule::{Fields, Selector};
+use dayfly_core::rules::RuleSet;
 use dayfly_core::time::Timestamp;
 use sled::IVec;
 

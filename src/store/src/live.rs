@@ -15,7 +15,7 @@ use dayfly_core::lease::{Lease, LeaseState, Phase};
 use dayfly_core::limits::TTL_MAX;
 use dayfly_core::live::LiveOf;
 use dayfly_core::ports::StoreError;
-use dayfly_core::rule::RuleSet;
+use dayfly_core::rules::RuleSet;
 use dayfly_core::time::Timestamp;
 
 use crate::layout::fingerprint;

@@ -8,7 +8,7 @@ use dayfly_core::change::{LogHead, Mark};
 use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{LeaseId, StartNumber};
 use dayfly_core::ports::StoreError;
-use dayfly_core::rule::RuleSet;
+use dayfly_core::rules::RuleSet;
 use dayfly_core::time::Timestamp;
 
 use crate::engine::Engine;

@@ -16,7 +16,8 @@ use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, StartNumber};
 use dayfly_core::lease::Lease;
 use dayfly_core::limits::{PAGE, TTL_MAX};
 use dayfly_core::ports::{BoxFuture, LeaseStore, Rng, StoreError};
-use dayfly_core::rule::{Actor, After, RuleSet, Selector};
+use dayfly_core::rule::{Actor, After, Selector};
+use dayfly_core::rules::RuleSet;
 use prost::Message;
 use tokio::sync::oneshot;
 

@@ -6,7 +6,7 @@ use dayfly_core::change::{LogHead, Mark};
 use dayfly_core::encoding;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, StartNumber};
 use dayfly_core::ports::StoreError;
-use dayfly_core::rule::RuleSet;
+use dayfly_core::rules::RuleSet;
 use dayfly_core::time::Timestamp;
 
 use crate::engine::{Engine, damaged};

@@ -15,7 +15,8 @@ use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, Start
 use dayfly_core::lease::{Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
 use dayfly_core::ports::{BoxFuture, Clock, LeaseStore, StoreError, TestClock, TestRng};
-use dayfly_core::rule::{Rule, RuleSet};
+use dayfly_core::rule::Rule;
+use dayfly_core::rules::RuleSet;
 use dayfly_core::time::Timestamp;
 use tokio::sync::watch;
 
