@@ -222,7 +222,7 @@ pub struct LimitsConfig {
     pub calls_at_once: Option<usize>,
     /// Operators' calls under way at once, kept apart so that they are never shed for the others: 64.
     pub operator_calls_at_once: Option<usize>,
-    /// Further ones that only `Revoke` and `GetRevocation` may take: a quarter of those.
+    /// Further ones that only `Revoke` and `GetRevocation` may take: as many as those.
     pub revocations_at_once: Option<usize>,
     /// Calls under way of one workload or verifier, by its user name: 128.
     pub calls_of_one_caller: Option<usize>,
@@ -235,7 +235,7 @@ pub struct LimitsConfig {
     pub calls_of_one_cluster: Option<usize>,
     /// Tokens of workloads and verifiers under verification at once, of whomever: 128.
     pub unverified_at_once: Option<usize>,
-    /// Tokens of operators under verification at once: 64.
+    /// Tokens of operators under verification at once: 256.
     pub unverified_operators_at_once: Option<usize>,
     /// Calls of one workload (a pod) in a second, steadily: 10.
     pub calls_per_second_of_one_workload: Option<u32>,
@@ -544,7 +544,7 @@ impl Config {
             operators,
             ending,
             unverified: set.unverified_at_once.unwrap_or(128),
-            unverified_operators: set.unverified_operators_at_once.unwrap_or(64),
+            unverified_operators: set.unverified_operators_at_once.unwrap_or(256),
             rate: Rate {
                 per_second: set.calls_per_second_of_one_workload.unwrap_or(10),
                 burst: set.burst_of_one_workload.unwrap_or(50),
@@ -566,7 +566,7 @@ impl Config {
         let set = &self.limits;
         let all = set.operator_calls_at_once.unwrap_or(64);
         let of_one_user = set.calls_of_one_operator.unwrap_or(8);
-        let ending = set.revocations_at_once.unwrap_or(all.div_ceil(4));
+        let ending = set.revocations_at_once.unwrap_or(all);
         let operators = Room {
             places: all,
             of_one_cluster: set.operator_calls_of_one_cluster.unwrap_or(three_quarters(all)),
@@ -574,7 +574,7 @@ impl Config {
             of_one_user,
             of_one_pod: of_one_user,
         };
-        let of_each = ending.div_ceil(8);
+        let of_each = ending.div_ceil(32);
         let ending = Room {
             places: ending,
             of_one_cluster: three_quarters(ending),

@@ -81,10 +81,7 @@ impl Broker {
         let dir = Folder::new("broker")?;
         let ca_pem = make_certificates(dir.path())?;
         let port = free_port()?;
-        let tls =
-            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca_pem)).domain_name("localhost");
-        let channel =
-            Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(tls)?.connect_lazy();
+        let channel = endpoint(port, &ca_pem)?.connect_lazy();
         let program = program()?;
         let mut broker = Self {
             process: tokio::sync::Mutex::default(),
@@ -324,6 +321,16 @@ impl Broker {
         self.channel.clone()
     }
 
+    /// A connection of its own.
+    pub fn another_channel(&self) -> Result<Channel> {
+        Ok(endpoint(self.port, &self.ca_pem)?.connect_lazy())
+    }
+
+    /// A connection whose client calls, and takes nothing of any answer but its head (HTTP/2 windows of 0).
+    pub fn channel_that_reads_nothing(&self) -> Result<Channel> {
+        Ok(endpoint(self.port, &self.ca_pem)?.initial_stream_window_size(0).connect_lazy())
+    }
+
     /// The CA of its certificate, PEM.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
@@ -403,6 +410,11 @@ impl Drop for Broker {
 }
 
 /// The program `dayfly`, from `$DAYFLY_BIN_DIR`, or from the target folder that this test is in.
+fn endpoint(port: u16, ca_pem: &str) -> Result<Endpoint> {
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem)).domain_name("localhost");
+    Ok(Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(tls)?)
+}
+
 fn program() -> Result<PathBuf> {
     let dir = match std::env::var_os("DAYFLY_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
