@@ -19,7 +19,7 @@ pub(crate) struct Lines {
     at_once: usize,
     /// Of one line, those that wait included.
     longest: usize,
-    lines: Arc<Mutex<Standing>>,
+    standing: Arc<Mutex<Standing>>,
 }
 
 type Standing = HashMap<Line, (usize, Arc<Semaphore>)>;
@@ -36,21 +36,21 @@ enum Line {
 impl Lines {
     /// Lines for so many reviews at once: a quarter of them for each.
     pub(crate) fn new(reviews: usize, accounts: Arc<Store<ServiceAccounts>>) -> Self {
-        Self { accounts, at_once: (reviews / 4).max(1), longest: reviews.max(2), lines: Arc::default() }
+        Self { accounts, at_once: (reviews / 4).max(1), longest: reviews.max(2), standing: Arc::default() }
     }
 
     /// This token's turn, once it comes; none where its line is too long.
     pub(crate) async fn turn(&self, token: &str) -> Option<Turn> {
         let line = self.line(token).unwrap_or(Line::Strangers);
         let (place, turns) = {
-            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut lines = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
             let (count, turns) =
                 lines.entry(line.clone()).or_insert_with(|| (0, Arc::new(Semaphore::new(self.at_once))));
             if *count >= self.longest {
                 return None;
             }
             *count += 1;
-            (Place { lines: Arc::clone(&self.lines), line }, Arc::clone(turns))
+            (Place { lines: Arc::clone(&self.standing), line }, Arc::clone(turns))
         };
         Some(Turn { _turn: turns.acquire_owned().await.ok()?, _place: place })
     }

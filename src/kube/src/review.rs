@@ -146,9 +146,10 @@ impl Asker {
         let text = token
             .expose_text()
             .map_err(|_| invalid(InvalidToken::Malformed, "the token is not a signed JWT"))?;
-        let _turn = match *audience == self.local.audiences.operator {
-            true => Some(self.lines.turn(text).await.ok_or(ReviewError::Overloaded)?),
-            false => None,
+        let _turn = if *audience == self.local.audiences.operator {
+            Some(self.lines.turn(text).await.ok_or(ReviewError::Overloaded)?)
+        } else {
+            None
         };
         let said = self.local.check(text, audience).await?;
         let asked = self.api.clock.monotonic();

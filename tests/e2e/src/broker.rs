@@ -32,7 +32,7 @@ pub const ISSUER: &str = "https://dayfly.example.org";
 /// How a broker differs from the usual one.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Entries of `[limits]`, over `policy_reload_secs = 1` and a rate of one workload that no test meets.
+    /// Entries of `[limits]`, over `policy_reload_secs = 1` and rates of one workload and one operator that no test meets.
     pub limits: BTreeMap<&'static str, u64>,
     /// The store's folder; by default `store` in the broker's own.
     pub store_dir: Option<PathBuf>,
@@ -168,9 +168,11 @@ impl Broker {
         )?;
         let mut all = BTreeMap::from([
             ("policy_reload_secs", 1),
-            // Tests ask for more than a pod does.
+            // Tests ask for more than a pod does, and share an operator.
             ("calls_per_second_of_one_workload", 10_000),
             ("burst_of_one_workload", 10_000),
+            ("calls_per_second_of_one_operator", 10_000),
+            ("burst_of_one_operator", 10_000),
         ]);
         all.extend(limits);
         text += "[limits]\n";

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use http::HeaderMap;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -174,6 +174,7 @@ mod tests {
     use std::convert::Infallible;
 
     use futures_util::StreamExt as _;
+    use http_body::Body as _;
     use tokio::sync::Semaphore;
     use tonic_types::StatusExt as _;
 
@@ -234,7 +235,7 @@ mod tests {
         let mut body = held(&places, Body::from_stream(never), Some(stopped), true);
         assert!(tokio::time::timeout(4 * SHORT, frame(&mut body)).await.is_err());
         assert!(places.try_acquire().is_err());
-        let (last, ()) = tokio::join!(frame(&mut body), async { drop(stop.send_replace(true)) });
+        let (last, _) = tokio::join!(frame(&mut body), async { stop.send_replace(true) });
         assert_eq!(reason(last.unwrap().unwrap()), "NOT_READY");
         given_back(&places).await;
     }

@@ -1,6 +1,6 @@
 //! Who takes all that it can get leaves enough for the others: operators above all.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dayfly_api::v1;
 use dayfly_api::v1::workload_service_client::WorkloadServiceClient;
@@ -10,6 +10,7 @@ use dayfly_e2e::run::until;
 use dayfly_e2e::world::{OPERATOR, WORKLOAD, World, bearing, leases_of, owned_by, reason, retry_after};
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -20,6 +21,9 @@ on_both!(
     a_pod_that_reads_nothing_leaves_places_to_its_neighbour_and_is_cut,
     keys_are_served_while_health_watches_are_held_and_a_stop_ends_those,
 );
+
+/// What ends something, or asks how far that is.
+const ENDING: [&str; 2] = ["/dayfly.v1.OperatorService/Revoke", "/dayfly.v1.OperatorService/GetRevocation"];
 
 /// A call of an operator that sends its head and never its request, until the broker has had enough of it.
 fn slow_call(channel: Channel, path: &'static str, token: &str) -> JoinHandle<Status> {
@@ -57,18 +61,16 @@ async fn pods_that_take_all_they_get_keep_no_operator_from_revoking(kind: Kind) 
             tokens.push(token);
         }
     }
-    const PATHS: [&str; 2] =
-        ["/dayfly.v1.OperatorService/Revoke", "/dayfly.v1.OperatorService/GetRevocation"];
     let connections = [world.broker().another_channel().unwrap(), world.broker().another_channel().unwrap()];
     let flood: Vec<_> = tokens
         .iter()
-        .flat_map(|token| (0..8).map(move |number| (token, PATHS[number % 2])))
+        .flat_map(|token| (0..8).map(move |number| (token, ENDING[number % 2])))
         .zip(connections.iter().cycle())
         .map(|((token, path), connection)| slow_call(connection.clone(), path, token))
         .collect();
     for token in [&tokens[0], &tokens[8]] {
         until(async || {
-            let probe = slow_call(world.broker().channel(), PATHS[0], token);
+            let probe = slow_call(world.broker().channel(), ENDING[0], token);
             let answer = tokio::time::timeout(Duration::from_secs(1), probe).await;
             Ok(answer.is_ok_and(|status| is_overloaded(&status.unwrap())))
         })
