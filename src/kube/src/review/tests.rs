@@ -407,7 +407,10 @@ async fn beside_a_flood(local_check: bool, flood: impl Fn(&Fake, usize) -> Secre
         // So that all of it is.
         tokio::time::sleep(Duration::from_millis(100)).await;
         fake.recover("tokenreviews");
-        reviewer.review(&real, &operator).await
+        let asked = tokio::time::Instant::now();
+        let reviewed = reviewer.review(&real, &operator).await;
+        assert!(asked.elapsed() < Duration::from_secs(1), "it waited for the flood");
+        reviewed
     };
     let (flood, operator) = futures_util::future::join(flood, operator).await;
     (operator, flood.into_iter().filter(|reviewed| *reviewed == Err(ReviewError::Overloaded)).count())

@@ -243,7 +243,7 @@ impl Places {
 
     /// A place for a call by which this verified operator ends something.
     pub(super) fn take_to_end(&self, who: &Who) -> Result<Held, Full> {
-        self.operators.take(who).or_else(|_full| self.ending.take(who))
+        self.operators.take(who).or_else(|full| self.ending.take(who).map_err(|_| full))
     }
 
     #[cfg(test)]
