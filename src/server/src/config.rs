@@ -664,6 +664,12 @@ mod tests {
         let reference = include_str!("../../../docs/reference/dayfly.toml");
         let config = load(reference).unwrap();
         assert_eq!(config.limits(), Limits::default());
+        let (mut said, by_default) = (config.places(), load(GOOD).unwrap().places());
+        assert_eq!(said.callers.of_one_cluster, three_quarters(by_default.callers.places), "of several");
+        said.callers.of_one_cluster = by_default.callers.of_one_cluster;
+        assert_eq!(format!("{said:?}"), format!("{by_default:?}"));
+        let Room { of_one_cluster, of_one_namespace, of_one_user, .. } = said.ending;
+        assert_eq!((of_one_cluster, of_one_namespace, of_one_user), (48, 2, 2), "as the reference says");
         assert_eq!((config.store.retention_days, config.store.max_leases), (thirty(), ten_million()));
         assert_eq!(config.store.reserve_bytes, reserve());
         let source = include_str!("config.rs").lines().take_while(|line| !line.contains("mod tests"));
