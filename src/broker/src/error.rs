@@ -324,6 +324,9 @@ impl From<ReviewError> for Error {
         match error {
             ReviewError::Invalid { kind, message } => Self::Unauthenticated { kind, message },
             ReviewError::Unavailable { why, retry_after } => cluster_unavailable(why, retry_after),
+            ReviewError::Overloaded => {
+                Self::Overloaded { message: error.to_string(), retry_after: Duration::from_secs(1) }
+            }
         }
     }
 }

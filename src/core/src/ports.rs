@@ -283,6 +283,9 @@ pub enum ReviewError {
         /// When asking again may help.
         retry_after: Duration,
     },
+    /// Too many tokens like this one wait to be reviewed; soon they do not.
+    #[error("too many callers are being verified: ask again after the hint")]
+    Overloaded,
 }
 
 /// The `iss` of every cluster's legacy tokens: it says nothing of which cluster.

@@ -18,7 +18,7 @@ const GROUP: &str = "dayfly.dev";
 /// Asks the API server each time: an operator's rights are never remembered.
 pub(crate) struct AccessReviewer {
     pub(crate) api: Arc<ApiServer>,
-    /// For `revoke`, which operators' own reviews share: nothing else keeps them from revoking.
+    /// For `revoke`: nothing else keeps operators from revoking.
     pub(crate) revoking: Arc<Semaphore>,
     /// For everything else: lists ask many questions.
     pub(crate) reading: Arc<Semaphore>,

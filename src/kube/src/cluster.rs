@@ -16,6 +16,7 @@ use crate::controllers::Controllers;
 use crate::directory::{ClusterDirectory, Lookup};
 use crate::informer::{Informer, Store};
 use crate::keys::{self, ClusterKeys};
+use crate::lines::Lines;
 use crate::local::LocalCheck;
 use crate::namesakes::Namesakes;
 use crate::objects::Kind;
@@ -130,9 +131,13 @@ async fn connect_beside(
     };
 
     let permits = Permits::split(limits.reviews_at_once);
+    let lines = Lines::new(
+        Permits::of_operators(limits.reviews_at_once),
+        Arc::clone(&directory.service_accounts.store),
+    );
     let authorizer = AccessReviewer {
         api: Arc::clone(&api),
-        revoking: Arc::clone(&permits.operators),
+        revoking: Arc::clone(&permits.revoking),
         reading: Arc::clone(&permits.lists),
         timeout: limits.review_timeout,
     };
@@ -144,7 +149,7 @@ async fn connect_beside(
         clock: config.clock,
         keys: keys.clone(),
     };
-    let asker = Asker { api, cache, local, permits, timeout: limits.review_timeout };
+    let asker = Asker { api, cache, local, permits, lines, timeout: limits.review_timeout };
     let cluster = Cluster {
         name: config.name,
         issuer: config.issuer,

@@ -73,7 +73,7 @@ impl Directory for ClusterDirectory {
 /// Finds objects of one kind.
 pub(crate) struct Lookup<K: Kind> {
     api: Arc<ApiServer>,
-    store: Arc<Store<K>>,
+    pub(crate) store: Arc<Store<K>>,
     /// How long the informer may be silent before it is not asked any more.
     silence: Duration,
     timeout: Duration,

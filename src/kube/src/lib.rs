@@ -28,6 +28,7 @@ mod controllers;
 mod directory;
 mod informer;
 mod keys;
+mod lines;
 mod local;
 mod metadata;
 mod namesakes;

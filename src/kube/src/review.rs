@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::api::{ApiServer, CallError};
 use crate::cache::ReviewCache;
 use crate::coalesce::Coalesce;
+use crate::lines::Lines;
 use crate::local::{LocalCheck, invalid};
 
 const WHAT: &str = "create tokenreviews.authentication.k8s.io";
@@ -33,13 +34,18 @@ pub(crate) struct Asker {
     pub(crate) cache: Arc<ReviewCache>,
     pub(crate) local: LocalCheck,
     pub(crate) permits: Permits,
+    /// Where operators' tokens wait for theirs.
+    pub(crate) lines: Lines,
     pub(crate) timeout: Duration,
 }
 
-/// How many reviews may be under way. Operators have their own, so that no flood of workloads keeps them from revoking.
+/// How many reviews may be under way. Operators have their own, so that no flood of workloads keeps them from revoking;
+/// and their rights have others than their tokens, so that no flood of tokens does.
 pub(crate) struct Permits {
-    /// For operators' tokens, and whether they may revoke.
+    /// For operators' tokens.
     pub(crate) operators: Arc<Semaphore>,
+    /// For whether they may revoke.
+    pub(crate) revoking: Arc<Semaphore>,
     /// For what else they may.
     pub(crate) lists: Arc<Semaphore>,
     /// For all others.
@@ -47,12 +53,23 @@ pub(crate) struct Permits {
 }
 
 impl Permits {
-    /// Splits what may be under way at once: an eighth for operators, as much for their lists.
+    /// Splits what may be under way at once: an eighth for operators' tokens, as much for whether they may revoke, and
+    /// for their lists.
     pub(crate) fn split(at_once: usize) -> Self {
-        let operators = (at_once / 8).max(1);
-        let others = at_once.saturating_sub(2 * operators).max(1);
+        let eighth = Self::of_operators(at_once);
+        let others = at_once.saturating_sub(3 * eighth).max(1);
         let places = |places| Arc::new(Semaphore::new(places));
-        Self { operators: places(operators), lists: places(operators), others: places(others) }
+        Self {
+            operators: places(eighth),
+            revoking: places(eighth),
+            lists: places(eighth),
+            others: places(others),
+        }
+    }
+
+    /// How many of them are for operators' tokens.
+    pub(crate) fn of_operators(at_once: usize) -> usize {
+        (at_once / 8).max(1)
     }
 }
 
@@ -129,6 +146,11 @@ impl Asker {
         let text = token
             .expose_text()
             .map_err(|_| invalid(InvalidToken::Malformed, "the token is not a signed JWT"))?;
+        let _turn = if *audience == self.local.audiences.operator {
+            Some(self.lines.turn(text).await.ok_or(ReviewError::Overloaded)?)
+        } else {
+            None
+        };
         let said = self.local.check(text, audience).await?;
         let asked = self.api.clock.monotonic();
         let life = said.expires_at.since(self.api.clock.now());

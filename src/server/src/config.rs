@@ -15,6 +15,8 @@ use dayfly_kube::{Access, ClusterConfig};
 use dayfly_policy::UnownedGrace;
 use serde::Deserialize;
 
+use crate::guard::{Rate, Room};
+
 /// The configuration of one broker. Every field that is not here is an error.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -224,8 +226,12 @@ pub struct LimitsConfig {
     pub calls_at_once: Option<usize>,
     /// Operators' calls under way at once, kept apart so that they are never shed for the others: 64.
     pub operator_calls_at_once: Option<usize>,
+    /// Further ones that only `Revoke` and `GetRevocation` may take: as many as those.
+    pub revocations_at_once: Option<usize>,
     /// Calls under way of one workload or verifier, by its user name: 128.
     pub calls_of_one_caller: Option<usize>,
+    /// And by one pod of it: 64.
+    pub calls_of_one_pod: Option<usize>,
     /// Calls under way of one namespace's workloads and verifiers: 256.
     pub calls_of_one_namespace: Option<usize>,
     /// Calls under way of one cluster's workloads and verifiers: three quarters of `calls_at_once` where there are
@@ -233,18 +239,32 @@ pub struct LimitsConfig {
     pub calls_of_one_cluster: Option<usize>,
     /// Tokens of workloads and verifiers under verification at once, of whomever: 128.
     pub unverified_at_once: Option<usize>,
+    /// Tokens of operators under verification at once: 256.
+    pub unverified_operators_at_once: Option<usize>,
     /// Calls of one workload (a pod) in a second, steadily: 10.
     pub calls_per_second_of_one_workload: Option<u32>,
     /// Calls of one workload at once, before that rate holds: 50.
     pub burst_of_one_workload: Option<u32>,
-    /// Calls under way of one operator: 8.
+    /// Calls under way of one operator, by its user name: 8.
     pub calls_of_one_operator: Option<usize>,
+    /// Operators' calls under way of one namespace's service accounts: a quarter of `operator_calls_at_once`.
+    pub operator_calls_of_one_namespace: Option<usize>,
+    /// And of one cluster's: three quarters of `operator_calls_at_once`.
+    pub operator_calls_of_one_cluster: Option<usize>,
+    /// Calls of one operator in a second, steadily: 20; and as many again that end something.
+    pub calls_per_second_of_one_operator: Option<u32>,
+    /// Calls of one operator at once, before that rate holds: 100.
+    pub burst_of_one_operator: Option<u32>,
     /// How long a lease stays good after another renews it: 60.
     pub renewal_overlap_secs: Option<u64>,
     /// Streams of workloads open at once, beside calls: 4096.
     pub streams_at_once: Option<usize>,
     /// Streams open of one workload, which is one pod: 4.
     pub streams_of_one_workload: Option<usize>,
+    /// Health watches and reflection of anyone, at once: 64.
+    pub open_streams_at_once: Option<usize>,
+    /// Other calls of anyone (keys), at once: 256.
+    pub open_calls_at_once: Option<usize>,
     /// Open connections: 8192.
     pub connections: Option<usize>,
 }
@@ -307,21 +327,34 @@ impl LimitsConfig {
             ("policy_reload_secs", self.policy_reload_secs, 300),
             ("calls_at_once", number(self.calls_at_once), 1_000_000),
             ("operator_calls_at_once", number(self.operator_calls_at_once), 1_000_000),
+            ("revocations_at_once", number(self.revocations_at_once), 1_000_000),
             ("calls_of_one_caller", number(self.calls_of_one_caller), 1_000_000),
+            ("calls_of_one_pod", number(self.calls_of_one_pod), 1_000_000),
             ("calls_of_one_namespace", number(self.calls_of_one_namespace), 1_000_000),
             ("calls_of_one_cluster", number(self.calls_of_one_cluster), 1_000_000),
             ("unverified_at_once", number(self.unverified_at_once), 1_000_000),
+            ("unverified_operators_at_once", number(self.unverified_operators_at_once), 1_000_000),
             ("calls_per_second_of_one_workload", rate(self.calls_per_second_of_one_workload), 100_000),
             ("burst_of_one_workload", rate(self.burst_of_one_workload), 100_000),
             ("calls_of_one_operator", number(self.calls_of_one_operator), 1_000_000),
+            ("operator_calls_of_one_namespace", number(self.operator_calls_of_one_namespace), 1_000_000),
+            ("operator_calls_of_one_cluster", number(self.operator_calls_of_one_cluster), 1_000_000),
+            ("calls_per_second_of_one_operator", rate(self.calls_per_second_of_one_operator), 100_000),
+            ("burst_of_one_operator", rate(self.burst_of_one_operator), 100_000),
             ("renewal_overlap_secs", self.renewal_overlap_secs, 3600),
             ("streams_at_once", number(self.streams_at_once), 1_000_000),
             ("streams_of_one_workload", number(self.streams_of_one_workload), 1_000_000),
+            ("open_streams_at_once", number(self.open_streams_at_once), 1_000_000),
+            ("open_calls_at_once", number(self.open_calls_at_once), 1_000_000),
             ("connections", number(self.connections), 1_000_000),
         ];
         let bad = set.into_iter().find(|(_, set, most)| set.is_some_and(|set| set == 0 || set > *most));
         bad.map(|(name, _, most)| (name, most))
     }
+}
+
+fn three_quarters(of: usize) -> usize {
+    (of * 3).div_ceil(4)
 }
 
 fn thirty() -> u32 {
@@ -520,23 +553,58 @@ impl Config {
     pub(crate) fn places(&self) -> crate::guard::Limits {
         let set = &self.limits;
         let callers = set.calls_at_once.unwrap_or(1024);
-        let of_one_cluster = if self.clusters.len() > 1 { (callers * 3).div_ceil(4) } else { callers };
+        let of_one_cluster = if self.clusters.len() > 1 { three_quarters(callers) } else { callers };
+        let (operators, ending) = self.rooms_of_operators();
         crate::guard::Limits {
-            callers,
-            of_one_cluster: set.calls_of_one_cluster.unwrap_or(of_one_cluster),
-            of_one_namespace: set.calls_of_one_namespace.unwrap_or(256),
+            callers: Room {
+                places: callers,
+                of_one_cluster: set.calls_of_one_cluster.unwrap_or(of_one_cluster),
+                of_one_namespace: set.calls_of_one_namespace.unwrap_or(256),
+                of_one_user: set.calls_of_one_caller.unwrap_or(128),
+                of_one_pod: set.calls_of_one_pod.unwrap_or(64),
+            },
+            operators,
+            ending,
             unverified: set.unverified_at_once.unwrap_or(128),
-            rate: (
-                set.calls_per_second_of_one_workload.unwrap_or(10),
-                set.burst_of_one_workload.unwrap_or(50),
-            ),
-            operators: set.operator_calls_at_once.unwrap_or(64),
-            of_one_caller: set.calls_of_one_caller.unwrap_or(128),
-            of_one_operator: set.calls_of_one_operator.unwrap_or(8),
-            open: 256,
+            unverified_operators: set.unverified_operators_at_once.unwrap_or(256),
+            rate: Rate {
+                per_second: set.calls_per_second_of_one_workload.unwrap_or(10),
+                burst: set.burst_of_one_workload.unwrap_or(50),
+            },
+            operator_rate: Rate {
+                per_second: set.calls_per_second_of_one_operator.unwrap_or(20),
+                burst: set.burst_of_one_operator.unwrap_or(100),
+            },
+            open: set.open_calls_at_once.unwrap_or(256),
+            open_streams: set.open_streams_at_once.unwrap_or(64),
             streams: set.streams_at_once.unwrap_or(4096),
             streams_of_one_workload: set.streams_of_one_workload.unwrap_or(4),
         }
+    }
+
+    /// For all that operators call, and what there is beside it for what ends something: little for each, so that it
+    /// takes many to fill it.
+    fn rooms_of_operators(&self) -> (Room, Room) {
+        let set = &self.limits;
+        let all = set.operator_calls_at_once.unwrap_or(64);
+        let of_one_user = set.calls_of_one_operator.unwrap_or(8);
+        let ending = set.revocations_at_once.unwrap_or(all);
+        let operators = Room {
+            places: all,
+            of_one_cluster: set.operator_calls_of_one_cluster.unwrap_or(three_quarters(all)),
+            of_one_namespace: set.operator_calls_of_one_namespace.unwrap_or(all.div_ceil(4)),
+            of_one_user,
+            of_one_pod: of_one_user,
+        };
+        let of_each = ending.div_ceil(32);
+        let ending = Room {
+            places: ending,
+            of_one_cluster: three_quarters(ending),
+            of_one_namespace: of_each,
+            of_one_user: of_each,
+            of_one_pod: of_each,
+        };
+        (operators, ending)
     }
 
     /// The limits in force.
@@ -618,6 +686,12 @@ mod tests {
         let reference = include_str!("../../../docs/reference/dayfly.toml");
         let config = load(reference).unwrap();
         assert_eq!(config.limits(), Limits::default());
+        let (mut said, by_default) = (config.places(), load(GOOD).unwrap().places());
+        assert_eq!(said.callers.of_one_cluster, three_quarters(by_default.callers.places), "of several");
+        said.callers.of_one_cluster = by_default.callers.of_one_cluster;
+        assert_eq!(format!("{said:?}"), format!("{by_default:?}"));
+        let Room { of_one_cluster, of_one_namespace, of_one_user, .. } = said.ending;
+        assert_eq!((of_one_cluster, of_one_namespace, of_one_user), (48, 2, 2), "as the reference says");
         assert_eq!((config.store.retention_days, config.store.max_leases), (thirty(), ten_million()));
         assert_eq!(config.store.reserve_bytes, reserve());
         let source = include_str!("config.rs").lines().take_while(|line| !line.contains("mod tests"));

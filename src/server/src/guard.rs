@@ -18,13 +18,15 @@ use dayfly_broker::Caller as Kind;
 use dayfly_core::limits;
 use dayfly_core::ports::{BoxFuture, Clock};
 use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::sync::watch;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use held::Held;
+use held::{Held, Sending};
 use places::{Full, Places, Workload};
-pub(crate) use places::{Limits, Who};
+pub(crate) use places::{Limits, Room, Who};
+pub(crate) use rates::Rate;
 use rates::Rates;
 
 use crate::services::Caller;
@@ -57,31 +59,45 @@ pub(crate) struct Admitted {
 }
 
 /// What is asked for, by its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     /// For probes: always answered.
     Probe,
-    /// For anyone: keys, health, reflection.
+    /// For anyone: keys, and that there is no such thing.
     Open,
+    /// The same, with an answer that goes on, and may for ever: health watches, reflection. It holds no place that keys
+    /// need.
+    OpenStream,
     /// For verified callers of one kind.
     Of(Kind),
-    /// The same, with an answer that goes on: it holds no place that calls need.
-    StreamOf(Kind),
+    /// For operators who end something, or ask how far that is.
+    Ending,
+    /// For verified workloads, with an answer that goes on: it holds no place that calls need.
+    Stream,
 }
 
 impl Asked {
     fn by(path: &str) -> Self {
         let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
         match (service, path) {
-            (_, "/livez" | "/readyz") => Self::Probe,
+            (_, "/livez" | "/readyz" | "/grpc.health.v1.Health/Check") => Self::Probe,
             (_, "/dayfly.v1.VerifierService/GetKeys") => Self::Open,
-            (_, "/dayfly.v1.WorkloadService/WatchMyLeases") => Self::StreamOf(Kind::Workload),
+            (_, "/dayfly.v1.WorkloadService/WatchMyLeases") => Self::Stream,
+            (_, "/dayfly.v1.OperatorService/Revoke" | "/dayfly.v1.OperatorService/GetRevocation") => {
+                Self::Ending
+            }
             ("dayfly.v1.WorkloadService", _) => Self::Of(Kind::Workload),
             ("dayfly.v1.VerifierService", _) => Self::Of(Kind::Verifier),
             ("dayfly.v1.OperatorService", _) => Self::Of(Kind::Operator),
+            ("grpc.health.v1.Health" | "grpc.reflection.v1.ServerReflection", _) => Self::OpenStream,
             _ => Self::Open,
         }
     }
 }
+
+/// Whether what an operator asks for ends something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Ends(bool);
 
 /// The layer.
 #[derive(Clone)]
@@ -89,31 +105,44 @@ pub(crate) struct Guard {
     door: Arc<dyn Door>,
     places: Arc<Places>,
     rates: Arc<Rates<Workload>>,
-    rate: (u32, u32),
+    operator_rates: Arc<Rates<(Ends, Workload)>>,
     clock: Arc<dyn Clock>,
     longest: Duration,
+    stopped: watch::Receiver<bool>,
     request: Arc<AtomicU64>,
 }
 
 impl Guard {
-    /// A guard that lets verified callers in, as many as there are places; no call takes longer than `longest`.
+    /// A guard that lets verified callers in, as many as there are places; no call takes longer than `longest`, and what
+    /// anyone watches ends when `stopped` says so.
     pub(crate) fn new(
         door: Arc<dyn Door>,
         limits: &Limits,
         longest: Duration,
         clock: Arc<dyn Clock>,
+        stopped: watch::Receiver<bool>,
     ) -> Self {
-        let (places, rates) = (Places::new(limits), Rates::new(limits.rate.0, limits.rate.1));
-        let (places, rates, request) = (Arc::new(places), Arc::new(rates), Arc::default());
-        Self { door, places, rates, rate: limits.rate, clock, longest, request }
+        Self {
+            door,
+            places: Arc::new(Places::new(limits)),
+            rates: Arc::new(Rates::new(limits.rate)),
+            operator_rates: Arc::new(Rates::new(limits.operator_rate)),
+            clock,
+            longest,
+            stopped,
+            request: Arc::default(),
+        }
     }
 
-    /// The caller's place; its verified identity goes with the request.
-    async fn admit(&self, asked: &Asked, request: &mut Request<Body>) -> Result<Held, Status> {
+    /// The caller's place, where one is needed; its verified identity goes with the request.
+    async fn admit(&self, asked: Asked, request: &mut Request<Body>) -> Result<Option<Held>, Status> {
         let kind = match asked {
-            Asked::Probe => return Ok(Held::nothing()),
-            Asked::Open => return self.places.open().map_err(shed),
-            Asked::Of(kind) | Asked::StreamOf(kind) => *kind,
+            Asked::Probe => return Ok(None),
+            Asked::Open => return self.places.open().map(Some).map_err(shed),
+            Asked::OpenStream => return self.places.open_stream().map(Some).map_err(shed),
+            Asked::Of(kind) => kind,
+            Asked::Ending => Kind::Operator,
+            Asked::Stream => Kind::Workload,
         };
         let Admitted { caller, who } = match self.door.known(kind, request.headers())? {
             Arriving::Known(admitted) => admitted,
@@ -122,26 +151,27 @@ impl Guard {
                 self.door.verify(kind, caller).await?
             }
         };
-        // A verifier calls for each of its own callers, and an operator may have to be quick.
-        if kind == Kind::Workload {
-            let taken = self.rates.take(who.workload(), self.clock.monotonic());
-            taken.map_err(|wait| self.too_often(wait))?;
-        }
+        let now = self.clock.monotonic();
+        match kind {
+            Kind::Workload => {
+                self.rates.take(who.workload(), now).map_err(|w| too_often(self.rates.rate(), w))
+            }
+            // What is read does not use up the rate of what ends something.
+            Kind::Operator => {
+                let taken = self.operator_rates.take((Ends(asked == Asked::Ending), who.workload()), now);
+                taken.map_err(|wait| too_often(self.operator_rates.rate(), wait))
+            }
+            // It calls for each of its own callers.
+            Kind::Verifier => Ok(()),
+        }?;
         let held = match asked {
-            Asked::StreamOf(_) => self.places.stream(&who),
-            _ => self.places.take(kind, who),
+            Asked::Stream => self.places.stream(&who),
+            Asked::Ending => self.places.take_to_end(&who),
+            _ => self.places.take(kind, &who),
         };
         let held = held.map_err(shed)?;
         request.extensions_mut().insert(caller);
-        Ok(held)
-    }
-
-    fn too_often(&self, wait: Duration) -> Status {
-        let (per_second, burst) = self.rate;
-        let message = format!(
-            "this workload calls too often: {per_second} calls a second, {burst} at once; ask again after the hint"
-        );
-        Rejection::new(ErrorReason::Overloaded, message).retry_after(wait).into_status()
+        Ok(Some(held))
     }
 }
 
@@ -185,16 +215,19 @@ where
         let mut ready = std::mem::replace(&mut self.inner, next);
         let guard = self.guard.clone();
         let work = async move {
-            let held = match guard.admit(&asked, &mut request).await {
+            let held = match guard.admit(asked, &mut request).await {
                 Ok(held) => held,
                 Err(refused) => {
                     drain(request.into_body()).await;
                     return Ok(refusal(refused, grpc));
                 }
             };
-            // The place is given back when the answer has been sent, not when it begins.
-            let answer = ready.call(request).await?;
-            Ok(with_reason(answer, grpc).map(|body| held.until_sent(body)))
+            let answer = with_reason(ready.call(request).await?, grpc);
+            let Some(held) = held else { return Ok(answer) };
+            // The place is given back when the answer has been sent, not when it begins; or when nobody takes it.
+            let stopped = (asked == Asked::OpenStream).then(|| guard.stopped.clone());
+            let sending = Sending { grpc, patience: limits::SLOW_READER, stopped };
+            Ok(answer.map(|body| held.until_sent(body, sending)))
         };
         let bounded = async move {
             match tokio::time::timeout(deadline, work).await {
@@ -209,14 +242,23 @@ where
     }
 }
 
+fn too_often(Rate { per_second, burst }: Rate, wait: Duration) -> Status {
+    let message = format!(
+        "this caller calls too often: {per_second} calls a second, {burst} at once; ask again after the hint"
+    );
+    Rejection::new(ErrorReason::Overloaded, message).retry_after(wait).into_status()
+}
+
 fn shed(full: Full) -> Status {
-    let secs = if full == Full::Streams { 5 } else { 1 };
+    let secs = if matches!(full, Full::Streams | Full::OpenStreams) { 5 } else { 1 };
     let message = match full {
         Full::Broker => "the broker sheds load: ask again after the hint",
         Full::Unverified => "too many callers are being verified: ask again after the hint",
         Full::Cluster => "too many calls of this cluster are under way: ask again after the hint",
         Full::Namespace => "too many calls of this namespace are under way: ask again after the hint",
         Full::Caller => "too many calls of this caller are under way: ask again after the hint",
+        Full::Pod => "too many calls of this pod are under way: ask again after the hint",
+        Full::OpenStreams => "too many watch its health: end a watch, or call again after the hint",
         Full::Streams => {
             "there are too many streams open, of this workload or of all: end one, or call again after the hint"
         }

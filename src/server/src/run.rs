@@ -132,7 +132,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     let incarnation = store.mark().incarnation;
     let grpc = services::routes(&broker, &signer, &config.issuer, incarnation, health_service, &stopped)?;
     let door = Arc::clone(&broker) as Arc<dyn Door>;
-    let calls = Guard::new(door, &config.places(), limits.call_timeout, Arc::clone(&clock));
+    let calls = Guard::new(door, &config.places(), limits.call_timeout, Arc::clone(&clock), stopped.clone());
     let router =
         grpc.into_axum_router().merge(http::routes(Arc::clone(&signer), Arc::clone(&readiness))).layer(calls);
 

@@ -28,6 +28,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 pub(crate) use caller::Caller;
+pub(crate) use stream::{stopping, too_slow};
 
 /// What a request binds its credential to.
 fn confirmation(wire: Option<&v1::Confirmation>) -> Result<Option<Confirmation>, Status> {

@@ -165,6 +165,9 @@ live_leases_per_workload = 1000000
 calls_per_second_of_one_workload = 100000
 burst_of_one_workload = 100000
 unverified_at_once = 1024
+calls_of_one_pod = 128
+calls_per_second_of_one_operator = 100000
+burst_of_one_operator = 100000
 calls_of_one_namespace = 1024
 ",
         cert = quoted(&fs::canonicalize(&tls.cert_file)?),

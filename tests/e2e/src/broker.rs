@@ -32,7 +32,7 @@ pub const ISSUER: &str = "https://dayfly.example.org";
 /// How a broker differs from the usual one.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Entries of `[limits]`, over `policy_reload_secs = 1` and a rate of one workload that no test meets.
+    /// Entries of `[limits]`, over `policy_reload_secs = 1` and rates of one workload and one operator that no test meets.
     pub limits: BTreeMap<&'static str, u64>,
     /// The store's folder; by default `store` in the broker's own.
     pub store_dir: Option<PathBuf>,
@@ -81,10 +81,7 @@ impl Broker {
         let dir = Folder::new("broker")?;
         let ca_pem = make_certificates(dir.path())?;
         let port = free_port()?;
-        let tls =
-            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca_pem)).domain_name("localhost");
-        let channel =
-            Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(tls)?.connect_lazy();
+        let channel = endpoint(port, &ca_pem)?.connect_lazy();
         let program = program()?;
         let mut broker = Self {
             process: tokio::sync::Mutex::default(),
@@ -171,9 +168,11 @@ impl Broker {
         )?;
         let mut all = BTreeMap::from([
             ("policy_reload_secs", 1),
-            // Tests ask for more than a pod does.
+            // Tests ask for more than a pod does, and share an operator.
             ("calls_per_second_of_one_workload", 10_000),
             ("burst_of_one_workload", 10_000),
+            ("calls_per_second_of_one_operator", 10_000),
+            ("burst_of_one_operator", 10_000),
         ]);
         all.extend(limits);
         text += "[limits]\n";
@@ -324,6 +323,16 @@ impl Broker {
         self.channel.clone()
     }
 
+    /// A connection of its own.
+    pub fn another_channel(&self) -> Result<Channel> {
+        Ok(endpoint(self.port, &self.ca_pem)?.connect_lazy())
+    }
+
+    /// A connection whose client calls, and takes nothing of any answer but its head (HTTP/2 windows of 0).
+    pub fn channel_that_reads_nothing(&self) -> Result<Channel> {
+        Ok(endpoint(self.port, &self.ca_pem)?.initial_stream_window_size(0).connect_lazy())
+    }
+
     /// The CA of its certificate, PEM.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
@@ -403,6 +412,11 @@ impl Drop for Broker {
 }
 
 /// The program `dayfly`, from `$DAYFLY_BIN_DIR`, or from the target folder that this test is in.
+fn endpoint(port: u16, ca_pem: &str) -> Result<Endpoint> {
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem)).domain_name("localhost");
+    Ok(Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(tls)?)
+}
+
 fn program() -> Result<PathBuf> {
     let dir = match std::env::var_os("DAYFLY_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),

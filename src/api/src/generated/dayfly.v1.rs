@@ -98,7 +98,7 @@ pub enum ErrorReason {
     DecisionOutrun = 80,
     /// RESOURCE_EXHAUSTED. The broker sheds load. Ask again after the hint.
     Overloaded = 90,
-    /// RESOURCE_EXHAUSTED. The stream's reader took nothing for 15 s. Call again: the stream begins with what is then.
+    /// RESOURCE_EXHAUSTED. The answer's reader took nothing for 15 s. Call again; a stream begins with what is then.
     ReaderSlow = 91,
     /// RESOURCE_EXHAUSTED. As many leases are live as this pod, service account, Grant, namespace or Target may have at
     /// once: the message says which. Release what is not needed, or ask again after the hint, when one ends. A renewal is

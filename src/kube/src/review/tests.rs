@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use dayfly_core::ids::Uid;
 use dayfly_core::ports::{InvalidToken, ReviewError};
 use dayfly_core::secret::Secret;
 use serde_json::{Value, json};
@@ -399,6 +400,74 @@ async fn operators_are_reviewed_when_workloads_have_taken_all_there_is() {
     operators.unwrap();
     unavailable(first);
     unavailable(second);
+}
+
+/// A token that names a service account of `payments` by this uid.
+fn naming(fake: &Fake, uid: u128, id: usize) -> Secret {
+    fake.token("dayfly-operator", |claims| {
+        claims["jti"] = id.to_string().into();
+        let account = json!({"name": "api", "uid": Uid::from_u128(uid)});
+        claims["kubernetes.io"] = json!({"namespace": "payments", "serviceaccount": account});
+    })
+}
+
+/// A flood of such tokens, whose reviews hang, and one that names service account 2 rightly: how it fares, and how many of
+/// the flood are told that they are too many.
+async fn beside_a_flood(local_check: bool, flood: impl Fn(&Fake, usize) -> Secret) -> (Reviewed, usize) {
+    let fake = Fake::start().await;
+    fake.put("serviceaccounts", service_account("payments", "api", 2));
+    let running = fake
+        .ready(|config| {
+            (config.local_check, config.limits.reviews_at_once) = (local_check, 32);
+        })
+        .await;
+    let reviewer = running.cluster().reviewer;
+    let operator = audience("dayfly-operator");
+    fake.answer("tokenreviews", Answer::Hang);
+    let tokens: Vec<_> = (0..12).map(|id| flood(&fake, id)).collect();
+    let flood = futures_util::future::join_all(tokens.iter().map(|token| reviewer.review(token, &operator)));
+    let real = naming(&fake, 2, 99);
+    let operator = async {
+        until("the flood is there", || fake.count("tokenreviews") > 0).await;
+        // So that all of it is.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        fake.recover("tokenreviews");
+        let asked = tokio::time::Instant::now();
+        let reviewed = reviewer.review(&real, &operator).await;
+        assert!(asked.elapsed() < Duration::from_secs(1), "it waited for the flood");
+        reviewed
+    };
+    let (flood, operator) = futures_util::future::join(flood, operator).await;
+    (operator, flood.into_iter().filter(|reviewed| *reviewed == Err(ReviewError::Overloaded)).count())
+}
+
+/// Keys are hidden, so that nobody can tell before the API server has: but a stranger does not know the uids.
+#[tokio::test]
+async fn made_up_tokens_keep_no_operator_from_being_reviewed() {
+    let (operator, refused) = beside_a_flood(false, |fake, id| naming(fake, 1000, id)).await;
+    operator.unwrap();
+    assert_eq!(refused, 8, "four stand in the strangers' line");
+    let (operator, refused) = beside_a_flood(true, |fake, id| {
+        fake.token("dayfly-operator", |claims| claims["jti"] = id.to_string().into())
+    })
+    .await;
+    operator.unwrap();
+    assert_eq!(refused, 8);
+}
+
+#[tokio::test]
+async fn tokens_of_one_namespace_keep_no_operator_of_another_from_being_reviewed() {
+    let (operator, refused) = beside_a_flood(true, |fake, id| {
+        fake.put("serviceaccounts", service_account("loops", "api", 3));
+        fake.token("dayfly-operator", |claims| {
+            claims["jti"] = id.to_string().into();
+            let account = json!({"name": "api", "uid": Uid::from_u128(3)});
+            claims["kubernetes.io"] = json!({"namespace": "loops", "serviceaccount": account});
+        })
+    })
+    .await;
+    operator.unwrap();
+    assert_eq!(refused, 8, "four stand in its line");
 }
 
 #[tokio::test]

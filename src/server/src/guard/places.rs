@@ -11,32 +11,48 @@ use dayfly_core::workload::Identity;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::held::Held;
+use super::rates::Rate;
 
 /// How many places there are.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     /// For workloads' and verifiers' calls.
-    pub(crate) callers: usize,
-    /// Of these, for one cluster's.
-    pub(crate) of_one_cluster: usize,
-    /// Of these, for one namespace's.
-    pub(crate) of_one_namespace: usize,
-    /// Of these, for one workload's or verifier's, by its user name.
-    pub(crate) of_one_caller: usize,
+    pub(crate) callers: Room,
+    /// For operators' calls: kept apart, so that they are never shed for the others.
+    pub(crate) operators: Room,
+    /// For the operators' calls that end something, when they find none among those: what is read never crowds them out.
+    pub(crate) ending: Room,
     /// Tokens of workloads and verifiers that may be under verification, all together.
     pub(crate) unverified: usize,
-    /// For operators' calls: kept apart, so that they are never shed for the others.
-    pub(crate) operators: usize,
-    /// For calls of one operator.
-    pub(crate) of_one_operator: usize,
-    /// For calls of anyone: keys, health, reflection.
+    /// Tokens of operators that may be, all together.
+    pub(crate) unverified_operators: usize,
+    /// For calls of anyone that have one answer: keys.
     pub(crate) open: usize,
+    /// For calls of anyone that go on: health watches, reflection.
+    pub(crate) open_streams: usize,
     /// For streams of workloads.
     pub(crate) streams: usize,
     /// For streams of one workload: of one pod, by its uid.
     pub(crate) streams_of_one_workload: usize,
-    /// Calls of one workload in a second, and how many of them at once.
-    pub(crate) rate: (u32, u32),
+    /// How often one workload may call.
+    pub(crate) rate: Rate,
+    /// How often one operator may: so often for what ends something, and so often for the rest.
+    pub(crate) operator_rate: Rate,
+}
+
+/// Places for one kind of calls, and the share that each may have of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// All of them.
+    pub(crate) places: usize,
+    /// For one cluster's service accounts. People are not counted in it: they find what these leave.
+    pub(crate) of_one_cluster: usize,
+    /// For one namespace's service accounts.
+    pub(crate) of_one_namespace: usize,
+    /// For one user name: a service account with all its pods, or a person.
+    pub(crate) of_one_user: usize,
+    /// For one pod, by its uid.
+    pub(crate) of_one_pod: usize,
 }
 
 /// Who calls, verified: what its calls are counted by.
@@ -86,48 +102,81 @@ pub(super) enum Full {
     Cluster,
     Namespace,
     Caller,
+    Pod,
     Streams,
+    OpenStreams,
 }
 
 /// The places, of which some are taken.
 pub(crate) struct Places {
-    callers: Arc<Semaphore>,
-    operators: Arc<Semaphore>,
-    /// Calls whose tokens are being verified. Each waits for no more than a review.
+    callers: Shared,
+    operators: Shared,
+    ending: Shared,
+    /// Workloads' and verifiers' calls whose tokens are being verified. Each waits for no more than a review.
     callers_arriving: Arc<Semaphore>,
-    operators_arriving: Arc<Semaphore>,
-    /// The tokens that workloads' and verifiers' calls are being verified by.
+    /// The tokens that they are being verified by.
     unverified: Arc<Counts<Digest>>,
+    /// And those of operators.
+    unverified_operators: Arc<Counts<Digest>>,
     open: Arc<Semaphore>,
+    open_streams: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    streams_of: Arc<Counts<Share>>,
     limits: Limits,
+}
+
+/// A room's places, of which some are taken.
+struct Shared {
+    room: Room,
+    places: Arc<Semaphore>,
     shares: Arc<Counts<Share>>,
 }
 
 /// What calls under way are counted by.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Share {
-    Operator(ClusterName, String),
-    Caller(ClusterName, String),
-    Namespace(ClusterName, Namespace),
     Cluster(ClusterName),
+    Namespace(ClusterName, Namespace),
+    User(ClusterName, String),
+    Pod(ClusterName, Uid),
     Streams(Workload),
 }
 
 /// What a call that is being verified holds.
 pub(super) struct Arrival {
-    _place: OwnedSemaphorePermit,
-    _token: Option<Counted<Digest>>,
+    _place: Option<OwnedSemaphorePermit>,
+    _token: Counted<Digest>,
 }
 
-/// What a verified call counts in: its caller, namespace and cluster.
+/// What a verified call counts in: its pod, user, namespace and cluster.
 pub(super) struct Shares {
-    _counted: [Option<Counted<Share>>; 3],
+    _counted: Vec<Counted<Share>>,
 }
 
-impl Shares {
-    fn of(counted: [Option<Counted<Share>>; 3]) -> Self {
-        Self { _counted: counted }
+impl Shared {
+    fn new(room: Room) -> Self {
+        Self { room, places: Arc::new(Semaphore::new(room.places)), shares: Arc::default() }
+    }
+
+    /// A place for a call of this caller: the one place where shares are decided.
+    fn take(&self, who: &Who) -> Result<Held, Full> {
+        let Who { cluster, user, namespace, pod } = who;
+        let of_user = Share::User(cluster.clone(), user.clone());
+        let mut counted = vec![self.count(of_user, self.room.of_one_user, Full::Caller)?];
+        if let Some(pod) = pod {
+            counted.push(self.count(Share::Pod(cluster.clone(), *pod), self.room.of_one_pod, Full::Pod)?);
+        }
+        if let Some(namespace) = namespace {
+            let of_namespace = Share::Namespace(cluster.clone(), namespace.clone());
+            counted.push(self.count(of_namespace, self.room.of_one_namespace, Full::Namespace)?);
+            let of_cluster = Share::Cluster(cluster.clone());
+            counted.push(self.count(of_cluster, self.room.of_one_cluster, Full::Cluster)?);
+        }
+        Ok(Held::place(place(&self.places)?).counted(Shares { _counted: counted }))
+    }
+
+    fn count(&self, share: Share, most: usize, full: Full) -> Result<Counted<Share>, Full> {
+        Counted::one_more(&self.shares, share, |_, count| if count < most { Ok(()) } else { Err(full) })
     }
 }
 
@@ -135,68 +184,74 @@ impl Places {
     pub(super) fn new(limits: &Limits) -> Self {
         let places = |number: usize| Arc::new(Semaphore::new(number));
         Self {
-            callers: places(limits.callers),
-            operators: places(limits.operators),
-            callers_arriving: places(limits.callers),
-            operators_arriving: places(limits.operators),
+            callers: Shared::new(limits.callers),
+            operators: Shared::new(limits.operators),
+            ending: Shared::new(limits.ending),
+            callers_arriving: places(limits.callers.places),
             unverified: Arc::default(),
+            unverified_operators: Arc::default(),
             open: places(limits.open),
+            open_streams: places(limits.open_streams),
             streams: places(limits.streams),
+            streams_of: Arc::default(),
             limits: limits.clone(),
-            shares: Arc::default(),
         }
     }
 
-    /// A place for a call of anyone.
+    /// A place for a call of anyone that has one answer.
     pub(super) fn open(&self) -> Result<Held, Full> {
         Ok(Held::place(place(&self.open)?))
     }
 
+    /// A place for one that goes on.
+    pub(super) fn open_stream(&self) -> Result<Held, Full> {
+        Ok(Held::place(place(&self.open_streams).map_err(|_| Full::OpenStreams)?))
+    }
+
     /// A place to be verified in. All calls that bring one token wait for one review, and take one part of what there is
-    /// for tokens that nothing is known of.
+    /// for tokens that nothing is known of. Operators' have a part of their own.
     pub(super) fn arrive(&self, kind: Kind, token: Digest) -> Result<Arrival, Full> {
-        if kind == Kind::Operator {
-            return Ok(Arrival { _place: place(&self.operators_arriving)?, _token: None });
-        }
-        let most = self.limits.unverified;
-        let token = Counted::one_more(&self.unverified, token, |tokens, count| {
-            if count == 0 && tokens >= most { Err(Full::Unverified) } else { Ok(()) }
+        let operator = kind == Kind::Operator;
+        let (tokens, most) = if operator {
+            (&self.unverified_operators, self.limits.unverified_operators)
+        } else {
+            (&self.unverified, self.limits.unverified)
+        };
+        let token = Counted::one_more(tokens, token, |tokens, count| match count {
+            0 if tokens >= most => Err(Full::Unverified),
+            _ if operator && count >= self.limits.operators.of_one_user => Err(Full::Caller),
+            _ => Ok(()),
         })?;
-        Ok(Arrival { _place: place(&self.callers_arriving)?, _token: Some(token) })
+        let place = if operator { None } else { Some(place(&self.callers_arriving)?) };
+        Ok(Arrival { _place: place, _token: token })
     }
 
     /// A place for a stream of this verified workload.
     pub(super) fn stream(&self, who: &Who) -> Result<Held, Full> {
         let most = self.limits.streams_of_one_workload;
-        let count = Counted::one_more(&self.shares, Share::Streams(who.workload()), |_, count| {
+        let count = Counted::one_more(&self.streams_of, Share::Streams(who.workload()), |_, count| {
             if count < most { Ok(()) } else { Err(Full::Streams) }
         })?;
         let place = place(&self.streams).map_err(|_| Full::Streams)?;
-        Ok(Held::place(place).counted(Shares::of([Some(count), None, None])))
+        Ok(Held::place(place).counted(Shares { _counted: vec![count] }))
     }
 
     /// A place for a call of this verified caller.
-    pub(super) fn take(&self, kind: Kind, who: Who) -> Result<Held, Full> {
-        let count = |share: Share, most: usize, full: Full| {
-            Counted::one_more(&self.shares, share, |_, count| if count < most { Ok(()) } else { Err(full) })
-        };
-        let Who { cluster, user, namespace, .. } = who;
-        if kind == Kind::Operator {
-            let caller = count(Share::Operator(cluster, user), self.limits.of_one_operator, Full::Caller)?;
-            return Ok(Held::place(place(&self.operators)?).counted(Shares::of([Some(caller), None, None])));
-        }
-        let caller = count(Share::Caller(cluster.clone(), user), self.limits.of_one_caller, Full::Caller)?;
-        let namespace = namespace.map(|namespace| Share::Namespace(cluster.clone(), namespace));
-        let namespace =
-            namespace.map(|share| count(share, self.limits.of_one_namespace, Full::Namespace)).transpose()?;
-        let cluster = count(Share::Cluster(cluster), self.limits.of_one_cluster, Full::Cluster)?;
-        let shares = Shares::of([Some(caller), namespace, Some(cluster)]);
-        Ok(Held::place(place(&self.callers)?).counted(shares))
+    pub(super) fn take(&self, kind: Kind, who: &Who) -> Result<Held, Full> {
+        if kind == Kind::Operator { self.operators.take(who) } else { self.callers.take(who) }
+    }
+
+    /// A place for a call by which this verified operator ends something.
+    pub(super) fn take_to_end(&self, who: &Who) -> Result<Held, Full> {
+        self.operators.take(who).or_else(|full| self.ending.take(who).map_err(|_| full))
     }
 
     #[cfg(test)]
     pub(super) fn nobody_counts(&self) -> bool {
-        self.unverified.lock().unwrap().is_empty() && self.shares.lock().unwrap().is_empty()
+        let shares = [&self.callers, &self.operators, &self.ending].map(|room| &room.shares);
+        let tokens = [&self.unverified, &self.unverified_operators];
+        tokens.iter().all(|counts| counts.lock().unwrap().is_empty())
+            && shares.iter().chain([&&self.streams_of]).all(|counts| counts.lock().unwrap().is_empty())
     }
 }
 

@@ -8,9 +8,19 @@ use std::time::Duration;
 /// Workloads that are remembered in one span. Those beyond are not held back: their calls in flight are bounded still.
 const WORKLOADS: usize = 100_000;
 
+/// How often one may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// Calls in a second, steadily; at least 1.
+    pub(crate) per_second: u32,
+    /// Calls at once after a rest; at least 1.
+    pub(crate) burst: u32,
+}
+
 /// A token bucket each (as the generic cell rate algorithm: the time at which the bucket would be full again is all that
 /// is kept). Who has not called for so long that its bucket is full is forgotten.
 pub(crate) struct Rates<K> {
+    rate: Rate,
     /// Between two calls at the steady rate.
     interval: Duration,
     /// How far ahead of it a burst may run.
@@ -26,11 +36,16 @@ struct Buckets<K> {
 }
 
 impl<K: Hash + Eq> Rates<K> {
-    /// At most `per_second` calls a second, `burst` of them at once; both at least 1.
-    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+    pub(super) fn new(rate: Rate) -> Self {
+        let Rate { per_second, burst } = rate;
         let interval = Duration::from_secs(1) / per_second.max(1);
         let buckets = Buckets { since: Duration::ZERO, young: HashMap::new(), old: HashMap::new() };
-        Self { interval, ahead: interval * burst.saturating_sub(1), buckets: Mutex::new(buckets) }
+        Self { rate, interval, ahead: interval * burst.saturating_sub(1), buckets: Mutex::new(buckets) }
+    }
+
+    /// How often each may call.
+    pub(super) fn rate(&self) -> Rate {
+        self.rate
     }
 
     /// One more call of this workload, at `now` of the monotonic clock.
@@ -67,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_burst_then_a_steady_rate_each_by_itself() {
-        let rates = Rates::new(10, 3);
+        let rates = Rates::new(Rate { per_second: 10, burst: 3 });
         for _ in 0..3 {
             assert_eq!(rates.take("loops", at(5000)), Ok(()));
         }
@@ -84,7 +99,7 @@ mod tests {
 
     #[test]
     fn one_at_once_is_the_least() {
-        let rates = Rates::new(1, 1);
+        let rates = Rates::new(Rate { per_second: 1, burst: 1 });
         assert_eq!(rates.take((), at(1)), Ok(()));
         assert_eq!(rates.take((), at(2)), Err(at(999)));
         assert_eq!(rates.take((), at(1001)), Ok(()));
@@ -92,7 +107,7 @@ mod tests {
 
     #[test]
     fn no_moment_of_forgetting_lets_more_through() {
-        let rates = Rates::new(10, 50);
+        let rates = Rates::new(Rate { per_second: 10, burst: 50 });
         let mut passed = 0;
         for millis in 0..60_000 {
             passed += u32::from(rates.take((), at(1_000_000 + millis)).is_ok());
@@ -102,7 +117,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_given_back() {
-        let rates = Rates::new(10, 50);
+        let rates = Rates::new(Rate { per_second: 10, burst: 50 });
         for n in 0..2 * WORKLOADS {
             rates.take(n, at(1000)).unwrap();
         }

@@ -55,22 +55,32 @@ fn clock() -> Arc<TestClock> {
 }
 
 fn guard(limits: &Limits) -> Guard {
-    Guard::new(Arc::new(TestDoor), limits, Duration::from_secs(60), clock())
+    guard_by(limits, clock())
+}
+
+fn guard_by(limits: &Limits, clock: Arc<TestClock>) -> Guard {
+    Guard::new(Arc::new(TestDoor), limits, Duration::from_secs(60), clock, watch::channel(false).1)
+}
+
+/// So many places for so many of each user, and no other share.
+fn room(places: usize, of_one_user: usize) -> Room {
+    Room { places, of_one_cluster: 100, of_one_namespace: 100, of_one_user, of_one_pod: 100 }
 }
 
 fn limits() -> Limits {
+    const OFTEN: Rate = Rate { per_second: 1000, burst: 1000 };
     Limits {
-        callers: 2,
-        of_one_cluster: 100,
-        of_one_namespace: 100,
-        of_one_caller: 2,
+        callers: room(2, 2),
+        operators: room(2, 1),
+        ending: room(0, 0),
         unverified: 100,
-        operators: 2,
-        of_one_operator: 1,
+        unverified_operators: 100,
         open: 1,
+        open_streams: 1,
         streams: 3,
         streams_of_one_workload: 2,
-        rate: (1000, 1000),
+        rate: OFTEN,
+        operator_rate: OFTEN,
     }
 }
 
@@ -168,7 +178,8 @@ async fn who_is_not_verified_takes_no_place() {
 
 #[tokio::test]
 async fn a_namespace_and_a_cluster_leave_places_to_the_others() {
-    let guard = guard(&Limits { callers: 10, of_one_namespace: 2, of_one_cluster: 3, ..limits() });
+    let callers = Room { of_one_namespace: 2, of_one_cluster: 3, ..room(10, 2) };
+    let guard = guard(&Limits { callers, ..limits() });
     let calls = stuck(&guard, ISSUE, &["loops/a", "loops/b"]).await;
     let loops = quick(&guard, ISSUE, "loops/c").await;
     assert!(message(&loops).contains("of this namespace"), "{}", message(&loops));
@@ -195,8 +206,7 @@ async fn a_namespace_and_a_cluster_leave_places_to_the_others() {
 #[tokio::test]
 async fn a_pod_that_loops_is_told_when_to_come_again_and_its_neighbours_are_served() {
     let clock = clock();
-    let limits = Limits { rate: (2, 3), ..limits() };
-    let guard = Guard::new(Arc::new(TestDoor), &limits, Duration::from_secs(60), clock.clone());
+    let guard = guard_by(&Limits { rate: Rate { per_second: 2, burst: 3 }, ..limits() }, Arc::clone(&clock));
     for _ in 0..3 {
         assert_eq!(reason(&quick(&guard, ISSUE, "a/loops").await), None);
     }
@@ -218,7 +228,7 @@ async fn a_pod_that_loops_is_told_when_to_come_again_and_its_neighbours_are_serv
 
 #[tokio::test]
 async fn the_unverified_share_one_allowance_which_the_known_and_operators_do_not_need() {
-    let guard = guard(&Limits { callers: 10, unverified: 2, ..limits() });
+    let guard = guard(&Limits { callers: room(10, 2), unverified: 2, ..limits() });
     // Calls of one token wait for one review.
     let calls = stuck(&guard, ISSUE, &["slow-1", "slow-1", "slow-1", "slow-2"]).await;
     let shed = quick(&guard, ISSUE, "a/new").await;
@@ -242,6 +252,116 @@ async fn a_place_is_held_until_the_answer_is_sent() {
     assert_eq!(quick(&guard, "/livez", "-").await.status(), StatusCode::OK);
     drop(streaming);
     assert_eq!(reason(&quick(&guard, "/grpc.health.v1.Health/Watch", "-").await), None);
+}
+
+#[tokio::test]
+async fn keys_are_served_while_every_health_watch_is_taken() {
+    const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let guard = guard(&limits());
+    let _watch = quick(&guard, "/grpc.health.v1.Health/Watch", "-").await;
+    let shed = quick(&guard, REFLECTION, "-").await;
+    assert_eq!(reason(&shed).unwrap(), "OVERLOADED");
+    assert_eq!(retry_after(&shed), Some(Duration::from_secs(5)));
+    for path in ["/dayfly.v1.VerifierService/GetKeys", "/.well-known/jwks.json", "/spiffe/a/bundle.json"] {
+        assert_eq!(reason(&quick(&guard, path, "-").await), None, "{path}");
+    }
+    assert_eq!(reason(&quick(&guard, "/grpc.health.v1.Health/Check", "-").await), None, "for probes");
+}
+
+const LIST: &str = "/dayfly.v1.OperatorService/ListLeases";
+const PROGRESS: &str = "/dayfly.v1.OperatorService/GetRevocation";
+
+#[tokio::test]
+async fn no_namespace_or_cluster_keeps_others_operators_from_revoking() {
+    let operators = Room { of_one_namespace: 2, of_one_cluster: 3, ..room(4, 1) };
+    let guard = guard(&Limits { operators, ..limits() });
+    let loops = stuck(&guard, REVOKE, &["loops/a", "loops/b", "loops/c"]).await;
+    let shed = quick(&guard, REVOKE, "loops/d").await;
+    assert!(message(&shed).contains("of this namespace"), "{}", message(&shed));
+    assert_eq!(retry_after(&shed), Some(Duration::from_secs(1)));
+    assert_eq!(reason(&quick(&guard, REVOKE, "ops/oncall").await), None);
+    let others = stuck(&guard, REVOKE, &["other/x"]).await;
+    let shed = quick(&guard, REVOKE, "ops/oncall").await;
+    assert!(message(&shed).contains("of this cluster"), "{}", message(&shed));
+    assert_eq!(reason(&quick(&guard, REVOKE, "west/ops/oncall").await), None);
+    assert_eq!(
+        reason(&quick(&guard, REVOKE, "ada").await),
+        None,
+        "a person is no part of her cluster's share"
+    );
+    for call in loops.into_iter().chain(others) {
+        call.abort();
+        let _ = call.await;
+    }
+    assert!(guard.places.nobody_counts());
+}
+
+#[tokio::test]
+async fn what_is_read_never_crowds_out_what_ends_something() {
+    let ending = Room { of_one_namespace: 1, ..room(2, 1) };
+    let guard = guard(&Limits { operators: room(3, 100), ending, ..limits() });
+    let reads = stuck(&guard, LIST, &["a/0", "b/0", "c/0"]).await;
+    assert_eq!(reason(&quick(&guard, LIST, "ops/oncall").await).unwrap(), "OVERLOADED");
+    for path in [REVOKE, PROGRESS] {
+        assert_eq!(reason(&quick(&guard, path, "ops/oncall").await), None, "{path}");
+    }
+    // Nor does one namespace that calls what ends something.
+    let ends = stuck(&guard, REVOKE, &["a/0", "a/1", "a/2"]).await;
+    assert_eq!(reason(&quick(&guard, REVOKE, "a/3").await).unwrap(), "OVERLOADED");
+    assert_eq!(reason(&quick(&guard, REVOKE, "ops/oncall").await), None);
+    reads.iter().chain(&ends).for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn an_operator_that_loops_has_a_rate_and_may_still_end_something() {
+    let clock = clock();
+    let operator_rate = Rate { per_second: 2, burst: 3 };
+    let guard = guard_by(&Limits { operator_rate, ..limits() }, Arc::clone(&clock));
+    for _ in 0..3 {
+        assert_eq!(reason(&quick(&guard, LIST, "a/loops").await), None);
+    }
+    let shed = quick(&guard, LIST, "a/loops").await;
+    assert_eq!(reason(&shed).unwrap(), "OVERLOADED");
+    assert_eq!(retry_after(&shed), Some(Duration::from_millis(500)));
+    assert_eq!(reason(&quick(&guard, REVOKE, "a/loops").await), None);
+    assert_eq!(reason(&quick(&guard, LIST, "a/calm").await), None);
+    clock.advance(Duration::from_millis(500));
+    assert_eq!(reason(&quick(&guard, LIST, "a/loops").await), None);
+}
+
+#[tokio::test]
+async fn unverified_operators_share_one_allowance_and_calls_of_one_token_another() {
+    let guard = guard(&Limits { operators: room(10, 2), unverified_operators: 2, ..limits() });
+    let same = stuck(&guard, REVOKE, &["slow-1", "slow-1"]).await;
+    let shed = quick(&guard, REVOKE, "slow-1").await;
+    assert!(message(&shed).contains("of this caller"), "{}", message(&shed));
+    assert_eq!(reason(&quick(&guard, REVOKE, "ops/oncall").await), None);
+    let other = stuck(&guard, REVOKE, &["slow-2"]).await;
+    let shed = quick(&guard, REVOKE, "ops/oncall").await;
+    assert!(message(&shed).contains("being verified"), "{}", message(&shed));
+    assert_eq!(retry_after(&shed), Some(Duration::from_secs(1)));
+    assert_eq!(reason(&quick(&guard, REVOKE, "known/oncall").await), None);
+    assert_eq!(reason(&quick(&guard, ISSUE, "a/0").await), None, "workloads have their own");
+    same.iter().chain(&other).for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_pod_leaves_places_to_the_others_of_its_service_account() {
+    let callers = Room { of_one_pod: 2, ..room(10, 4) };
+    let guard = guard(&Limits { callers, ..limits() });
+    let pod = |number: u128| Who {
+        cluster: "east".parse().unwrap(),
+        user: "system:serviceaccount:a:api".to_owned(),
+        namespace: Some("a".parse().unwrap()),
+        pod: Some(Uid::from_u128(number)),
+    };
+    let take = |number: u128| guard.places.take(Kind::Workload, &pod(number));
+    let held = [take(1).unwrap(), take(1).unwrap()];
+    assert_eq!(take(1).err(), Some(Full::Pod));
+    let neighbour = [take(2).unwrap(), take(2).unwrap()];
+    assert_eq!(take(3).err(), Some(Full::Caller));
+    drop((held, neighbour));
+    assert!(guard.places.nobody_counts());
 }
 
 #[tokio::test]
@@ -271,7 +391,8 @@ async fn plain_https_is_told_by_its_status() {
 
 #[tokio::test]
 async fn a_call_ends_at_the_lesser_deadline() {
-    let guard = Guard::new(Arc::new(TestDoor), &limits(), Duration::from_millis(60), clock());
+    let stopped = watch::channel(false).1;
+    let guard = Guard::new(Arc::new(TestDoor), &limits(), Duration::from_millis(60), clock(), stopped);
     for (timeout, least, most) in [(Some("20m"), 20, 59), (None, 60, 5000), (Some("60S"), 60, 5000)] {
         let started = tokio::time::Instant::now();
         let never = guard.layer(tower::service_fn(|_| async {

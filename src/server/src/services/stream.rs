@@ -62,12 +62,12 @@ async fn tell<S: Source>(source: &mut S, sender: &mpsc::Sender<S::Message>, pati
     }
 }
 
-fn too_slow(patience: Duration) -> Status {
-    let message = format!("the stream's reader took nothing for {patience:?}: call again to see what is now");
+pub(crate) fn too_slow(patience: Duration) -> Status {
+    let message = format!("the answer's reader took nothing for {patience:?}: call again to see what is now");
     Rejection::new(ErrorReason::ReaderSlow, message).retry_after(Duration::ZERO).into_status()
 }
 
-fn stopping() -> Status {
+pub(crate) fn stopping() -> Status {
     Rejection::new(ErrorReason::NotReady, "the broker is stopping: call again")
         .retry_after(Duration::from_secs(1))
         .into_status()

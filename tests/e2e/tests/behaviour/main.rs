@@ -29,6 +29,7 @@ mod caps;
 mod clock;
 mod clusters;
 mod credentials;
+mod crowds;
 mod explain;
 mod issue;
 mod listing;
