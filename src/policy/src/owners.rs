@@ -61,9 +61,11 @@ pub(crate) struct Contested {
 }
 
 impl Contested {
-    pub(crate) fn add(&mut self, namespaces: NamespacesSpec) {
-        self.names.extend(namespaces.names);
-        self.labels.extend(namespaces.labels);
+    pub(crate) fn extend(&mut self, claimed: impl IntoIterator<Item = NamespacesSpec>) {
+        for namespaces in claimed {
+            self.names.extend(namespaces.names);
+            self.labels.extend(namespaces.labels);
+        }
     }
 }
 
