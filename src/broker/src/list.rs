@@ -8,6 +8,7 @@ use dayfly_core::ids::{ClusterName, LeaseId, OwnerName, RuleId};
 use dayfly_core::limits;
 use dayfly_core::rule::{Fields, Rule, Selector};
 use dayfly_policy::Owner;
+use dayfly_policy::parts::UNOWNED;
 use futures_util::future::join_all;
 
 use crate::authenticate::Bearer;
@@ -150,7 +151,8 @@ impl Broker {
     }
 
     /// The owners that an operator may list; none means all of them. An owner that the request names is the only one
-    /// that is asked about. Only owners that a policy declares now are found without being named.
+    /// that is asked about. Only owners that a policy declares now are found without being named, and the reserved one, of
+    /// which there may be leases from a grace that is over.
     async fn listable(
         &self,
         operator: &Operator<'_>,
@@ -175,7 +177,7 @@ impl Broker {
         if declared.len() > OWNERS_ASKED {
             return Err(operator.refusal(Verb::List, None));
         }
-        let declared: Vec<_> = declared.into_iter().collect();
+        let declared: Vec<_> = declared.into_iter().chain(UNOWNED.parse().ok()).collect();
         let mut listable = BTreeSet::new();
         for some in declared.chunks(AT_ONCE) {
             let answers = join_all(some.iter().map(|owner| operator.may(Verb::List, Some(owner)))).await;

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dayfly_broker::{BadParts, Bearer, IssueRequest, Reason};
+use dayfly_broker::{BadParts, Bearer, IssueRequest, ListLeases, Reason};
 use dayfly_core::audit::EventKind;
 use dayfly_core::change::{Change, Revocation};
 use dayfly_core::claims::ClaimValue;
@@ -376,6 +376,11 @@ async fn a_namespace_without_an_owner_is_decided_until_the_grace_ends() {
     let issued = world.issue(&stranger, &orders()).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(issued.lease.owners.narrowest().as_str(), "unowned");
     assert!(issued.lease.expires_at <= until);
+    // Listed for whoever may list that owner alone, as any other's.
+    world.east().allow("sweeper", "list", Some("unowned"));
+    let listed =
+        world.broker.list_leases(bearer(&operator("sweeper")), &ListLeases::default()).await.unwrap();
+    assert_eq!(listed.leases.len(), 1);
     world.clock.advance(Duration::from_secs(101));
     assert_eq!(refused(world.issue(&stranger, &orders()).await).reason(), Reason::Unowned);
 }
