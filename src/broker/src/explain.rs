@@ -34,8 +34,9 @@ const COUNTS: usize = 100;
 
 /// What to explain.
 pub enum About {
-    /// What the workload that has this token would be answered. The token is read, never kept.
-    Token(Secret, IssueRequest),
+    /// What the workload that has this token would be answered. The token is read, never kept. Its cluster is needed only
+    /// where several have its issuer.
+    Token(Secret, Option<ClusterName>, IssueRequest),
     /// What a workload would be answered that is described.
     Described(Described, IssueRequest),
     /// Why a lease was given.
@@ -106,7 +107,7 @@ impl Broker {
     pub async fn explain(&self, bearer: Bearer<'_>, about: &About) -> Result<Explained, Error> {
         let operator = self.operator(bearer).await?;
         match about {
-            About::Token(token, asked) => self.explain_token(&operator, token, asked).await,
+            About::Token(token, of, asked) => self.explain_token(&operator, token, of.as_ref(), asked).await,
             About::Described(who, asked) => self.explain_described(&operator, who, asked).await,
             About::Lease(id) => self.explain_lease(&operator, *id).await,
             About::Denial(id) => self.explain_denial(&operator, *id).await,
@@ -117,11 +118,12 @@ impl Broker {
         &self,
         operator: &Operator<'_>,
         token: &Secret,
+        of: Option<&ClusterName>,
         asked: &IssueRequest,
     ) -> Result<Explained, Error> {
         check_scope(&asked.scope)?;
         let not_found = || not_found("workload of this token");
-        let bearer = Bearer { token, cluster: None, verified: None };
+        let bearer = Bearer { token, cluster: of, verified: None };
         let (cluster, identity) = match self.authenticate(bearer, Caller::Workload).await {
             Ok(known) => known,
             // Whoever holds it is told the same when they use it.
@@ -129,6 +131,12 @@ impl Broker {
                 let change = "send the pod's projected token of the workloads' audience";
                 let told = Told::refused("token", error.reason().name(), error.to_string(), change);
                 return Ok(self.explained(String::new(), asked, told));
+            }
+            Err(Error::Invalid { .. }) if of.is_none() => {
+                return Err(Error::invalid(
+                    "cluster",
+                    "several clusters have the token's issuer: say whose it is",
+                ));
             }
             Err(error) => return Err(error),
         };
