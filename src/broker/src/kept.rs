@@ -10,6 +10,7 @@ use dayfly_core::ids::OwnerName;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Workload;
 use dayfly_policy::Told;
+use dayfly_policy::explain::shortened;
 
 /// Denials kept.
 pub const KEPT: usize = 10_000;
@@ -86,7 +87,7 @@ impl KeptDenials {
         told: Told,
     ) -> DenialId {
         let told = told.kept();
-        let asked = asked.char_indices().take_while(|(at, _)| *at < ASKED_BYTES).map(|(_, c)| c).collect();
+        let asked = shortened(asked, ASKED_BYTES);
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.kept.len() >= KEPT {
             ring.kept.pop_front();
