@@ -23,7 +23,7 @@ use crate::credential::Credential;
 use crate::denials::{change_of, check_of, count_of};
 use crate::described::{Described, NOBODY, Seen, Step, check_described, described, seen};
 use crate::issue::{Considered, check_scope, held, lease, told};
-use crate::operator::Operator;
+use crate::operator::{Operator, Verb};
 use crate::{Broker, DenialCount, DenialId, Error, IssueRequest};
 
 /// Events of the audit log that are looked through for what is counted of a denial, newest first.
@@ -230,6 +230,11 @@ impl Broker {
     async fn explain_denial(&self, operator: &Operator<'_>, id: DenialId) -> Result<Explained, Error> {
         let not_found = || not_found(&format!("denial {id}"));
         let Some(kept) = self.kept.get(id) else {
+            // Whoever may read nothing has no log searched for an id that it may have made up.
+            match self.owners_for(operator, Verb::Get, None).await {
+                Err(Error::NotAllowed { .. }) => return Err(not_found()),
+                may_read => drop(may_read?),
+            }
             let counts = self.counted(operator, id.at()).await?;
             if counts.is_empty() {
                 return Err(not_found());

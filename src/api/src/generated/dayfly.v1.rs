@@ -2549,8 +2549,9 @@ pub mod explain_request {
         /// A lease, by its id: why it was given, and what policy would say of it now.
         #[prost(string, tag = "3")]
         Lease(::prost::alloc::string::String),
-        /// A denial, by the id in its `ErrorInfo` (metadata `denial`): while it is among the last 10 000, which are kept in
-        /// memory; else what the audit log counts of that minute.
+        /// A denial, by the id in its `ErrorInfo` (metadata `denial`): while it is among the last 10 000, at most 2500 of one
+        /// namespace, which are kept in memory; else what the audit log counts of that minute. For that one must be allowed to
+        /// `get` an Owner, or all where there are more than 64.
         #[prost(string, tag = "4")]
         Denial(::prost::alloc::string::String),
     }

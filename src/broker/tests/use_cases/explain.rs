@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dayfly_broker::{About, DenialId, Described, Error, Explained, Reason};
 use dayfly_core::ids::LeaseId;
@@ -256,6 +257,18 @@ async fn a_denial_that_is_not_kept_any_more_has_its_counts() {
     assert_eq!((count.reason.as_str(), count.target.as_str()), ("SCOPE_NOT_GRANTED", "orders"));
     assert!(count.count > dayfly_broker::kept::KEPT as u64);
     assert_eq!(refused(explain(&world, "bob", About::Denial(first)).await).reason(), Reason::NotFound);
+}
+
+#[tokio::test]
+async fn nobody_without_rights_has_the_log_searched_for_a_made_up_denial() {
+    let world = world();
+    world.issued().await;
+    let made_up: DenialId = "01a0b1c2d3e4-7".parse().unwrap();
+    for (user, reads) in [("mallory", 0), ("alice", 1), ("root", 2)] {
+        let error = refused(explain(&world, user, About::Denial(made_up)).await);
+        assert_eq!(error.reason(), Reason::NotFound);
+        assert_eq!(world.store.log_read.load(Ordering::Relaxed), reads, "{user}");
+    }
 }
 
 #[tokio::test]
