@@ -194,6 +194,10 @@ async fn a_lease_tells_why_it_was_given_and_what_has_moved_on() {
     assert_eq!(then.objects, lease.grounds.objects);
     assert_eq!(then.checks.len(), lease.grounds.checks.len());
     assert!(same.now.unwrap().is_granted());
+    // What is taken from the lease, because the pod is gone, is said.
+    world.east().pod("api-0", |_| None);
+    let without_pod = explain(&world, "alice", About::Lease(lease.id)).await.unwrap().now.unwrap();
+    assert!(without_pod.to_string().contains("its top controller is taken from the lease"), "{without_pod}");
 
     world.policy(&POLICY.replace("scope: [read, write], defaultTtl: 5m", "scope: [read], defaultTtl: 5m"));
     let moved = explain(&world, "alice", About::Lease(lease.id)).await.unwrap();
