@@ -37,7 +37,7 @@ impl fmt::Debug for ExplainRequest {
             None => {}
             Some(about) => _ = shown.field("about", about),
         }
-        shown.field("asked", &self.asked).finish_non_exhaustive()
+        shown.field("asked", &self.asked).field("cluster", &self.cluster).finish_non_exhaustive()
     }
 }
 

@@ -11,6 +11,7 @@ use dayfly_core::ports::{Cluster, StoreError};
 use dayfly_core::rule::Actor;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Identity, Workload};
+use dayfly_policy::explain::shortened;
 use dayfly_policy::{PolicySet, Told};
 use futures_util::future::join_all;
 
@@ -21,6 +22,8 @@ use crate::{Broker, Error, IssueRequest, Reason};
 pub const ENTRIES: usize = 10_000;
 /// Events written at once, so that the store commits them as groups.
 const AT_ONCE: usize = 64;
+/// The most bytes that are told of what would have been decided.
+const TEXT_BYTES: usize = 512;
 
 /// What is counted since the last flush.
 #[derive(Default)]
@@ -47,11 +50,15 @@ enum What {
     Audited { grant: Option<GrantRef>, refused: Option<Reason> },
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Tally {
     count: u64,
     first: Timestamp,
     last: Timestamp,
+    /// What was decided the last time, in words, where that is told.
+    text: String,
+    /// Whether it was not always that.
+    varied: bool,
 }
 
 /// Namespaces without Owner whose denials are counted.
@@ -183,14 +190,15 @@ impl Broker {
         self.denials.note(key, self.clock.now());
     }
 
-    /// Counts what a Grant of mode Audit would have decided: a denial for a reason, or a credential.
+    /// Counts what a Grant of mode Audit would have decided: a refusal, or a credential, in words.
     pub(crate) fn note_audited_grant(
         &self,
         workload: &Workload,
         target: &TargetName,
         grant: GrantRef,
-        refused: Option<Reason>,
+        would: Result<String, Error>,
     ) {
+        let refused = would.as_ref().err().map(Error::reason);
         let key = Key {
             minute: self.minute(),
             workload: workload.to_string(),
@@ -199,7 +207,8 @@ impl Broker {
             target: Some(target.clone()),
             what: What::Audited { grant: Some(grant), refused },
         };
-        self.denials.note(key, self.clock.now());
+        let (Ok(text) | Err(text)) = would.map_err(|error| error.to_string());
+        self.denials.note_with(key, self.clock.now(), shortened(&text, TEXT_BYTES));
     }
 
     fn minute(&self) -> u64 {
@@ -220,9 +229,8 @@ impl Broker {
                 break;
             }
             left = left.saturating_sub(batch.len());
-            let commits = batch
-                .iter()
-                .map(|(key, tally)| self.store.commit(Change::Note(Box::new(draft(key, *tally)))));
+            let commits =
+                batch.iter().map(|(key, tally)| self.store.commit(Change::Note(Box::new(draft(key, tally)))));
             let outcomes = join_all(commits).await;
             let mut failed = None;
             for ((key, tally), outcome) in batch.into_iter().zip(outcomes) {
@@ -244,17 +252,25 @@ impl Broker {
 
 impl Denials {
     fn note(&self, key: Key, now: Timestamp) {
-        self.put_back(key, Tally { count: 1, first: now, last: now });
+        self.note_with(key, now, String::new());
+    }
+
+    fn note_with(&self, key: Key, now: Timestamp, text: String) {
+        self.put_back(key, Tally { count: 1, first: now, last: now, text, varied: false });
     }
 
     fn put_back(&self, key: Key, tally: Tally) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = counts.len() >= ENTRIES && !counts.contains_key(&key);
-        let key = if full { Key::other(key.what) } else { key };
-        let kept = counts.entry(key).or_insert(Tally { count: 0, ..tally });
+        let (key, text) = if full { (Key::other(key.what), String::new()) } else { (key, tally.text) };
+        let new = || Tally { count: 0, text: text.clone(), ..tally };
+        let kept = counts.entry(key).or_insert_with(new);
         kept.count += tally.count;
         kept.first = kept.first.min(tally.first);
-        kept.last = kept.last.max(tally.last);
+        kept.varied |= tally.varied || kept.text != text;
+        if tally.last >= kept.last {
+            (kept.last, kept.text) = (tally.last, text);
+        }
     }
 
     /// What is counted, and not written yet, of the workloads denied at this moment.
@@ -263,7 +279,7 @@ impl Denials {
         let then = counts
             .iter()
             .filter(|(key, tally)| key.minute == at.as_secs() / 60 && tally.first <= at && at <= tally.last);
-        then.filter_map(|(key, tally)| count_of(&draft(key, *tally))).collect()
+        then.filter_map(|(key, tally)| count_of(&draft(key, tally))).collect()
     }
 
     fn take(&self, most: usize) -> Vec<(Key, Tally)> {
@@ -335,15 +351,21 @@ pub(crate) const fn change_of(reason: Reason) -> &'static str {
     }
 }
 
-fn draft(key: &Key, tally: Tally) -> Draft {
+fn draft(key: &Key, tally: &Tally) -> Draft {
     let (kind, grant, reason) = match &key.what {
         What::Denied(reason) => (EventKind::Denied, None, Some(*reason)),
         What::Audited { grant, refused } => (EventKind::Audited, grant.as_ref(), *refused),
     };
-    let note = match (kind, reason) {
+    let would = match (kind, reason) {
         (EventKind::Audited, None) => "would have been granted",
+        (EventKind::Audited, Some(Reason::Held)) => "would have been held",
         (EventKind::Audited, Some(_)) => "would have been denied",
         _ => "",
+    };
+    let note = match tally {
+        Tally { text, .. } if text.is_empty() => would.to_owned(),
+        Tally { text, varied: true, .. } => format!("{would}, not always the same, last: {text}"),
+        Tally { text, .. } => format!("{would}: {text}"),
     };
     let detail = Detail {
         workload: key.workload.clone(),
@@ -352,7 +374,7 @@ fn draft(key: &Key, tally: Tally) -> Draft {
         target: key.target.as_ref().map(ToString::to_string).unwrap_or_default(),
         grant: grant.map(ToString::to_string).unwrap_or_default(),
         reason: reason.map(|reason| reason.name().to_owned()).unwrap_or_default(),
-        note: note.to_owned(),
+        note,
         count: tally.count,
         first_millis: tally.first.as_millis(),
         last_millis: tally.last.as_millis(),

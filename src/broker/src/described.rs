@@ -86,6 +86,17 @@ pub(crate) async fn seen(
             facts.service_account == who.service_account && expected.is_none_or(|uid| uid == facts.uid)
         });
         step(pod.is_some(), format!("pod {name} of this service account {}", is_there(pod.is_some())));
+        if known.is_some() && pod.is_none() {
+            // Whether the chain up to it was whole, a lease does not say.
+            let top = who.controller.as_ref().map(|top| format!("{} {}", top.kind, top.name));
+            let top = top.unwrap_or_else(|| "none".to_owned());
+            step(
+                false,
+                format!(
+                    "its labels are not known any more; its top controller is taken from the lease: {top}"
+                ),
+            );
+        }
     } else if !who.unbound {
         step(false, "no pod is named: what is not said of it is taken for none".to_owned());
     }

@@ -23,7 +23,7 @@ use crate::credential::Credential;
 use crate::denials::{change_of, check_of, count_of};
 use crate::described::{Described, NOBODY, Seen, Step, check_described, described, seen};
 use crate::issue::{Considered, check_scope, held, lease, told};
-use crate::operator::Operator;
+use crate::operator::{Operator, Verb};
 use crate::{Broker, DenialCount, DenialId, Error, IssueRequest};
 
 /// Events of the audit log that are looked through for what is counted of a denial, newest first.
@@ -34,8 +34,9 @@ const COUNTS: usize = 100;
 
 /// What to explain.
 pub enum About {
-    /// What the workload that has this token would be answered. The token is read, never kept.
-    Token(Secret, IssueRequest),
+    /// What the workload that has this token would be answered. The token is read, never kept. Its cluster is needed only
+    /// where several have its issuer.
+    Token(Secret, Option<ClusterName>, IssueRequest),
     /// What a workload would be answered that is described.
     Described(Described, IssueRequest),
     /// Why a lease was given.
@@ -106,7 +107,7 @@ impl Broker {
     pub async fn explain(&self, bearer: Bearer<'_>, about: &About) -> Result<Explained, Error> {
         let operator = self.operator(bearer).await?;
         match about {
-            About::Token(token, asked) => self.explain_token(&operator, token, asked).await,
+            About::Token(token, of, asked) => self.explain_token(&operator, token, of.as_ref(), asked).await,
             About::Described(who, asked) => self.explain_described(&operator, who, asked).await,
             About::Lease(id) => self.explain_lease(&operator, *id).await,
             About::Denial(id) => self.explain_denial(&operator, *id).await,
@@ -117,11 +118,12 @@ impl Broker {
         &self,
         operator: &Operator<'_>,
         token: &Secret,
+        of: Option<&ClusterName>,
         asked: &IssueRequest,
     ) -> Result<Explained, Error> {
         check_scope(&asked.scope)?;
         let not_found = || not_found("workload of this token");
-        let bearer = Bearer { token, cluster: None, verified: None };
+        let bearer = Bearer { token, cluster: of, verified: None };
         let (cluster, identity) = match self.authenticate(bearer, Caller::Workload).await {
             Ok(known) => known,
             // Whoever holds it is told the same when they use it.
@@ -129,6 +131,12 @@ impl Broker {
                 let change = "send the pod's projected token of the workloads' audience";
                 let told = Told::refused("token", error.reason().name(), error.to_string(), change);
                 return Ok(self.explained(String::new(), asked, told));
+            }
+            Err(Error::Invalid { .. }) if of.is_none() => {
+                return Err(Error::invalid(
+                    "cluster",
+                    "several clusters have the token's issuer: say whose it is",
+                ));
             }
             Err(error) => return Err(error),
         };
@@ -222,6 +230,11 @@ impl Broker {
     async fn explain_denial(&self, operator: &Operator<'_>, id: DenialId) -> Result<Explained, Error> {
         let not_found = || not_found(&format!("denial {id}"));
         let Some(kept) = self.kept.get(id) else {
+            // Whoever may read nothing has no log searched for an id that it may have made up.
+            match self.owners_for(operator, Verb::Get, None).await {
+                Err(Error::NotAllowed { .. }) => return Err(not_found()),
+                may_read => drop(may_read?),
+            }
             let counts = self.counted(operator, id.at()).await?;
             if counts.is_empty() {
                 return Err(not_found());

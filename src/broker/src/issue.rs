@@ -14,7 +14,7 @@ use dayfly_core::rule::Rule;
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{Identity, Workload};
-use dayfly_policy::{Answer, Decision, Explanation, PolicySet, Question, Told};
+use dayfly_policy::{Answer, Audited, Decision, Explanation, PolicySet, Question, Told};
 
 use crate::attest::{Attested, Purpose};
 use crate::authenticate::{Bearer, Caller};
@@ -175,15 +175,23 @@ impl Broker {
     }
 
     /// Counts, for the audit log, what Grants of mode Audit would have decided. They are evaluated last and apart.
-    fn note_audited(&self, attested: &Attested, request: &IssueRequest) {
+    pub(crate) fn note_audited(&self, attested: &Attested, request: &IssueRequest) {
         let workload = &attested.workload;
         let Ok(policy) = self.policies.current(&workload.cluster, self.clock.monotonic()) else { return };
         if policy.audits_in(&workload.service_account.namespace).next().is_none() {
             return;
         }
-        for audited in policy.audit(&self.question(attested, request, self.now(), None)) {
-            let refused = audited.would.err().map(|denial| Error::from(denial).reason());
-            self.note_audited_grant(workload, &request.target, audited.grant, refused);
+        let now = self.now().floor_secs();
+        let made = || self.credential(&policy, workload, &request.target);
+        let not_after = made().ok().and_then(|credential| credential.key.not_after);
+        let question = self.question(attested, request, now, not_after.map(|end| end.since(now)));
+        for Audited { grant, would } in policy.audit(&question) {
+            let would = would.map_err(Error::from).and_then(|decision| {
+                let (text, id) = (decision.to_string(), LeaseId::first_at(now));
+                let lease = lease(attested, request, decision, made()?, Grounds::default(), id, now);
+                self.store.rules().holding(&lease).map_or(Ok(text), |hold| Err(held(hold)))
+            });
+            self.note_audited_grant(workload, &request.target, grant, would);
         }
     }
 

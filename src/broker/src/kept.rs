@@ -1,18 +1,22 @@
 //! The last denials of workloads, one by one, so that each can be explained by the id that it was answered with. In memory
 //! only: what is older is in the audit log's counts ([`crate::denials`]).
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dayfly_core::ids::OwnerName;
+use dayfly_core::ids::{ClusterName, Namespace, OwnerName};
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Workload;
 use dayfly_policy::Told;
+use dayfly_policy::explain::shortened;
 
 /// Denials kept.
 pub const KEPT: usize = 10_000;
+/// Of one namespace, so that none pushes out the others'.
+pub const SHARE: usize = KEPT / 4;
 /// The most bytes that are kept of what was asked for.
 const ASKED_BYTES: usize = 512;
 
@@ -70,13 +74,48 @@ pub(crate) struct KeptDenials(Mutex<Ring>);
 
 #[derive(Default)]
 struct Ring {
-    /// The number of the first that is kept.
-    first: u64,
-    kept: VecDeque<Arc<KeptDenial>>,
+    /// The number of the next.
+    next: u64,
+    /// By number, so the oldest first.
+    kept: BTreeMap<u64, Arc<KeptDenial>>,
+    /// The numbers of each namespace's, the oldest first.
+    of: HashMap<(ClusterName, Namespace), VecDeque<u64>>,
+}
+
+impl Ring {
+    fn push(&mut self, number: u64, denial: KeptDenial) {
+        let place = place_of(&denial.workload);
+        let own = self.of.get(&place).filter(|numbers| numbers.len() >= SHARE);
+        if let Some(oldest) = own.and_then(VecDeque::front).copied() {
+            self.forget(oldest);
+        } else if self.kept.len() >= KEPT
+            && let Some(oldest) = self.kept.keys().next().copied()
+        {
+            self.forget(oldest);
+        }
+        self.of.entry(place).or_default().push_back(number);
+        self.kept.insert(number, Arc::new(denial));
+    }
+
+    /// Forgets one that is its namespace's oldest.
+    fn forget(&mut self, number: u64) {
+        let Some(place) = self.kept.remove(&number).map(|denial| place_of(&denial.workload)) else { return };
+        if let Entry::Occupied(mut numbers) = self.of.entry(place) {
+            numbers.get_mut().pop_front();
+            if numbers.get().is_empty() {
+                numbers.remove();
+            }
+        }
+    }
+}
+
+fn place_of(workload: &Workload) -> (ClusterName, Namespace) {
+    (workload.cluster.clone(), workload.service_account.namespace.clone())
 }
 
 impl KeptDenials {
-    /// Keeps one, in the place of the oldest where there are too many; gives its id.
+    /// Keeps one, in the place of its namespace's oldest where that has its share, else of the oldest of all where there are
+    /// too many; gives its id.
     pub(crate) fn keep(
         &self,
         at: Timestamp,
@@ -86,23 +125,19 @@ impl KeptDenials {
         told: Told,
     ) -> DenialId {
         let told = told.kept();
-        let asked = asked.char_indices().take_while(|(at, _)| *at < ASKED_BYTES).map(|(_, c)| c).collect();
+        let asked = shortened(asked, ASKED_BYTES);
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if ring.kept.len() >= KEPT {
-            ring.kept.pop_front();
-            ring.first += 1;
-        }
-        let number = ring.first + u64::try_from(ring.kept.len()).unwrap_or(u64::MAX);
+        let number = ring.next;
+        ring.next += 1;
         let id = DenialId { at, number };
-        ring.kept.push_back(Arc::new(KeptDenial { id, workload, owners, asked, told }));
+        ring.push(number, KeptDenial { id, workload, owners, asked, told });
         id
     }
 
     /// The denial of this id, while it is kept. One of an earlier start has another moment.
     pub(crate) fn get(&self, id: DenialId) -> Option<Arc<KeptDenial>> {
         let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = usize::try_from(id.number.checked_sub(ring.first)?).ok()?;
-        ring.kept.get(place).filter(|kept| kept.id == id).cloned()
+        ring.kept.get(&id.number).filter(|kept| kept.id == id).cloned()
     }
 }
 
@@ -113,12 +148,46 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_namespace_pushes_out_the_others_denials() {
+        let kept = KeptDenials::default();
+        let at = Timestamp::from_secs(60);
+        let keep = |namespace: &str| {
+            let mut workload = Lease::test(1).workload;
+            workload.service_account.namespace = namespace.parse().unwrap();
+            kept.keep(
+                at,
+                workload,
+                Vec::new(),
+                "",
+                Told::refused("workload", "POD_GONE", "gone", "ask again"),
+            )
+        };
+        let quiet = keep("quiet");
+        let loud: Vec<_> = (0..2 * KEPT).map(|_| keep("loud")).collect();
+        assert!(kept.get(quiet).is_some());
+        let (gone, there) = loud.split_at(2 * KEPT - SHARE);
+        assert!(
+            gone.iter().all(|id| kept.get(*id).is_none()) && there.iter().all(|id| kept.get(*id).is_some())
+        );
+        // Many of them together do: the oldest of all goes first.
+        for n in 0..4 * SHARE {
+            keep(&format!("n{}", n % 8));
+        }
+        assert!(kept.get(quiet).is_none());
+        let ring = kept.0.lock().unwrap();
+        assert_eq!(ring.kept.len(), KEPT);
+        assert_eq!(ring.of.values().map(VecDeque::len).sum::<usize>(), KEPT);
+    }
+
+    #[test]
     fn the_last_ones_are_kept_and_no_more() {
         let kept = KeptDenials::default();
         let at = Timestamp::from_secs(60);
         let keep = |n: usize| {
             let told = Told::refused("workload", "POD_GONE", format!("pod {n}"), "ask again");
-            kept.keep(at, Lease::test(1).workload, Vec::new(), &"x".repeat(2000), told)
+            let mut workload = Lease::test(1).workload;
+            workload.service_account.namespace = format!("n{}", n % 8).parse().unwrap();
+            kept.keep(at, workload, Vec::new(), &"x".repeat(2000), told)
         };
         let ids: Vec<_> = (0..KEPT + 5).map(keep).collect();
         assert_eq!(kept.0.lock().unwrap().kept.len(), KEPT);

@@ -8,6 +8,7 @@ use dayfly_core::ids::{ClusterName, LeaseId, OwnerName, RuleId};
 use dayfly_core::limits;
 use dayfly_core::rule::{Fields, Rule, Selector};
 use dayfly_policy::Owner;
+use dayfly_policy::parts::UNOWNED;
 use futures_util::future::join_all;
 
 use crate::authenticate::Bearer;
@@ -149,22 +150,33 @@ impl Broker {
         Ok(found)
     }
 
-    /// The owners that an operator may list; none means all of them. An owner that the request names is the only one
-    /// that is asked about. Only owners that a policy declares now are found without being named.
+    /// The owners that an operator may list; none means all of them.
     async fn listable(
         &self,
         operator: &Operator<'_>,
         named: Option<&OwnerName>,
     ) -> Result<Option<BTreeSet<OwnerName>>, Error> {
+        self.owners_for(operator, Verb::List, named).await
+    }
+
+    /// The owners that an operator may do this to; none means all of them. An owner that the request names is the only one
+    /// that is asked about. Only owners that a policy declares now are found without being named, and the reserved one, of
+    /// which there may be leases from a grace that is over.
+    pub(crate) async fn owners_for(
+        &self,
+        operator: &Operator<'_>,
+        verb: Verb,
+        named: Option<&OwnerName>,
+    ) -> Result<Option<BTreeSet<OwnerName>>, Error> {
         if let Some(owner) = named {
-            let may = operator.may(Verb::List, Some(owner)).await?;
+            let may = operator.may(verb, Some(owner)).await?;
             return if may {
                 Ok(Some([owner.clone()].into()))
             } else {
-                Err(operator.refusal(Verb::List, Some(owner)))
+                Err(operator.refusal(verb, Some(owner)))
             };
         }
-        if operator.may(Verb::List, None).await? {
+        if operator.may(verb, None).await? {
             return Ok(None);
         }
         let declared: BTreeSet<OwnerName> = self
@@ -173,19 +185,19 @@ impl Broker {
             .flat_map(|policy| policy.owners().map(|owner| owner.name.clone()).collect::<Vec<_>>())
             .collect();
         if declared.len() > OWNERS_ASKED {
-            return Err(operator.refusal(Verb::List, None));
+            return Err(operator.refusal(verb, None));
         }
-        let declared: Vec<_> = declared.into_iter().collect();
-        let mut listable = BTreeSet::new();
+        let declared: Vec<_> = declared.into_iter().chain(UNOWNED.parse().ok()).collect();
+        let mut allowed = BTreeSet::new();
         for some in declared.chunks(AT_ONCE) {
-            let answers = join_all(some.iter().map(|owner| operator.may(Verb::List, Some(owner)))).await;
+            let answers = join_all(some.iter().map(|owner| operator.may(verb, Some(owner)))).await;
             for (owner, may) in some.iter().zip(answers) {
                 if may? {
-                    listable.insert(owner.clone());
+                    allowed.insert(owner.clone());
                 }
             }
         }
-        if listable.is_empty() { Err(operator.refusal(Verb::List, None)) } else { Ok(Some(listable)) }
+        if allowed.is_empty() { Err(operator.refusal(verb, None)) } else { Ok(Some(allowed)) }
     }
 
     fn reached<'a>(&'a self, operator: &'a Operator<'_>) -> impl Iterator<Item = &'a ClusterName> {

@@ -70,7 +70,11 @@ impl Broker {
         let attested = self.attest(cluster, identity, Purpose::Renewal).await?;
         self.check_renewable(earlier, request)?;
         let asked = asked(earlier, request)?;
-        self.decided_and_recorded(|| self.decide_again(&attested, earlier, &asked, request)).await
+        let renewed =
+            self.decided_and_recorded(|| self.decide_again(&attested, earlier, &asked, request)).await;
+        // Where the lease's Grant is of mode Audit by now, it is denied.
+        self.note_audited(&attested, &asked);
+        renewed
     }
 
     /// Refuses what cannot be renewed before anything is made for it. One that was renewed before may have been so by

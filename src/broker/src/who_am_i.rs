@@ -84,13 +84,7 @@ impl Broker {
 
     /// Who answers for a workload now, by the configuration's grace too.
     pub(crate) fn ownership(&self, policy: &PolicySet, cluster: &ClusterName, who: &Who<'_>) -> Ownership {
-        let grace = self.policies.grace(cluster).and_then(|grace| grace.owner(self.now()));
-        match (policy.owners_of(who), grace) {
-            (Ownership::Unowned, Some(owner)) if policy.is_unclaimed(who) => {
-                Ownership::Owned(Owners::of(owner))
-            }
-            (ownership, _) => ownership,
-        }
+        policy.owners_of(who, self.policies.grace(cluster), self.now())
     }
 
     /// By whose rights a workload's things may be read: its owners, or where it is not clear which narrower one, its

@@ -33,6 +33,9 @@ pub(crate) struct Explain {
     /// The workload whose projected token this file holds; `-` is standard input.
     #[arg(long, group = "about", value_name = "FILE", requires = "target")]
     workload_token_file: Option<PathBuf>,
+    /// The cluster of that token, where several that are served have its issuer.
+    #[arg(long, value_name = "NAME", requires = "workload_token_file")]
+    workload_cluster: Option<String>,
     /// A workload of this service account, whether it is there or not.
     #[arg(long, group = "about", value_name = "NAMESPACE/NAME", requires = "target")]
     service_account: Option<String>,
@@ -182,8 +185,8 @@ impl Explain {
             let own = client.explain_own(asked).await?;
             return self.output.answer(&explanation(&own), || lines(&own.text));
         }
-        let about = self.about()?;
-        let answer = client.explain(v1::ExplainRequest { about: Some(about), asked }).await?;
+        let (about, cluster) = (self.about()?, self.workload_cluster.clone().unwrap_or_default());
+        let answer = client.explain(v1::ExplainRequest { about: Some(about), asked, cluster }).await?;
         self.output.answer(&view(&answer), || text(&answer))
     }
 

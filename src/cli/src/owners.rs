@@ -41,6 +41,9 @@ struct OwnerView<'a> {
     display_name: &'a str,
     contacts: &'a [String],
     namespaces: &'a [String],
+    /// Each `KEY=VALUE,KEY=VALUE`.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    namespace_labels: &'a [String],
 }
 
 impl Owners {
@@ -146,6 +149,7 @@ fn view(owner: &v1::Owner) -> OwnerView<'_> {
         display_name: &owner.display_name,
         contacts: &owner.contacts,
         namespaces: &owner.namespaces,
+        namespace_labels: &owner.namespace_labels,
     }
 }
 
@@ -154,15 +158,31 @@ fn text(owners: &[v1::Owner]) -> String {
         .iter()
         .map(|owner| {
             let (namespaces, contacts) = (owner.namespaces.join(","), owner.contacts.join(", "));
-            [owner.name.clone(), owner.cluster.clone(), owner.display_name.clone(), namespaces, contacts]
+            let labels = owner.namespace_labels.join(" or ");
+            let (name, cluster, display) = (&owner.name, &owner.cluster, &owner.display_name);
+            [name.clone(), cluster.clone(), display.clone(), namespaces, labels, contacts]
         })
         .collect();
-    table(["OWNER", "CLUSTER", "NAME", "NAMESPACES", "CONTACTS"], &rows)
+    table(["OWNER", "CLUSTER", "NAME", "NAMESPACES", "BY LABEL", "CONTACTS"], &rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn owners_are_listed_with_the_labels_that_they_claim_by() {
+        let owner = v1::Owner {
+            name: "payments".to_owned(),
+            cluster: "east".to_owned(),
+            display_name: "Payments".to_owned(),
+            contacts: vec!["#payments".to_owned()],
+            namespaces: vec!["ledger".to_owned(), "payments".to_owned()],
+            namespace_labels: vec!["team=payments,tier=1".to_owned(), "team=ledger".to_owned()],
+        };
+        insta::assert_snapshot!("owners_text", text(std::slice::from_ref(&owner)));
+        insta::assert_snapshot!("owners_json", serde_json::to_string_pretty(&view(&owner)).unwrap());
+    }
 
     #[test]
     fn namespaces_without_owner_as_table_and_json() {

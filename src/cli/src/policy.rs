@@ -45,6 +45,9 @@ pub(crate) enum Policy {
 pub(crate) struct Check {
     /// The folder.
     folder: PathBuf,
+    /// Also writes what is wrong to this file, as JUnit XML: errors fail, warnings do not.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     #[command(flatten)]
     reserved: ReservedAudiences,
     #[command(flatten)]
@@ -116,6 +119,9 @@ impl Policy {
 impl Check {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let loaded = load_folder(&self.folder, &self.reserved.all()?)?;
+        if let Some(path) = &self.junit {
+            junit::write(path, &junit::of_problems(&loaded.problems))?;
+        }
         let printed = self.output.answer(&view(&loaded), || text(&loaded))?;
         let broken = loaded.problems.iter().any(|problem| problem.severity == Severity::Error);
         Ok(if broken { ExitCode::FAILURE } else { printed })

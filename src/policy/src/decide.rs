@@ -265,7 +265,7 @@ impl PolicySet {
                 && grant.is_for(&question.service_account, &question.service_account_labels)
         });
         let would = |grant: &Arc<Grant>| {
-            let owners = self.own(question, &mut Silent)?;
+            let owners = self.own(&question.who(), question.unowned, question.now, &mut Silent)?;
             self.within(question, owners, grant, &mut Silent)
         };
         audits.map(|grant| Audited { grant: grant.name.clone(), would: would(grant) }).collect()
@@ -273,22 +273,28 @@ impl PolicySet {
 
     /// The one walk through the checks, in their order. What is traced is worked out only where it is kept.
     pub(crate) fn evaluate<T: Trace>(&self, question: &Question, trace: &mut T) -> Result<Decision, Denial> {
-        let owners = self.own(question, trace)?;
+        let owners = self.own(&question.who(), question.unowned, question.now, trace)?;
         // The Grant first: who has none for it is not told whether there is such a Target.
         let grant = self.deciding_grant(question, trace)?;
         self.within(question, owners, grant, trace)
     }
 
-    fn own<T: Trace>(&self, question: &Question, trace: &mut T) -> Result<Owners, Denial> {
-        let namespace = &question.namespace;
-        let (owner, rank) = match self.claims.of(namespace, &question.namespace_labels) {
+    /// Who answers for a workload: the one place that says so.
+    pub(crate) fn own<T: Trace>(
+        &self,
+        who: &Who<'_>,
+        unowned: Option<UnownedGrace>,
+        now: Timestamp,
+        trace: &mut T,
+    ) -> Result<Owners, Denial> {
+        let namespace = who.namespace;
+        let (owner, rank) = match self.claims.of(namespace, who.namespace_labels) {
             Claimed::By(owner, rank) => (owner, rank),
             Claimed::Contested => return Err(Denial::OwnerAmbiguous(namespace.clone())),
             Claimed::Nobody => {
-                let unowned = question.unowned.and_then(|grace| grace.owner(question.now));
-                let unowned = unowned.ok_or_else(|| Denial::Unowned(namespace.clone()))?;
+                let grace = unowned.and_then(|grace| Some((grace.owner(now)?, grace.until)));
+                let (unowned, until) = grace.ok_or_else(|| Denial::Unowned(namespace.clone()))?;
                 trace.passed("owner", || {
-                    let until = question.unowned.map(|grace| grace.until).unwrap_or_default();
                     format!("namespace {namespace} has no Owner: {UNOWNED} answers until {until}")
                 });
                 return Ok(Owners::of(unowned));
@@ -297,7 +303,7 @@ impl PolicySet {
         let name = &owner.name;
         trace.passed("owner", || format!("namespace {namespace} belongs to Owner {name}, {}", rank.text()));
         trace.object("Owner", name, &owner.generation);
-        match owner.narrowing(&question.who()) {
+        match owner.narrowing(who) {
             Narrowing::None => {
                 if !owner.spec.delegates.is_empty() {
                     trace.passed("narrowing", || "no delegate of that Owner matches".to_owned());

@@ -338,7 +338,7 @@ fn cut(text: &mut String, most: usize) {
 }
 
 /// At most this many bytes of a text, at a character's end.
-fn shortened(text: &str, most: usize) -> String {
+pub fn shortened(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }

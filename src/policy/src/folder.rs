@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use dayfly_core::limits;
 
-use crate::load::{File, Loaded, Reserved, load, of_file};
+use crate::load::{File, Loaded, Reserved, load_after, of_file};
 use crate::problem::Problem;
+use crate::set::PolicySet;
 
 /// How deep folders may lie in each other.
 const DEPTH: usize = 8;
@@ -38,12 +39,22 @@ pub enum SourceError {
 /// # Errors
 /// When the folder or a file in it cannot be read: then nothing is known, which is not the same as an empty policy.
 pub fn load_folder(path: &Path, reserved: &Reserved) -> Result<Loaded, SourceError> {
+    load_folder_after(path, reserved, None)
+}
+
+/// As [`load_folder`], where `before` is what the same folder said when it was read last: what an Owner claimed in a file
+/// that does not read now stays nobody's until the file reads again, or is gone.
+///
+/// # Errors
+/// As [`load_folder`].
+pub fn load_folder_after(
+    path: &Path,
+    reserved: &Reserved,
+    before: Option<&PolicySet>,
+) -> Result<Loaded, SourceError> {
     let mut found = Found { files: Vec::new(), problems: Vec::new() };
     found.folder(path, "", 0)?;
-    let mut loaded = load(&found.files, reserved);
-    loaded.problems.extend(found.problems);
-    loaded.problems.sort();
-    Ok(loaded)
+    Ok(load_after(&found.files, found.problems, reserved, before))
 }
 
 struct Found {

@@ -9,6 +9,7 @@
 
 mod beyond;
 mod ceiling;
+mod claimed;
 pub mod decide;
 pub mod diff;
 pub mod explain;
@@ -28,7 +29,7 @@ mod yaml;
 
 pub use decide::{Audited, Decision, Denial, Question, UnownedGrace};
 pub use explain::{Answer, Checked, Explanation, Told, Verdict};
-pub use folder::{SourceError, load_folder};
+pub use folder::{SourceError, load_folder, load_folder_after};
 pub use kind::Kind;
 pub use load::{File, Loaded, Reserved, load};
 pub use owners::{Ownership, TopController, Who};

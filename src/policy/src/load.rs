@@ -7,6 +7,7 @@ use dayfly_core::ids::{Audience, TrustDomain};
 use dayfly_core::limits;
 use dayfly_core::provenance::Labels;
 
+use crate::claimed::{ClaimedByFile, of_valid, still_claimed};
 use crate::object::{Body, Object, ObjectKey};
 use crate::owners::{Contested, Ownership};
 use crate::problem::{Problem, Severity};
@@ -46,7 +47,17 @@ pub struct Loaded {
 
 /// Reads a policy from texts. The order of files, and of documents in them, never matters.
 pub fn load(files: &[File], reserved: &Reserved) -> Loaded {
-    let mut problems = Vec::new();
+    load_after(files, Vec::new(), reserved, None)
+}
+
+/// Reads a policy. `unreadable` files hold no text; `before` is what the same source said last.
+pub(crate) fn load_after(
+    files: &[File],
+    unreadable: Vec<Problem>,
+    reserved: &Reserved,
+    before: Option<&PolicySet>,
+) -> Loaded {
+    let mut problems = unreadable;
     let mut objects = Vec::new();
     for file in files {
         if u64::try_from(file.text.len()).unwrap_or(u64::MAX) > limits::POLICY_FILE_BYTES {
@@ -56,9 +67,16 @@ pub fn load(files: &[File], reserved: &Reserved) -> Loaded {
         let documents = yaml::documents(&file.text);
         objects.extend(documents.into_iter().map(|document| Object::read(&file.name, document, reserved)));
     }
-    let contested = refuse_duplicates(&mut objects);
+    let mut contested = refuse_duplicates(&mut objects);
+    let none = ClaimedByFile::new();
+    let still = still_claimed(before.map_or(&none, |before| &before.claimed), &mut objects, &mut problems);
+    contested.extend(still.values().flat_map(BTreeMap::values).cloned());
     let tests = take_tests(&mut objects);
-    let set = assemble(&objects, &contested);
+    let mut set = assemble(&objects, &contested);
+    set.claimed = of_valid(&objects);
+    for (file, owners) in still {
+        set.claimed.entry(file).or_default().extend(owners);
+    }
     report_owners(&mut objects, &set);
     report_grants(&mut objects, &set);
     problems.extend(objects.into_iter().flat_map(|object| object.problems));
@@ -79,8 +97,8 @@ pub(crate) fn of_file(name: &str, message: &str) -> Problem {
 }
 
 /// Two objects of one name are both invalid: which of them was meant is not ours to guess. What they claim as Owners
-/// stays contested, so that a second definition never hands a namespace to a rival; so does what an invalid Owner
-/// claims, as far as it can be read.
+/// stays contested, so that a second definition never hands a namespace to a rival; so does what an invalid one
+/// claims, as far as it can be made out.
 fn refuse_duplicates(objects: &mut [Object<'_>]) -> Contested {
     let mut contested = Contested::default();
     let mut places: HashMap<ObjectKey, Vec<(String, u64)>> = HashMap::new();
@@ -91,14 +109,12 @@ fn refuse_duplicates(objects: &mut [Object<'_>]) -> Contested {
         }
     }
     for object in objects {
-        if let Some(claimed) = object.claimed.take() {
-            contested.add(claimed);
-        }
+        contested.extend(object.claimed.clone());
         let here = (object.file.to_owned(), object.document.start().line);
         let Some(all) = object.key.as_ref().and_then(|key| places.get(key)) else { continue };
         if let Some((file, line)) = all.iter().filter(|place| **place != here).min() {
             if let Some(Body::Owner(_, spec)) = object.body.take() {
-                contested.add(spec.namespaces);
+                contested.extend([spec.namespaces]);
             }
             let message = format!("is defined again at {file}:{line}: neither holds until one is removed");
             object.fault(&Fault { path: name_path(), message }, Severity::Error);

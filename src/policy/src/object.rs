@@ -8,6 +8,7 @@ use dayfly_core::ids::{GrantName, GrantRef, Namespace, OwnerName, TargetName};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use crate::claimed::claimed;
 use crate::load::Reserved;
 use crate::problem::{Problem, Severity};
 use crate::spec::{
@@ -70,7 +71,7 @@ pub(crate) struct Object<'a> {
     pub(crate) key: Option<ObjectKey>,
     /// The object, where it is valid.
     pub(crate) body: Option<Body>,
-    /// The namespaces that an invalid Owner claims, as far as they can be read.
+    /// The namespaces that one which is not valid claims, as far as they can be made out; none where it is not even YAML.
     pub(crate) claimed: Option<NamespacesSpec>,
     /// A digest over everything in it that counts.
     pub(crate) digest: Digest,
@@ -80,6 +81,14 @@ pub(crate) struct Object<'a> {
 impl<'a> Object<'a> {
     /// Reads a document.
     pub(crate) fn read(file: &'a str, document: Document<'a>, reserved: &Reserved) -> Self {
+        let mut object = Self::read_strictly(file, document, reserved);
+        if object.body.is_none() {
+            object.claimed = claimed(document);
+        }
+        object
+    }
+
+    fn read_strictly(file: &'a str, document: Document<'a>, reserved: &Reserved) -> Self {
         let mut object = Self {
             file,
             document,
@@ -138,10 +147,6 @@ impl<'a> Object<'a> {
                     Ok(Body::Test(Table { file, name: name.to_string(), spec }))
                 });
             }
-        }
-        if kind == Kind::Owner && object.body.is_none() {
-            object.claimed =
-                document.parse_head::<Claimant>().ok().map(|claimant| claimant.spec.namespaces.read());
         }
         object
     }
@@ -221,33 +226,6 @@ struct Head {
 struct HeadMetadata {
     name: String,
     namespace: Option<String>,
-}
-
-/// What an Owner claims, whatever else is wrong with it.
-#[derive(Deserialize)]
-struct Claimant {
-    spec: ClaimantSpec,
-}
-
-#[derive(Deserialize)]
-struct ClaimantSpec {
-    #[serde(default)]
-    namespaces: ClaimedNamespaces,
-}
-
-#[derive(Default, Deserialize)]
-struct ClaimedNamespaces {
-    #[serde(default)]
-    names: Vec<String>,
-    #[serde(default)]
-    labels: Vec<BTreeMap<String, String>>,
-}
-
-impl ClaimedNamespaces {
-    fn read(self) -> NamespacesSpec {
-        let names = self.names.iter().filter_map(|name| name.parse().ok()).collect();
-        NamespacesSpec { names, labels: self.labels }
-    }
 }
 
 #[derive(Deserialize)]

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use dayfly_core::ids::{Namespace, OwnerName, ServiceAccountName};
 use dayfly_core::lease::Owners;
 use dayfly_core::provenance::{Asserted, Labels, ObjectRef};
+use dayfly_core::time::Timestamp;
 
+use crate::decide::{Denial, UnownedGrace};
 use crate::parts::{has_all, label_text};
 use crate::set::{Owner, PolicySet};
 use crate::spec::{DelegateSpec, NamespacesSpec};
+use crate::trace::Silent;
 
 /// A workload, as far as ownership looks at it.
 #[derive(Debug, Clone, Copy)]
@@ -101,9 +104,11 @@ pub(crate) struct Contested {
 }
 
 impl Contested {
-    pub(crate) fn add(&mut self, namespaces: NamespacesSpec) {
-        self.names.extend(namespaces.names);
-        self.labels.extend(namespaces.labels);
+    pub(crate) fn extend(&mut self, claimed: impl IntoIterator<Item = NamespacesSpec>) {
+        for namespaces in claimed {
+            self.names.extend(namespaces.names);
+            self.labels.extend(namespaces.labels);
+        }
     }
 }
 
@@ -253,26 +258,16 @@ impl PolicySet {
         }
     }
 
-    /// Who answers for a workload: its namespace's owner, and the narrower one where that one delegates.
-    pub fn owners_of(&self, who: &Who<'_>) -> Ownership {
-        let Claimed::By(owner, _) = self.claims.of(who.namespace, who.namespace_labels) else {
-            return self.owner_of(who.namespace, who.namespace_labels);
-        };
-        match owner.narrowing(who) {
-            Narrowing::None => Ownership::Owned(Owners::of(owner.name.clone())),
-            Narrowing::To(narrower, _) if self.owner(narrower).is_none() => Ownership::Unowned,
-            Narrowing::To(narrower, by) => Ownership::Owned(Owners {
-                namespace: owner.name.clone(),
-                narrowed: Some(narrower.clone()),
-                narrowed_by: Some(by),
-            }),
-            Narrowing::Ambiguous(_) | Narrowing::Unknown => Ownership::Ambiguous,
+    /// Who answers for a workload at this moment: its namespace's owner, and the narrower one where that one delegates; or
+    /// by the configuration's grace, where there is one, the reserved one.
+    pub fn owners_of(&self, who: &Who<'_>, unowned: Option<UnownedGrace>, now: Timestamp) -> Ownership {
+        match self.own(who, unowned, now, &mut Silent) {
+            Ok(owners) => Ownership::Owned(owners),
+            Err(Denial::OwnerAmbiguous(_) | Denial::NarrowingAmbiguous(_) | Denial::ControllerUnknown(_)) => {
+                Ownership::Ambiguous
+            }
+            Err(_) => Ownership::Unowned,
         }
-    }
-
-    /// Whether no Owner claims its namespace: then, and only then, the grace of the configuration covers it.
-    pub fn is_unclaimed(&self, who: &Who<'_>) -> bool {
-        self.claims.of(who.namespace, who.namespace_labels) == Claimed::Nobody
     }
 
     /// The Owners that claim a namespace at the rank at which it is contested.

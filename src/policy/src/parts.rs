@@ -239,7 +239,7 @@ pub(crate) fn has_all(labels: &Labels, set: &Labels) -> bool {
 }
 
 /// `key=value,key=value`.
-pub(crate) fn label_text(set: &Labels) -> String {
+pub fn label_text(set: &Labels) -> String {
     set.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 

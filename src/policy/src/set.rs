@@ -7,6 +7,7 @@ use dayfly_core::digest::Digest;
 use dayfly_core::ids::{ClusterName, GrantRef, Namespace, OwnerName, ServiceAccountName, TargetName};
 use dayfly_core::provenance::Labels;
 
+use crate::claimed::ClaimedByFile;
 use crate::owners::{Claims, Contested};
 use crate::parts::{any_matches, label_text};
 use crate::spec::{GrantSpec, Mode, OwnerSpec, TargetSpec};
@@ -80,6 +81,8 @@ pub struct PolicySet {
     by_namespace: HashMap<Namespace, Vec<Arc<Grant>>>,
     audits: HashMap<Namespace, Vec<Arc<Grant>>>,
     generation: Option<Digest>,
+    /// For the next reading of its source; decides nothing by itself.
+    pub(crate) claimed: ClaimedByFile,
 }
 
 impl PolicySet {
@@ -113,7 +116,16 @@ impl PolicySet {
         digests.sort_unstable_by_key(|digest| *digest.as_bytes());
         let parts: Vec<&[u8]> = digests.iter().map(|digest| digest.as_bytes().as_slice()).collect();
         let generation = Some(Digest::of_parts(&parts));
-        Self { owners, targets, grants, claims, by_namespace, audits, generation }
+        Self {
+            owners,
+            targets,
+            grants,
+            claims,
+            by_namespace,
+            audits,
+            generation,
+            claimed: ClaimedByFile::new(),
+        }
     }
 
     /// A digest over everything in it that counts: equal generations decide alike.

@@ -74,6 +74,31 @@ impl Document<'_> {
         self.parse_with(options(DuplicateKeyPolicy::FirstWins))
     }
 
+    /// The document as it stands, each of several equal keys too; none where it is not even YAML.
+    pub(crate) fn outline(&self) -> Option<Node> {
+        let lenient = serde_saphyr::options! {
+            duplicate_keys: DuplicateKeyPolicy::PassThrough,
+            merge_keys: MergeKeyPolicy::Merge,
+            with_snippet: false,
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPLAYED },
+        };
+        serde_saphyr::from_str_with_options(self.text, lenient).ok()
+    }
+
+    /// The text of a value of its outline, a number's or boolean's as it is written; none of what holds others, or is null.
+    pub(crate) fn text<'v>(&'v self, value: &'v Value) -> Option<&'v str> {
+        match &value.value {
+            Node::Text(text) => Some(text),
+            Node::Plain => {
+                let span = value.defined.span();
+                let start = usize::try_from(span.byte_offset()?).ok()?;
+                let end = start.checked_add(usize::try_from(span.byte_len()?).ok()?)?;
+                self.text.get(start..end).map(str::trim_ascii)
+            }
+            Node::Map(_) | Node::List(_) | Node::Null => None,
+        }
+    }
+
     fn parse_with<T: DeserializeOwned>(&self, options: Options) -> Result<T, BadDocument> {
         serde_saphyr::from_str_with_options(self.text, options).map_err(|error| {
             let place = error.location().map_or(self.start(), |location| self.place(location));
@@ -114,6 +139,9 @@ impl Document<'_> {
     }
 }
 
+/// Events that aliases may stand for in one document.
+const REPLAYED: usize = 10_000;
+
 /// Strict: no merge keys, `true` and `false` only, no aliases that multiply.
 fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
     serde_saphyr::options! {
@@ -122,7 +150,7 @@ fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
         strict_booleans: true,
         no_schema: true,
         with_snippet: false,
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 10_000 },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPLAYED },
     }
 }
 
@@ -135,10 +163,27 @@ fn message_of(error: &serde_saphyr::Error) -> String {
 }
 
 /// Any YAML, with where each value is.
-enum Node {
-    Map(Vec<(String, Spanned<Node>)>),
-    List(Vec<Spanned<Node>>),
-    Scalar,
+pub(crate) enum Node {
+    Map(Vec<(String, Value)>),
+    List(Vec<Value>),
+    Text(String),
+    /// A number or boolean: its text is where it stands.
+    Plain,
+    Null,
+}
+
+/// A value, and where it is.
+pub(crate) type Value = Spanned<Node>;
+
+impl Node {
+    /// The values of a key.
+    pub(crate) fn all<'n>(&'n self, key: &'n str) -> impl Iterator<Item = &'n Value> {
+        let entries = match self {
+            Self::Map(entries) => entries.as_slice(),
+            _ => &[],
+        };
+        entries.iter().filter(move |(name, _)| name == key).map(|(_, value)| value)
+    }
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -165,22 +210,28 @@ impl<'de> Deserialize<'de> for Node {
                 Ok(Node::List(items))
             }
             fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-                Ok(Node::Scalar)
+                Ok(Node::Plain)
             }
             fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
-                Ok(Node::Scalar)
+                Ok(Node::Plain)
             }
             fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
-                Ok(Node::Scalar)
+                Ok(Node::Plain)
+            }
+            fn visit_i128<E>(self, _: i128) -> Result<Node, E> {
+                Ok(Node::Plain)
+            }
+            fn visit_u128<E>(self, _: u128) -> Result<Node, E> {
+                Ok(Node::Plain)
             }
             fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
-                Ok(Node::Scalar)
+                Ok(Node::Plain)
             }
-            fn visit_str<E>(self, _: &str) -> Result<Node, E> {
-                Ok(Node::Scalar)
+            fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+                Ok(Node::Text(text.to_owned()))
             }
             fn visit_unit<E>(self) -> Result<Node, E> {
-                Ok(Node::Scalar)
+                Ok(Node::Null)
             }
         }
         deserializer.deserialize_any(NodeVisitor)

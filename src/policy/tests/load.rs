@@ -1,7 +1,7 @@
 //! What is accepted, what is refused, and where the problem is said to be.
 
 use dayfly_core::provenance::Labels;
-use dayfly_policy::{File, Loaded, Ownership, Reserved, Severity, load, load_folder};
+use dayfly_policy::{File, Loaded, Ownership, Reserved, Severity, load, load_folder, load_folder_after};
 
 const OWNER: &str = "\
 apiVersion: dayfly.dev/v1alpha1
@@ -359,10 +359,106 @@ fn an_invalid_owner_still_contests_what_it_claims() {
         OWNER.replace("displayName: Payments", "displayName: ''"),
         OWNER.replace("displayName: Payments", "display: a"),
         OWNER.replace("names: [payments]", "labels: [{team: a}], typo: 1"),
+        // What cannot be read leaves the rest of its claims.
+        OWNER.replace("names: [payments]", "names: [payments], labels: [{team: a, tier: 1}]"),
+        OWNER.replace("names: [payments]", "labels: [{team: a}, {tier: 1}, 7, {other: [1]}]"),
+        OWNER.replace("names: [payments]", "labels: [{team: a, tier: [1]}]"),
+        OWNER.replace("names: [payments]", "labels: {team: a}"),
+        OWNER.replace("names: [payments]", "names: [payments, 2048, {a: b}, ~]"),
+        OWNER.replace("names: [payments]", "names: payments"),
+        OWNER.replace("{names: [payments]}", "[payments]"),
+        OWNER.replace("{names: [payments]}", "payments"),
+        OWNER.replace("names: [payments]", "names: [other], names: [payments]"),
+        OWNER.replace("names: [payments]", "names: &a [payments], more: *a"),
+        OWNER.replace("names: [payments]", "<<: {labels: [{team: a}]}, names: [payments]"),
+        // Nor does what it says it is.
+        OWNER.replace("name: payments}", "name: 123}"),
+        OWNER.replace("name: payments}", "name: [a]}"),
+        OWNER.replace("metadata: {name: payments}\n", ""),
+        OWNER.replace("v1alpha1", "v1"),
+        OWNER.replace("apiVersion: dayfly.dev/v1alpha1\n", ""),
+        OWNER.replace("kind: Owner", "kind: Owners"),
+        OWNER.replace("kind: Owner", "kind: Target"),
+        OWNER.replace("kind: Owner", "kind: [Owner]"),
+        OWNER.replace("kind: Owner\n", ""),
     ] {
         assert_eq!(of(&broken, &labels), Ownership::Ambiguous, "{broken}");
     }
+    // A name that YAML takes for a number is the name that stands there.
+    for name in ["2048", "0x10", "12e4", "true"] {
+        let set = load_one(&OWNER.replace("[payments]", &format!("[{name}]"))).set;
+        assert_eq!(set.owner_of(&name.parse().unwrap(), &Labels::new()), Ownership::Ambiguous, "{name}");
+    }
     assert_eq!(of("", &Labels::new()), Ownership::Unowned);
+}
+
+/// Nothing of it reads, or not its claims: then what it claimed when it was valid stays nobody's.
+#[test]
+fn an_owner_that_does_not_read_any_more_still_contests_what_it_claimed() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let rival = OWNER
+        .replace("name: payments}", "name: checkout}")
+        .replace("names: [payments]", "labels: [{team: a}]");
+    let labels: Labels = [("team".to_owned(), "a".to_owned())].into();
+    let of = |loaded: &Loaded| loaded.set.owner_of(&"payments".parse().unwrap(), &labels);
+    let owner = |loaded: &Loaded| match of(loaded) {
+        Ownership::Owned(owners) => owners.namespace.to_string(),
+        other => format!("{other:?}"),
+    };
+    write("rival.yaml", &rival);
+    write("owner.yaml", &joined(&[OWNER, TARGET]));
+    let reload =
+        |before: &Loaded| load_folder_after(folder.path(), &Reserved::default(), Some(&before.set)).unwrap();
+    let good = load_folder(folder.path(), &Reserved::default()).unwrap();
+    assert_eq!(owner(&good), "payments");
+    let mut last = good;
+    for broken in [
+        "spec: [",
+        "\u{0}",
+        &OWNER.replace("spec:", "spec: ["),
+        &OWNER.replace("  namespaces:", "  namespace:"),
+        &OWNER.replace("spec:", "specs:"),
+        &"#".repeat(1024 * 1024 + 1),
+    ] {
+        write("owner.yaml", &joined(&[broken, TARGET]));
+        last = reload(&last);
+        assert_eq!(owner(&last), "Ambiguous", "{broken:.200}");
+        // Not only at once.
+        last = reload(&last);
+        assert_eq!(owner(&last), "Ambiguous", "{broken:.200}");
+    }
+    std::fs::write(folder.path().join("owner.yaml"), [0xff, 0xfe]).unwrap();
+    last = reload(&last);
+    assert_eq!(owner(&last), "Ambiguous");
+
+    // It says so, where it is; and where it was never read, that too.
+    let told =
+        |loaded: &Loaded| loaded.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    write("owner.yaml", "spec: [");
+    let kept = told(&reload(&last));
+    assert!(
+        kept.contains("owner.yaml:") && kept.contains("what Owner payments claimed stays nobody's"),
+        "{kept}"
+    );
+    let first = told(&load_folder(folder.path(), &Reserved::default()).unwrap());
+    assert!(first.contains("; what it claims, if it is an Owner, is not known"), "{first}");
+
+    // A removal always applies, and so does a valid change: in this file, or another.
+    for (name, text, expected) in [
+        ("owner.yaml", TARGET.to_owned(), "checkout"),
+        ("owner.yaml", OWNER.replace("[payments]", "[other]"), "checkout"),
+        ("other.yaml", OWNER.replace("[payments]", "[other]"), "checkout"),
+        ("owner.yaml", joined(&[TARGET, &GRANT.replace("scope:", "scopes:")]), "checkout"),
+        ("owner.yaml", OWNER.to_owned(), "payments"),
+    ] {
+        write(name, &text);
+        assert_eq!(owner(&reload(&last)), expected, "{text}");
+        let _ = std::fs::remove_file(folder.path().join("other.yaml"));
+        write("owner.yaml", "spec: [");
+    }
+    std::fs::remove_file(folder.path().join("owner.yaml")).unwrap();
+    assert_eq!(owner(&reload(&last)), "checkout");
 }
 
 #[test]
@@ -421,7 +517,12 @@ fn a_file_that_is_too_large_is_a_problem_of_that_file() {
     std::fs::write(folder.path().join("large.yaml"), "#".repeat(1024 * 1024 + 1)).unwrap();
     std::fs::write(folder.path().join("owner.yaml"), OWNER).unwrap();
     let loaded = load_folder(folder.path(), &Reserved::default()).unwrap();
-    assert_eq!(shown(&loaded), ["large.yaml: error: is larger than 1 MiB: split it"]);
+    assert_eq!(
+        shown(&loaded),
+        [
+            "large.yaml: error: is larger than 1 MiB: split it; what it claims, if it is an Owner, is not known"
+        ]
+    );
     assert_eq!(loaded.set.owners().count(), 1);
 }
 

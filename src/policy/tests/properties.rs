@@ -12,7 +12,7 @@ use dayfly_core::provenance::{Labels, ObjectRef};
 use dayfly_core::time::Timestamp;
 use dayfly_policy::{
     Decision, File, Loaded, PolicySet, Question, Reserved, Severity, TopController, UnownedGrace, Verdict,
-    load,
+    load, load_folder, load_folder_after,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -428,6 +428,37 @@ fn narrow(model: &mut Model, which: u8, at: usize, ttl: u64) {
     }
 }
 
+/// A document with one thing broken: a line's value of another type, a field that there is not, one twice, a typo in a
+/// field, a field gone, no YAML any more. None where nothing comes of it.
+fn broken(document: &str, (how, at, what): (u8, usize, usize)) -> Option<String> {
+    const VALUES: [&str; 7] = ["7", "true", "~", "[a]", "{a: b}", "0x10", "''"];
+    const NOT_YAML: [&str; 5] = ["[", "{", "\t- a: 'b", "\u{0}", "&a *a"];
+    let mut lines: Vec<String> = document.lines().map(str::to_owned).collect();
+    let line = at % lines.len();
+    let value = VALUES[what % VALUES.len()];
+    let text = lines[line].clone();
+    let (key, rest) = text.split_once(": ").unwrap_or((&text, ""));
+    match how % 8 {
+        0 => lines[line] = format!("{key}: {value}"),
+        1 => {
+            // A value within the line: after the n-th separator.
+            let places: Vec<_> = rest.char_indices().filter(|(_, c)| "[{ ".contains(*c)).collect();
+            let (place, _) = places.get(what % places.len().max(1))?;
+            let end = rest[place + 1..].find([',', ']', '}', ':']).map_or(rest.len(), |end| place + 1 + end);
+            lines[line] = format!("{key}: {}{value}{}", &rest[..=*place], &rest[end..]);
+        }
+        2 => lines
+            .insert(line, format!("{}surprise: {value}", " ".repeat(text.len() - text.trim_start().len()))),
+        3 => lines.insert(line, text),
+        4 => lines[line] = text.replacen(':', "s:", 1),
+        5 => drop(lines.remove(line)),
+        6 => lines[line] = format!("{text}{}", NOT_YAML[what % NOT_YAML.len()]),
+        _ => text.get(..what % (text.len() + 1))?.clone_into(&mut lines[line]),
+    }
+    let broken = lines.join("\n") + "\n";
+    (broken != document).then_some(broken)
+}
+
 /// What was decided, asked for exactly: an undecided choice of audience or Grant is no authority of its own.
 fn exactly(question: &Question, decision: &Decision) -> Question {
     Question {
@@ -522,6 +553,44 @@ proptest! {
         for ask in asks {
             gives_no_more(&after.set, &before.set, &ask.of(&model))?;
         }
+    }
+
+    /// One that is there, broken where it stands, Owners above all; where it does not read at all, by a source that read
+    /// it before.
+    #[test]
+    fn an_object_that_breaks_never_widens(
+        model in model(), asks in asks(), how in any::<(u8, usize, usize)>(), of_owners in prop::bool::weighted(0.7), at in any::<prop::sample::Index>()
+    ) {
+        let documents = model.documents();
+        let some = if of_owners && !model.owners.is_empty() { model.owners.len() } else { documents.len() };
+        let which = at.index(some);
+        let Some(broken) = broken(&documents[which], how) else { return Ok(()) };
+        let folder = tempfile::tempdir().unwrap();
+        let write = |n: usize, text: &str| std::fs::write(folder.path().join(format!("{n}.yaml")), text).unwrap();
+        documents.iter().enumerate().for_each(|(n, text)| write(n, text));
+        let reserved = Reserved::default();
+        let before = load_folder(folder.path(), &reserved).unwrap();
+        write(which, &broken);
+        let after = load_folder_after(folder.path(), &reserved, Some(&before.set)).unwrap();
+        let errors = |loaded: &Loaded| loaded.problems.iter().filter(|p| p.severity == Severity::Error && !p.message.contains("nobody owns")).count();
+        prop_assert_eq!(errors(&before), 0);
+        // What is still valid is another policy, not a broken one.
+        if errors(&after) > 0 {
+            let mut sets = vec![after.set.clone()];
+            // Where its claims still read, nobody needs to have read it before.
+            let same = |line: &str| broken.lines().any(|other| other == line);
+            let claims_read = serde_saphyr::from_str::<serde_json::Value>(&broken).is_ok()
+                && documents[which].lines().filter(|line| line.starts_with("spec:") || line.contains("namespaces: {")).all(same);
+            sets.extend(claims_read.then(|| load_folder(folder.path(), &reserved).unwrap().set));
+            for (set, ask) in sets.iter().flat_map(|set| asks.iter().map(move |ask| (set, ask))) {
+                gives_no_more(set, &before.set, &ask.of(&model)).map_err(|error| TestCaseError::fail(format!("{error}\n{broken}")))?;
+            }
+        }
+        // A removal always applies.
+        std::fs::remove_file(folder.path().join(format!("{which}.yaml"))).unwrap();
+        let gone = load_folder_after(folder.path(), &reserved, Some(&after.set)).unwrap();
+        let never = load_folder(folder.path(), &reserved).unwrap();
+        prop_assert_eq!(gone.set.generation(), never.set.generation());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use dayfly_core::change::{Change, Mark};
 use dayfly_core::ids::{Audience, ClusterName};
 use dayfly_core::ports::{Clock, LeaseStore, Signer, Witness};
 use dayfly_core::rule::Actor;
-use dayfly_policy::{Loaded, Reserved, SourceError, load_folder};
+use dayfly_policy::{Loaded, Reserved, SourceError, load_folder, load_folder_after};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -71,8 +71,11 @@ impl PolicyFolder {
         clock: &dyn Clock,
     ) -> bool {
         let (path, reserved) = (self.path.clone(), self.reserved.clone());
-        let (known, began) = (policies.problems(&self.cluster), clock.monotonic());
-        let read = tokio::task::spawn_blocking(move || load_folder(&path, &reserved)).await;
+        let (known, before) = (policies.problems(&self.cluster), policies.last(&self.cluster));
+        let began = clock.monotonic();
+        let read =
+            tokio::task::spawn_blocking(move || load_folder_after(&path, &reserved, before.as_deref()));
+        let read = read.await;
         let changed = match read.map_err(|failed| failed.to_string()) {
             Ok(Ok(loaded)) => {
                 policies.replace(&self.cluster, loaded, began).map_err(|error| error.to_string())

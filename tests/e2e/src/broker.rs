@@ -46,6 +46,8 @@ pub struct Options {
     pub log_filter: Option<&'static str>,
     /// `local_check = false`: signatures are left to the API server.
     pub hidden_keys: bool,
+    /// `unowned_until` of `[policy]`: the grace for namespaces without an Owner.
+    pub unowned_until: Option<&'static str>,
     /// Further clusters that it serves, by name, each with its policy in [`Broker::policy_of`].
     pub more_clusters: Vec<(&'static str, Access)>,
 }
@@ -129,7 +131,8 @@ impl Broker {
     }
 
     fn configuration(&self, port: u16) -> Result<String> {
-        let Options { limits, store_dir, reserve_bytes, by_way_of, hidden_keys, .. } = &self.options;
+        let Options { limits, store_dir, reserve_bytes, by_way_of, hidden_keys, unowned_until, .. } =
+            &self.options;
         let mut text =
             format!("issuer = {ISSUER:?}\nlisten = \"127.0.0.1:{port}\"\nhome_cluster = {CLUSTER:?}\n");
         text += "[tls]\ncert_file = \"server.crt\"\nkey_file = \"server.key\"\n";
@@ -140,6 +143,9 @@ impl Broker {
         }
         text += "[store.witness]\nfile = \"witness.json\"\ndanger_witness_beside_store = true\n";
         text += "[keys]\nkek_file = \"kek\"\n";
+        if let Some(until) = unowned_until {
+            writeln!(text, "[policy]\nunowned_until = {until:?}")?;
+        }
         for (name, Access { issuer, server, ca_pem, .. }) in self.clusters() {
             let server = match by_way_of {
                 Some(wire) if name == CLUSTER => {

@@ -2460,9 +2460,13 @@ pub struct Owner {
     /// How to reach it.
     #[prost(string, repeated, tag = "4")]
     pub contacts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The namespaces it answers for.
+    /// The namespaces it answers for by name.
     #[prost(string, repeated, tag = "5")]
     pub namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The sets of labels by which it answers for namespaces too: for one that has all labels of any set, and that no Owner
+    /// names. Each is `KEY=VALUE,KEY=VALUE`.
+    #[prost(string, repeated, tag = "6")]
+    pub namespace_labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Which namespaces without Owner.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2524,6 +2528,9 @@ pub struct ExplainRequest {
     /// What is asked for. Required for a token or a described workload, else unset.
     #[prost(message, optional, tag = "5")]
     pub asked: ::core::option::Option<AskedFor>,
+    /// The cluster of `token`, where several that are served have its issuer; else unset.
+    #[prost(string, tag = "6")]
+    pub cluster: ::prost::alloc::string::String,
     /// Exactly one.
     #[prost(oneof = "explain_request::About", tags = "1, 2, 3, 4")]
     pub about: ::core::option::Option<explain_request::About>,
@@ -2543,8 +2550,9 @@ pub mod explain_request {
         /// A lease, by its id: why it was given, and what policy would say of it now.
         #[prost(string, tag = "3")]
         Lease(::prost::alloc::string::String),
-        /// A denial, by the id in its `ErrorInfo` (metadata `denial`): while it is among the last 10 000, which are kept in
-        /// memory; else what the audit log counts of that minute.
+        /// A denial, by the id in its `ErrorInfo` (metadata `denial`): while it is among the last 10 000, at most 2500 of one
+        /// namespace, which are kept in memory; else what the audit log counts of that minute. For that one must be allowed to
+        /// `get` an Owner, or all where there are more than 64.
         #[prost(string, tag = "4")]
         Denial(::prost::alloc::string::String),
     }

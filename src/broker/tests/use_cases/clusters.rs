@@ -1,7 +1,7 @@
 //! Several clusters with the same names in them: the cluster is the first part of every identity.
 
 use dayfly_broker::{
-    Bearer, Caller, Error, IssueRequest, Issued, ListLeases, Reason, RevokeRequest, Revoked, Which,
+    About, Bearer, Caller, Error, IssueRequest, Issued, ListLeases, Reason, RevokeRequest, Revoked, Which,
 };
 use dayfly_core::ids::ClusterName;
 use dayfly_core::lease::LeaseState;
@@ -125,4 +125,23 @@ async fn operators_see_and_revoke_within_their_own_cluster() {
     assert_eq!(state(west.lease.id), LeaseState::Active);
     assert_eq!(refused(issue(&world, &api(), Some("east")).await).reason(), Reason::Held);
     issued(&world, "west").await;
+}
+
+#[tokio::test]
+async fn a_token_of_several_clusters_issuer_is_explained_where_its_cluster_is_said() {
+    let world = twins();
+    world.clusters.iter().for_each(|cluster| cluster.allow("root", "get", None));
+    let home = secret("default/dayfly-operator/root");
+    let east = "east".parse().unwrap();
+    let caller = Bearer { token: &home, cluster: Some(&east), verified: None };
+    let explain = async |cluster: Option<&str>| {
+        let cluster = cluster.map(|name| name.parse().unwrap());
+        world.broker.explain(caller, &About::Token(api(), cluster, orders())).await
+    };
+    let unsaid = refused(explain(None).await);
+    assert_eq!(unsaid.reason(), Reason::InvalidField);
+    assert!(unsaid.to_string().contains("cluster"), "{unsaid}");
+    assert_eq!(explain(Some("east")).await.unwrap().workload, "east:payments:api pod api-0");
+    let of_another_issuer = explain(Some("north")).await.unwrap().told.unwrap();
+    assert!(!of_another_issuer.is_granted());
 }

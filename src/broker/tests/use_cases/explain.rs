@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dayfly_broker::{About, DenialId, Described, Error, Explained, Reason};
 use dayfly_core::ids::LeaseId;
@@ -55,7 +56,7 @@ fn step<'a>(told: &'a Told, check: &str) -> (Verdict, &'a str) {
 #[tokio::test]
 async fn a_token_is_explained_step_by_step_and_issues_nothing() {
     let world = world();
-    let told = explain(&world, "alice", About::Token(api(), orders())).await.unwrap().told.unwrap();
+    let told = explain(&world, "alice", About::Token(api(), None, orders())).await.unwrap().told.unwrap();
     assert!(told.is_granted(), "{told}");
     let order: Vec<_> = told.checks.iter().map(|checked| checked.check.as_ref()).collect();
     assert_eq!(
@@ -66,13 +67,13 @@ async fn a_token_is_explained_step_by_step_and_issues_nothing() {
     assert_eq!((world.store.all().len(), world.engine.mints()), (0, 0));
 
     world.east().pod("api-0", |_| None);
-    let gone = explain(&world, "alice", About::Token(api(), orders())).await.unwrap();
+    let gone = explain(&world, "alice", About::Token(api(), None, orders())).await.unwrap();
     let told = gone.told.unwrap();
     assert_eq!((denied(&told), step(&told, "workload").0), ("POD_GONE", Verdict::Refused));
     assert!(told.change.is_some());
     assert_eq!(gone.workload, "east:payments:api pod api-0");
 
-    let not_of_a_workload = About::Token(operator("alice"), orders());
+    let not_of_a_workload = About::Token(operator("alice"), None, orders());
     let told = explain(&world, "alice", not_of_a_workload).await.unwrap().told.unwrap();
     assert_eq!((denied(&told), step(&told, "token").0), ("TOKEN_AUDIENCE", Verdict::Refused));
 }
@@ -119,7 +120,7 @@ async fn nothing_is_learnt_of_what_one_may_not_read() {
     let wrong = dayfly_broker::IssueRequest { scope: vec!["admin".parse().unwrap()], ..orders() };
     let denial = denial_of(&world.refusal(&wrong).await);
     let known = [
-        (About::Token(api(), orders()), "token"),
+        (About::Token(api(), None, orders()), "token"),
         (About::Described(payments_api(), orders()), "described"),
         (About::Lease(lease), "lease"),
         (About::Denial(denial), "denial"),
@@ -153,7 +154,7 @@ async fn what_nobody_owns_is_explained_to_those_who_may_read_all() {
     let error = refused(world.issue(&token(), &orders()).await);
     assert_eq!(error.reason(), Reason::Unowned);
     let denial = denial_of(&error);
-    for about in [About::Token(token(), orders()), About::Denial(denial)] {
+    for about in [About::Token(token(), None, orders()), About::Denial(denial)] {
         let hidden = world.broker.explain(bearer(&operator("alice")), &about).await;
         assert_eq!(refused(hidden).reason(), Reason::NotFound);
         let told = world.broker.explain(bearer(&operator("root")), &about).await.unwrap().told.unwrap();
@@ -193,6 +194,10 @@ async fn a_lease_tells_why_it_was_given_and_what_has_moved_on() {
     assert_eq!(then.objects, lease.grounds.objects);
     assert_eq!(then.checks.len(), lease.grounds.checks.len());
     assert!(same.now.unwrap().is_granted());
+    // What is taken from the lease, because the pod is gone, is said.
+    world.east().pod("api-0", |_| None);
+    let without_pod = explain(&world, "alice", About::Lease(lease.id)).await.unwrap().now.unwrap();
+    assert!(without_pod.to_string().contains("its top controller is taken from the lease"), "{without_pod}");
 
     world.policy(&POLICY.replace("scope: [read, write], defaultTtl: 5m", "scope: [read], defaultTtl: 5m"));
     let moved = explain(&world, "alice", About::Lease(lease.id)).await.unwrap();
@@ -234,7 +239,7 @@ async fn a_denial_is_explained_by_its_id_as_it_was() {
     let held = denial_of(&world.refusal(&orders()).await);
     let told = explain(&world, "alice", About::Denial(held)).await.unwrap().told.unwrap();
     assert_eq!((denied(&told), step(&told, "hold").0), ("HELD", Verdict::Refused));
-    let token = explain(&world, "alice", About::Token(api(), orders())).await.unwrap().told.unwrap();
+    let token = explain(&world, "alice", About::Token(api(), None, orders())).await.unwrap().told.unwrap();
     assert_eq!(denied(&token), "HELD");
 
     world.east().pod("web-0", |_| None);
@@ -256,6 +261,18 @@ async fn a_denial_that_is_not_kept_any_more_has_its_counts() {
     assert_eq!((count.reason.as_str(), count.target.as_str()), ("SCOPE_NOT_GRANTED", "orders"));
     assert!(count.count > dayfly_broker::kept::KEPT as u64);
     assert_eq!(refused(explain(&world, "bob", About::Denial(first)).await).reason(), Reason::NotFound);
+}
+
+#[tokio::test]
+async fn nobody_without_rights_has_the_log_searched_for_a_made_up_denial() {
+    let world = world();
+    world.issued().await;
+    let made_up: DenialId = "01a0b1c2d3e4-7".parse().unwrap();
+    for (user, reads) in [("mallory", 0), ("alice", 1), ("root", 2)] {
+        let error = refused(explain(&world, user, About::Denial(made_up)).await);
+        assert_eq!(error.reason(), Reason::NotFound);
+        assert_eq!(world.store.log_read.load(Ordering::Relaxed), reads, "{user}");
+    }
 }
 
 #[tokio::test]
@@ -304,7 +321,7 @@ async fn an_operator_of_another_cluster_learns_nothing() {
         cluster.allow("root", "get", None);
     }
     let of_west = || secret("west/dayfly/system:serviceaccount:payments:api/api-0");
-    let hidden = refused(explain(&world, "root", About::Token(of_west(), orders())).await);
+    let hidden = refused(explain(&world, "root", About::Token(of_west(), None, orders())).await);
     assert_eq!(hidden.reason(), Reason::NotFound);
     let of = |cluster: &str| Described { cluster: cluster.parse().ok(), ..payments_api() };
     assert!(explain(&world, "root", About::Described(of("west"), orders())).await.is_err());
@@ -312,5 +329,5 @@ async fn an_operator_of_another_cluster_learns_nothing() {
     let unsaid = refused(explain(&world, "root", About::Described(payments_api(), orders())).await);
     assert_eq!(unsaid.reason(), Reason::InvalidField);
     let home = secret("west/dayfly-operator/root");
-    assert!(world.broker.explain(bearer(&home), &About::Token(of_west(), orders())).await.is_ok());
+    assert!(world.broker.explain(bearer(&home), &About::Token(of_west(), None, orders())).await.is_ok());
 }

@@ -2,13 +2,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dayfly_broker::{BadParts, Bearer, IssueRequest, Reason};
+use dayfly_broker::{BadParts, Bearer, IssueRequest, ListLeases, Reason, RenewRequest};
 use dayfly_core::audit::EventKind;
 use dayfly_core::change::{Change, Revocation};
 use dayfly_core::claims::ClaimValue;
 use dayfly_core::digest::Digest;
 use dayfly_core::lease::{Confirmation, Phase};
-use dayfly_core::ports::{PodFacts, PodPhase, ServiceAccountFacts, StoreError};
+use dayfly_core::ports::{LeaseStore as _, PodFacts, PodPhase, ServiceAccountFacts, StoreError};
 use dayfly_core::provenance::Asserted;
 use dayfly_core::rule::{Actor, After, Selector};
 use dayfly_core::time::Timestamp;
@@ -335,13 +335,18 @@ async fn a_grant_of_mode_audit_grants_nothing_and_what_it_would_have_done_is_cou
     assert_ne!(audited, POLICY);
     world.policy(&audited);
     let admin = IssueRequest { scope: vec!["admin".parse().unwrap()], ..orders() };
-    for request in [&orders(), &orders(), &admin] {
+    let read = IssueRequest { scope: vec!["read".parse().unwrap()], ..orders() };
+    for request in [&orders(), &read, &admin] {
         assert_eq!(world.refusal(request).await.reason(), Reason::GrantMissing);
     }
-    assert_eq!(world.broker.flush_denials().await, Ok(3));
+    revoke_payments(&world.store, After::Hold);
+    assert_eq!(world.refusal(&orders()).await.reason(), Reason::GrantMissing);
+    assert_eq!(world.broker.flush_denials().await, Ok(4));
     let mut notes = world.store.notes();
     notes.retain(|note| note.kind == EventKind::Audited);
     notes.sort_by_key(|note| note.detail.reason.clone());
+    let hold = world.store.rules().iter().next().unwrap().id;
+    let held = format!("would have been held: revocation {hold} holds this until it is lifted: incident 12");
     let told: Vec<_> = notes
         .iter()
         .map(|note| {
@@ -352,10 +357,42 @@ async fn a_grant_of_mode_audit_grants_nothing_and_what_it_would_have_done_is_cou
     assert_eq!(
         told,
         [
-            ("would have been granted", "", "payments/orders", 2),
-            ("would have been denied", "SCOPE_NOT_GRANTED", "payments/orders", 1)
+            (
+                "would have been granted, not always the same, last: owner payments, Grant payments/orders, scope read, \
+                 audience https://orders.example, 300 s",
+                "",
+                "payments/orders",
+                2
+            ),
+            (held.as_str(), "HELD", "payments/orders", 1),
+            (
+                "would have been denied: Grant payments/orders does not have scope admin",
+                "SCOPE_NOT_GRANTED",
+                "payments/orders",
+                1
+            )
         ]
     );
+}
+
+/// Its Grant is of mode Audit by now: what it would have given is counted for a renewal too.
+#[tokio::test]
+async fn a_renewal_by_a_grant_of_mode_audit_is_denied_and_counted() {
+    let world = World::new();
+    let lease = world.issued().await.lease.id;
+    let audited = POLICY.replace(
+        "{serviceAccounts: [api], target: orders",
+        "{mode: Audit, serviceAccounts: [api], target: orders",
+    );
+    world.policy(&audited);
+    let request =
+        RenewRequest { lease, scope: Vec::new(), ttl: None, confirmation: None, idempotency_key: None };
+    let renewed = world.broker.renew(bearer(&api()), &request).await;
+    assert_eq!(refused(renewed).reason(), Reason::GrantUnknown);
+    world.broker.flush_denials().await.unwrap();
+    let notes = world.store.notes();
+    let note = notes.iter().find(|note| note.kind == EventKind::Audited).unwrap();
+    assert!(note.detail.note.starts_with("would have been granted: owner payments, Grant payments/orders"));
 }
 
 #[tokio::test]
@@ -376,6 +413,11 @@ async fn a_namespace_without_an_owner_is_decided_until_the_grace_ends() {
     let issued = world.issue(&stranger, &orders()).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(issued.lease.owners.narrowest().as_str(), "unowned");
     assert!(issued.lease.expires_at <= until);
+    // Listed for whoever may list that owner alone, as any other's.
+    world.east().allow("sweeper", "list", Some("unowned"));
+    let listed =
+        world.broker.list_leases(bearer(&operator("sweeper")), &ListLeases::default()).await.unwrap();
+    assert_eq!(listed.leases.len(), 1);
     world.clock.advance(Duration::from_secs(101));
     assert_eq!(refused(world.issue(&stranger, &orders()).await).reason(), Reason::Unowned);
 }

@@ -1,11 +1,9 @@
 //! `dayfly policy test`.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use dayfly_policy::table::{Difference, Ran, Table};
 use dayfly_policy::{Loaded, Problem, Severity};
@@ -71,8 +69,7 @@ impl Test {
             eprintln!("the policy has {}: `dayfly policy check` tells", number(others, "problem"));
         }
         if let Some(path) = &self.junit {
-            let report = junit::report(&ran, &problems);
-            fs::write(path, report).with_context(|| format!("{} cannot be written", path.display()))?;
+            junit::write(path, &junit::of_tests(&ran, &problems))?;
         }
         let view = view(&ran, &problems);
         let printed = self.output.answer(&view, || text(&ran, &view))?;

@@ -21,6 +21,10 @@ pub(super) fn about(wire: v1::ExplainRequest) -> Result<About, Status> {
         None => Ok(about),
         Some(_) => Err(reject::field("asked", &"leave it out: a lease or denial says what was asked for")),
     };
+    let cluster = optional(wire.cluster).map(|text| parsed("cluster", &text)).transpose()?;
+    if cluster.is_some() && !matches!(wire.about, Some(Wire::Token(_))) {
+        return Err(reject::field("cluster", &"leave it out: it is the cluster of a token"));
+    }
     match wire.about {
         None => Err(reject::field("about", &"say what to explain: a token, workload, lease or denial")),
         Some(Wire::Token(token)) => {
@@ -28,7 +32,7 @@ pub(super) fn about(wire: v1::ExplainRequest) -> Result<About, Status> {
             if token.is_empty() || token.len() > limits::TOKEN_BYTES {
                 return Err(reject::field("token", &format!("1 to {} bytes", limits::TOKEN_BYTES)));
             }
-            Ok(About::Token(token, asked(wire.asked)?))
+            Ok(About::Token(token, cluster, asked(wire.asked)?))
         }
         Some(Wire::Workload(workload)) => Ok(About::Described(described(workload)?, asked(wire.asked)?)),
         Some(Wire::Lease(id)) => of_none(About::Lease(parsed("lease", &id)?)),

@@ -11,6 +11,7 @@ use dayfly_broker::{Broker, ListLeases, OwnerView, RevokeRequest, Revoked, Unown
 use dayfly_core::ids::Incarnation;
 use dayfly_core::limits;
 use dayfly_core::rule::After;
+use dayfly_policy::parts::label_text;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
@@ -214,5 +215,6 @@ fn owner(view: &OwnerView) -> v1::Owner {
         display_name: spec.display_name.clone(),
         contacts: spec.contacts.clone(),
         namespaces: spec.namespaces.names.iter().map(ToString::to_string).collect(),
+        namespace_labels: spec.namespaces.labels.iter().map(label_text).collect(),
     }
 }

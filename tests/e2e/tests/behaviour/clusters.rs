@@ -125,6 +125,15 @@ fn clusters_of_one_issuer_and_the_same_names_are_apart() {
             let ids: Vec<_> = page.leases.iter().map(|lease| &lease.id).collect();
             assert_eq!(ids, [lease], "{cluster}");
         }
+        // A token is explained as of the cluster that is said; it is no other's.
+        for (named, granted) in [(OTHER, true), (CLUSTER, false)] {
+            let about = v1::explain_request::About::Token(of_west.clone());
+            let asked = v1::AskedFor { target: "ledger".to_owned(), ..Default::default() };
+            let request =
+                v1::ExplainRequest { about: Some(about), asked: Some(asked), cluster: named.to_owned() };
+            let told = operators.explain(of_cluster(CLUSTER, &admin, request)).await.unwrap().into_inner();
+            assert_eq!(told.explanation.unwrap().granted, granted, "{named}");
+        }
         // Of the same namespace, one cluster's alone.
         let selector = v1::Selector { namespace: "payments".to_owned(), ..of(OTHER) };
         let request = revocation(selector, v1::After::Hold);

@@ -25,7 +25,7 @@ async fn explain(
     about: About,
     asked: Option<v1::AskedFor>,
 ) -> Result<v1::ExplainResponse, Status> {
-    operator.explain(v1::ExplainRequest { about: Some(about), asked }).await
+    operator.explain(v1::ExplainRequest { about: Some(about), asked, cluster: String::new() }).await
 }
 
 async fn own(world: &World, pod: &Pod<'_>, asked: v1::AskedFor) -> v1::Explanation {

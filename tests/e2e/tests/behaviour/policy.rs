@@ -1,10 +1,11 @@
 //! Policy from a folder: what is broken grants nothing and stops nothing else, and what changes counts.
 
+use dayfly_api::v1;
 use dayfly_e2e::broker::Options;
 use dayfly_e2e::cluster::Kind;
 use dayfly_e2e::policy;
 use dayfly_e2e::run::until;
-use dayfly_e2e::world::{World, reason};
+use dayfly_e2e::world::{World, owned_by, reason};
 use serde_json::json;
 
 on_both!(
@@ -13,6 +14,7 @@ on_both!(
     a_policy_folder_that_is_gone_leaves_the_last_policy_in_force,
     a_changed_policy_counts_from_the_next_request_on,
     a_target_cannot_have_an_audience_of_dayfly_or_the_api_server,
+    until_the_grace_ends_unowned_answers_like_any_owner,
 );
 
 async fn one_broken_object_grants_nothing_and_stops_nothing(kind: Kind) {
@@ -98,4 +100,46 @@ async fn a_target_cannot_have_an_audience_of_dayfly_or_the_api_server(kind: Kind
         world.put(&[&team.owner_object, &team.target_object, &team.grant_object]).await.unwrap();
         assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "TARGET_UNKNOWN", "{audience}");
     }
+}
+
+async fn until_the_grace_ends_unowned_answers_like_any_owner(kind: Kind) {
+    let (later, over) = ("2200-01-31T00:00:00Z", "2026-01-31T00:00:00Z");
+    let options = Options { unowned_until: Some(later), ..Options::default() };
+    let world = World::with_own_broker(kind, options).await.unwrap();
+    let team = world.unsettled_team("orphan").await.unwrap();
+    let mut target = team.target_object.clone();
+    target["spec"]["ceiling"] = json!([{ "owners": ["unowned"], "scopes": ["read", "write"] }]);
+    world.put(&[&target, &team.grant_object]).await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let lease = pod.issue(&team.target).await.unwrap().lease.unwrap();
+    assert_eq!(lease.owner, "unowned");
+
+    // Whoever has rights on that owner alone sees and ends its leases, and nobody else's do.
+    let answering = world.operator(&["get", "list", "revoke"], Some("unowned")).await.unwrap();
+    let seen = answering.all_leases(v1::ListLeasesRequest::default()).await.unwrap();
+    assert_eq!(seen.iter().map(|lease| lease.id.as_str()).collect::<Vec<_>>(), [lease.id.as_str()]);
+    let another = world.operator(&["get", "list", "revoke"], Some(&team.owner)).await.unwrap();
+    assert_eq!(reason(&another.revoke(owned_by("unowned")).await.unwrap_err()), "NOT_ALLOWED");
+    answering.revoke(owned_by("unowned")).await.unwrap();
+    assert_eq!(answering.lease(&lease.id).await.unwrap().state(), v1::LeaseState::Revoked);
+    pod.issue(&team.target).await.unwrap();
+
+    // A file that does not read any more does not hand what it claimed to the grace.
+    let file = format!("{}.yaml", world.named("orphans"));
+    world.broker().put_text(&file, &team.owner_object.to_string()).unwrap();
+    world.settle().await.unwrap();
+    assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "SCOPE_ABOVE_CEILING");
+    world.broker().put_text(&file, "spec: [").unwrap();
+    world.settle().await.unwrap();
+    assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "OWNER_AMBIGUOUS");
+    world.broker().put_text(&file, "# gone\n").unwrap();
+    world.settle().await.unwrap();
+    pod.issue(&team.target).await.unwrap();
+
+    let configuration = world.broker().dir().join("dayfly.toml");
+    let text = std::fs::read_to_string(&configuration).unwrap();
+    std::fs::write(&configuration, text.replace(later, over)).unwrap();
+    world.broker().restart().await.unwrap();
+    assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "UNOWNED");
+    assert_eq!(answering.all_leases(v1::ListLeasesRequest::default()).await.unwrap().len(), 3);
 }

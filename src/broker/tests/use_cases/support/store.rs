@@ -1,6 +1,7 @@
 //! A store in memory that keeps the port's promises: coverage, idempotency and expected state are checked in `commit`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub(crate) struct FakeStore {
     failing: Mutex<Option<StoreError>>,
     hanging: Mutex<Option<Hang>>,
     bell: watch::Sender<Position>,
+    /// How often the log was read.
+    pub(crate) log_read: AtomicUsize,
 }
 
 struct State {
@@ -63,6 +66,7 @@ impl FakeStore {
             failing: Mutex::new(None),
             hanging: Mutex::new(None),
             bell: watch::Sender::new(Position::ZERO),
+            log_read: AtomicUsize::new(0),
         }
     }
 
@@ -273,6 +277,7 @@ impl LeaseStore for FakeStore {
     }
 
     fn events(&self, _: Position, _: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
+        self.log_read.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Ok(Vec::new()) })
     }
 
