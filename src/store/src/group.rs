@@ -1,11 +1,12 @@
 //! One commit: changes checked in order, each against everything before it, and put into one batch.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
 use dayfly_core::change::{Change, Conflict, Earlier, Issue, Outcome, Receipt, Revocation, SealedKey};
 use dayfly_core::digest::Digest;
-use dayfly_core::encoding;
+use dayfly_core::encoding::{self, Own};
 use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{LeaseId, Position, RuleId};
 use dayfly_core::lease::{Idempotency, Lease, LeaseState};
@@ -18,6 +19,7 @@ use dayfly_core::time::Timestamp;
 use prost::Message;
 use sled::Batch;
 
+use crate::bases::{self, Basis, Known, KnownBases};
 use crate::engine::{Engine, damaged};
 use crate::layout::{self, Entry, EventGroup};
 use crate::live::{self, Keys, Live, Next};
@@ -43,6 +45,7 @@ pub(crate) struct Group<'a> {
     pub(crate) tip: &'a mut Tip,
     pub(crate) keys: &'a mut RecentKeys,
     pub(crate) namespaces: &'a mut SeenNamespaces,
+    known: &'a mut KnownBases,
     live: &'a mut Live,
     /// What was looked at to make room under caps.
     looked_at: usize,
@@ -58,6 +61,10 @@ pub(crate) struct Group<'a> {
     highest: LeaseId,
     /// Records of leases as this commit leaves them.
     pub(crate) records: Records,
+    /// The bases that it writes, by their digests.
+    brought: HashMap<Digest, Known>,
+    /// What it writes, and what its leases refer to that is to be kept in memory.
+    bases: HashMap<LeaseId, Basis>,
     pub(crate) pruned: Vec<LeaseId>,
     /// Whose leases it changes.
     told: Vec<Told>,
@@ -67,6 +74,8 @@ pub(crate) struct Group<'a> {
 pub(crate) struct Ready {
     pub(crate) batch: Batch,
     pub(crate) records: Records,
+    pub(crate) brought: HashMap<Digest, Known>,
+    pub(crate) bases: HashMap<LeaseId, Basis>,
     pub(crate) pruned: Vec<LeaseId>,
     pub(crate) told: Vec<Told>,
 }
@@ -78,6 +87,7 @@ impl<'a> Group<'a> {
         tip: &'a mut Tip,
         keys: &'a mut RecentKeys,
         namespaces: &'a mut SeenNamespaces,
+        known: &'a mut KnownBases,
         live: &'a mut Live,
         room: u64,
     ) -> Self {
@@ -90,6 +100,7 @@ impl<'a> Group<'a> {
             tip,
             keys,
             namespaces,
+            known,
             live,
             looked_at: 0,
             room,
@@ -98,6 +109,8 @@ impl<'a> Group<'a> {
             events: Vec::new(),
             tiles: Vec::new(),
             records: Records::new(),
+            brought: HashMap::new(),
+            bases: HashMap::new(),
             pruned: Vec::new(),
             told: Vec::new(),
         }
@@ -130,7 +143,7 @@ impl<'a> Group<'a> {
         let lease = &issue.lease;
         let pruned = self.tip.pruned.is_some_and(|pruned| lease.id <= pruned);
         // Above the highest there is none: most ids need no look.
-        if pruned || (lease.id <= self.tip.highest && self.lease(lease.id)?.is_some()) {
+        if pruned || (lease.id <= self.tip.highest && self.own(lease.id)?.is_some()) {
             return Ok(Outcome::Conflict(Conflict::IdTaken));
         }
         if let Some(earlier) = self.earlier_use(lease)? {
@@ -139,24 +152,31 @@ impl<'a> Group<'a> {
         if let Some(rule) = self.covering(issue) {
             return Ok(Outcome::Covered(rule));
         }
-        let record = sized(encoding::encode_lease(lease))?;
-        let earlier = match lease.renews.map(|earlier| self.renewed(earlier, lease)).transpose()? {
+        let (basis, content, brings) = self.basis(lease);
+        let record = Own::of(lease, basis.id).encode();
+        if record.len() + content.len() > RECORD_BYTES {
+            return Err(StoreError::TooLarge(record.len() + content.len()));
+        }
+        let earlier = match lease.renews.map(|earlier| self.renewed(earlier, lease.id, &basis)).transpose()? {
             Some(Renewal::Conflict(conflict)) => return Ok(Outcome::Conflict(conflict)),
             Some(Renewal::Earlier { id, record, places }) => Some((id, record, places)),
             None => None,
         };
-        let places = live::keys(lease);
+        let Known { places, caller, .. } = basis;
         if let Some(at_cap) = self.at_cap(issue, places, earlier.as_ref().map(|(.., places)| *places)) {
             return Ok(Outcome::Conflict(Conflict::AtCap(at_cap)));
         }
         if self.live.is_full(self.now) || (lease.idempotency.is_some() && self.keys.is_full(self.now)) {
             return Err(StoreError::Busy);
         }
-        let namespace = layout::namespace_owner(lease);
-        let is_new = self.namespaces.is_new(self.engine, &namespace)?;
+        // The namespace of a basis that is there is known.
+        let namespace = brings.map(|_| layout::namespace_owner(lease));
+        let new_namespace = match namespace {
+            Some(namespace) if self.namespaces.is_new(self.engine, &namespace)? => Some(namespace),
+            _ => None,
+        };
         let position = self.append(&Draft::issued(lease))?;
         self.records.insert(lease.id, record.into());
-        let caller = lease.workload.caller();
         if let Some((id, record, places)) = earlier {
             self.live.end(id, places);
             self.records.insert(id, record.into());
@@ -164,11 +184,19 @@ impl<'a> Group<'a> {
         }
         self.live.add(lease.id, places, lease.expires_at, self.tip.rules.position());
         self.told.push(Told { position, caller, lease: lease.id });
-        let entry = Entry::of(lease).encode();
-        layout::indexes(lease).for_each(|key| self.insert(key, entry.clone()));
-        if is_new {
+        let entry = basis.entry.under(lease.idempotency.as_ref()).encode();
+        layout::indexes(lease.id, &lease.owners.namespace, lease.owners.narrowed.as_ref())
+            .for_each(|key| self.insert(key, entry.clone()));
+        if let Some(namespace) = new_namespace {
             self.namespaces.add(namespace.clone());
             self.insert(namespace, Vec::new());
+        }
+        if brings.is_some() || self.shared.bases.lacks(basis.id) {
+            self.bases.insert(basis.id, content.as_slice().into());
+        }
+        if let Some(digest) = brings {
+            self.brought.insert(digest, basis);
+            self.insert(layout::basis(basis.id), content);
         }
         if let Some(used) = lease.idempotency {
             self.keys.add(&used.key, lease.id);
@@ -179,19 +207,35 @@ impl<'a> Group<'a> {
         Ok(committed(position))
     }
 
-    /// The lease that this one renews, as it is then: it ends with the overlap.
-    fn renewed(&self, id: LeaseId, by: &Lease) -> Result<Renewal, StoreError> {
-        let earlier = self.lease(id)?.filter(|earlier| earlier.workload.caller() == by.workload.caller());
-        let Some(earlier) = earlier else { return Ok(Renewal::Conflict(Conflict::NoSuchEarlier)) };
+    /// The basis that this lease is to refer to, its content, and, where the lease brings it, its digest.
+    fn basis(&mut self, lease: &Lease) -> (Known, Vec<u8>, Option<Digest>) {
+        let content = encoding::encode_basis(lease);
+        let digest = Digest::of(&content);
+        let brought = self.brought.get(&digest).copied().filter(|known| known.id >= bases::lowest(lease.id));
+        match brought.or_else(|| self.known.find(&digest, lease.id)) {
+            Some(known) => (known, content, None),
+            None => (Known::of(lease), content, Some(digest)),
+        }
+    }
+
+    /// The lease that one of this id and basis renews, as it is then: it ends with the overlap.
+    fn renewed(&self, id: LeaseId, by: LeaseId, basis: &Known) -> Result<Renewal, StoreError> {
+        let Some((own, earlier)) = self.find(id)? else {
+            return Ok(Renewal::Conflict(Conflict::NoSuchEarlier));
+        };
+        let same = own.basis == basis.id;
+        if !same && earlier.workload.caller() != basis.caller {
+            return Ok(Renewal::Conflict(Conflict::NoSuchEarlier));
+        }
         if earlier.phase.renewed_by().is_some() {
             return Ok(Renewal::Conflict(Conflict::EarlierRenewed));
         }
         let ends_at = self.now.plus(self.shared.options.limits.renewal_overlap).min(earlier.expires_at);
-        match earlier.phase.renew(by.id, ends_at) {
+        match earlier.phase.renew(by, ends_at) {
             Ok(phase) if earlier.state(&self.tip.rules, self.now) == LeaseState::Active => {
-                let changed = Lease { phase, ..earlier.as_ref().clone() };
-                let record = sized(encoding::encode_lease(&changed))?;
-                Ok(Renewal::Earlier { id, record, places: live::keys(&earlier) })
+                let record = sized(Own { phase, ..own }.encode())?;
+                let places = if same { basis.places } else { live::keys(&earlier) };
+                Ok(Renewal::Earlier { id, record, places })
             }
             _ => Ok(Renewal::Conflict(Conflict::EarlierEnded)),
         }
@@ -285,26 +329,28 @@ impl<'a> Group<'a> {
     }
 
     fn reissue(&mut self, id: LeaseId, digest: &Digest) -> Result<Outcome, StoreError> {
-        let Some(lease) = self.lease(id)? else { return Ok(Outcome::Conflict(Conflict::NoSuchLease)) };
+        let Some((mut own, lease)) = self.find(id)? else {
+            return Ok(Outcome::Conflict(Conflict::NoSuchLease));
+        };
         if let Some(rule) = self.tip.rules.covering(&lease) {
             return Ok(Outcome::Covered(Arc::clone(rule)));
         }
-        let mut changed = lease.as_ref().clone();
-        if !changed.digests.contains(digest) {
-            changed.digests.push(*digest);
+        if !own.digests.contains(digest) {
+            own.digests.push(*digest);
         }
-        if lease.state(&self.tip.rules, self.now) != LeaseState::Active || changed.digests.len() > DIGESTS {
+        if lease.state(&self.tip.rules, self.now) != LeaseState::Active || own.digests.len() > DIGESTS {
             return Ok(Outcome::Conflict(Conflict::Phase));
         }
-        self.rewrite(&changed, &Draft::reissued(&lease, digest))
+        self.rewrite(&own, &Draft::reissued(&lease, digest))
     }
 
     fn release(&mut self, id: LeaseId) -> Result<Outcome, StoreError> {
-        let Some(lease) = self.lease(id)? else { return Ok(Outcome::Conflict(Conflict::NoSuchLease)) };
-        match lease.phase.release(self.now) {
+        let Some((own, lease)) = self.find(id)? else {
+            return Ok(Outcome::Conflict(Conflict::NoSuchLease));
+        };
+        match own.phase.release(self.now) {
             Ok(phase) => {
-                let changed = Lease { phase, ..lease.as_ref().clone() };
-                let outcome = self.rewrite(&changed, &Draft::released(&lease))?;
+                let outcome = self.rewrite(&Own { phase, ..own }, &Draft::released(&lease))?;
                 self.live.end(id, live::keys(&lease));
                 let (position, caller) = (self.tip.position, lease.workload.caller());
                 self.told.push(Told { position, caller, lease: id });
@@ -314,10 +360,11 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn rewrite(&mut self, lease: &Lease, draft: &Draft) -> Result<Outcome, StoreError> {
-        let record = sized(encoding::encode_lease(lease))?;
+    /// What changes of a lease is its own: its basis stays.
+    fn rewrite(&mut self, own: &Own, draft: &Draft) -> Result<Outcome, StoreError> {
+        let record = sized(own.encode())?;
         let position = self.append(draft)?;
-        self.records.insert(lease.id, record.into());
+        self.records.insert(own.id, record.into());
         Ok(committed(position))
     }
 
@@ -405,12 +452,25 @@ impl<'a> Group<'a> {
     }
 
     /// A lease as it is after what was added so far.
-    pub(crate) fn lease(&self, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
-        match self.records.get(&id) {
-            Some(record) => runs::decode_lease(id, record).map(Some),
-            None => {
-                self.shared.recent.lease(id).or_else(|| runs::read(self.engine, id).transpose()).transpose()
-            }
+    fn lease(&self, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
+        Ok(self.find(id)?.map(|(_, lease)| lease))
+    }
+
+    /// The same, and apart what is its own.
+    fn find(&self, id: LeaseId) -> Result<Option<(Own, Arc<Lease>)>, StoreError> {
+        let Some(own) = self.own(id)? else { return Ok(None) };
+        let basis = match self.bases.get(&own.basis) {
+            Some(basis) => Arc::clone(basis),
+            None => self.shared.bases.read(self.engine, &own)?,
+        };
+        let lease = bases::whole(own.clone(), &basis)?;
+        Ok(Some((own, lease)))
+    }
+
+    fn own(&self, id: LeaseId) -> Result<Option<Own>, StoreError> {
+        match self.records.get(&id).cloned().or_else(|| self.shared.recent.record(id)) {
+            Some(record) => runs::own(id, &record).map(Some),
+            None => runs::read(self.engine, id),
         }
     }
 
@@ -453,7 +513,8 @@ impl<'a> Group<'a> {
         }
         let progress = self.tip.progress().encode_to_vec();
         self.insert(layout::PROGRESS.to_vec(), progress);
-        Ok(Ready { batch: self.batch, records: self.records, pruned: self.pruned, told: self.told })
+        let Self { batch, records, brought, bases, pruned, told, .. } = self;
+        Ok(Ready { batch, records, brought, bases, pruned, told })
     }
 }
 

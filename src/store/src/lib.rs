@@ -10,6 +10,7 @@
 //!
 //! Another engine passes the same suite: `contract` (feature `contract`).
 
+mod bases;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod durable_sync;

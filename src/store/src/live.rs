@@ -382,8 +382,12 @@ fn read_some(
         let last = run.last_key_value().map(|(id, _)| *id);
         for (id, record) in run.into_iter().filter(|(id, _)| *id >= from) {
             read += 1;
-            let Ok(lease) = runs::decode_lease(id, &record) else { continue };
-            if lease.phase == Phase::Active && lease.state(rules, now) == LeaseState::Active {
+            let Ok(own) = runs::own(id, &record) else { continue };
+            if own.phase != Phase::Active || own.expires_at <= now {
+                continue;
+            }
+            let Ok(Some(lease)) = shared.bases.lease(&engine, own) else { continue };
+            if lease.state(rules, now) == LeaseState::Active {
                 leases.push((id, keys(&lease), lease.expires_at));
             }
         }

@@ -36,8 +36,11 @@ pub struct Options {
     pub rule_reserve_bytes: u64,
     /// sled's page cache, in bytes: 96 MiB.
     pub cache_bytes: u64,
-    /// How many of the newest leases are kept in memory for reading: 65 536.
+    /// How many of the newest leases are kept in memory for reading, but for their bases: 65 536.
     pub recent_leases: usize,
+    /// How many bases of the newest leases are known in memory, at some 250 bytes each, and at most 1 KiB each, on average, of
+    /// their content for reading: 32 768. Beyond it a lease has one written again.
+    pub recent_bases: usize,
     /// How many of the newest changes of leases are known in memory, for those who watch their own: 16 384, of 64 bytes.
     /// Who is further behind lists anew.
     pub news: usize,
@@ -66,6 +69,7 @@ impl Options {
             rule_reserve_bytes: 16 * MIB,
             cache_bytes: 96 * MIB,
             recent_leases: 65_536,
+            recent_bases: 32_768,
             news: 16_384,
             recent_keys: 5_000_000,
             live_leases: 4_000_000,

@@ -14,6 +14,7 @@ use prost::Message;
 use sled::Batch;
 use tokio::sync::oneshot;
 
+use crate::bases::KnownBases;
 use crate::engine::Engine;
 use crate::files;
 use crate::group::{Group, Ready};
@@ -47,6 +48,7 @@ pub(crate) struct Writer {
     tip: Tip,
     keys: RecentKeys,
     namespaces: SeenNamespaces,
+    bases: KnownBases,
     live: Live,
     schedule: Schedule,
 }
@@ -66,12 +68,14 @@ impl Writer {
         }
         let engine = shared.engine().ok();
         let live = Live::new(shared.options.live_leases);
+        let bases = KnownBases::new(shared.options.recent_bases);
         Self {
             shared,
             engine,
             tip,
             keys,
             namespaces: SeenNamespaces::default(),
+            bases,
             live,
             schedule: Schedule::default(),
         }
@@ -137,9 +141,9 @@ impl Writer {
         if !self.pruning_is_due() {
             return;
         }
-        let before = self.tip.leases;
+        let before = (self.tip.leases, self.schedule.next_basis());
         self.commit_all(Vec::new());
-        if self.tip.leases == before {
+        if (self.tip.leases, self.schedule.next_basis()) == before {
             self.schedule.rest(self.shared.cautious_now());
         }
     }
@@ -197,6 +201,7 @@ impl Writer {
             &mut self.tip,
             &mut self.keys,
             &mut self.namespaces,
+            &mut self.bases,
             &mut self.live,
             room,
         );
@@ -214,9 +219,12 @@ impl Writer {
             self.schedule.prune(&mut group, most)?;
         }
         if changed || group.operations() > 0 {
-            let Ready { batch, records, pruned, told } = group.ready()?;
+            let Ready { batch, records, brought, bases, pruned, told } = group.ready()?;
             engine.commit(batch)?;
+            self.bases.learn(brought);
             shared.recent.forget(&pruned);
+            // Before the leases that refer to them.
+            shared.bases.keep(bases);
             shared.recent.keep(records);
             shared.news.add(told);
             shared.publish(&self.tip);
@@ -230,7 +238,7 @@ impl Writer {
 
     fn pruning_is_due(&self) -> bool {
         let most = self.shared.options.max_leases;
-        self.schedule.is_due(self.tip.leases, most, self.shared.cautious_now())
+        self.schedule.is_due(&self.tip, most, self.shared.cautious_now())
     }
 
     /// Closes the database and opens it again until it opens and has everything that was answered.
@@ -296,9 +304,12 @@ impl Writer {
         }
         // The changes under way may be there or not; memory must agree with the disk.
         self.shared.recent.clear();
+        self.shared.bases.clear();
         self.shared.news.forget(self.tip.position);
         self.keys = keys_from_now(&self.shared);
         self.namespaces = SeenNamespaces::default();
+        self.bases = KnownBases::new(self.shared.options.recent_bases);
+        self.schedule = Schedule::default();
         self.shared.publish(&self.tip);
         let engine = Arc::new(engine);
         self.engine = Some(Arc::clone(&engine));
@@ -358,7 +369,7 @@ fn keys_from_now(shared: &Shared) -> RecentKeys {
 /// also writes the run of the earlier lease anew, which may become two.
 fn cost(change: &Change) -> usize {
     match change {
-        Change::Issue(issue) if issue.lease.renews.is_some() => 6,
-        _ => 4,
+        Change::Issue(issue) if issue.lease.renews.is_some() => 7,
+        _ => 5,
     }
 }

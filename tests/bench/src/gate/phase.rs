@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dayfly_core::audit::{Draft, SALT_BYTES};
 use dayfly_core::change::{Change, Draw, Outcome};
-use dayfly_core::encoding::encode_lease;
+use dayfly_core::encoding::{Own, encode_basis};
 use dayfly_core::ids::{LeaseId, Position};
 use dayfly_core::ports::{Clock as _, LeaseStore as _};
 use dayfly_store::SledStore;
@@ -150,8 +150,10 @@ impl Groups {
 /// What a lease brings to the store, beside its keys.
 #[derive(Debug, Serialize)]
 pub(crate) struct Payload {
-    /// Its record.
+    /// What is its own.
     pub(crate) record_bytes: usize,
+    /// Its basis, which it mostly has in common with others.
+    pub(crate) basis_bytes: usize,
     /// Its event in the audit log.
     pub(crate) event_bytes: usize,
 }
@@ -162,7 +164,12 @@ impl Payload {
         let draw = Draw { id: LeaseId::first_at(START), position: Position::ZERO, now: START };
         let Change::Issue(issue) = maker.issue(1, draw)? else { anyhow::bail!("the change is no issue") };
         let (event, _) = Draft::issued(&issue.lease).place(Position::new(1), START, [0; SALT_BYTES]);
-        Ok(Self { record_bytes: encode_lease(&issue.lease).len(), event_bytes: event.encoded_len() })
+        let record = Own::of(&issue.lease, LeaseId::from_u128(0)).encode();
+        Ok(Self {
+            record_bytes: record.len(),
+            basis_bytes: encode_basis(&issue.lease).len(),
+            event_bytes: event.encoded_len(),
+        })
     }
 }
 
