@@ -167,7 +167,7 @@ impl Known {
 
 /// The newest bases by the digest of their bytes, so that the next lease refers to its own: whoever chooses names and
 /// labels must not find two of one digest. The writer's, of what is durable; one that is forgotten is written anew.
-pub(crate) struct KnownBases(Forgetful<Digest, Known>);
+pub(crate) struct KnownBases(Forgetful<[u8; 32], Known>);
 
 impl KnownBases {
     pub(crate) fn new(bound: usize) -> Self {
@@ -176,6 +176,7 @@ impl KnownBases {
 
     /// The basis with this digest, if this lease may refer to it.
     pub(crate) fn find(&mut self, digest: &Digest, lease: LeaseId) -> Option<Known> {
+        let digest = digest.as_bytes();
         let known = self.0.get(digest).copied().filter(|known| known.id >= lowest(lease))?;
         if !self.0.is_new(digest) {
             self.0.put(*digest, known, 1);
@@ -186,7 +187,7 @@ impl KnownBases {
     /// These are durable.
     pub(crate) fn learn(&mut self, bases: impl IntoIterator<Item = (Digest, Known)>) {
         for (digest, known) in bases {
-            self.0.put(digest, known, 1);
+            self.0.put(*digest.as_bytes(), known, 1);
         }
     }
 }

@@ -38,15 +38,20 @@ const DIGESTS: usize = 16;
 const LOOKED_AT: usize = 8192;
 const READ: usize = 16;
 
+/// What the writer knows without asking the disk.
+pub(crate) struct Memory {
+    pub(crate) keys: RecentKeys,
+    pub(crate) namespaces: SeenNamespaces,
+    pub(crate) bases: KnownBases,
+    pub(crate) live: Live,
+}
+
 /// A commit in the making. It changes the tip as it goes: if it fails, the tip is to be loaded anew.
 pub(crate) struct Group<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) engine: &'a Engine,
     pub(crate) tip: &'a mut Tip,
-    pub(crate) keys: &'a mut RecentKeys,
-    pub(crate) namespaces: &'a mut SeenNamespaces,
-    known: &'a mut KnownBases,
-    live: &'a mut Live,
+    memory: &'a mut Memory,
     /// What was looked at to make room under caps.
     looked_at: usize,
     /// Free bytes on the disk.
@@ -85,10 +90,7 @@ impl<'a> Group<'a> {
         shared: &'a Shared,
         engine: &'a Engine,
         tip: &'a mut Tip,
-        keys: &'a mut RecentKeys,
-        namespaces: &'a mut SeenNamespaces,
-        known: &'a mut KnownBases,
-        live: &'a mut Live,
+        memory: &'a mut Memory,
         room: u64,
     ) -> Self {
         Self {
@@ -98,10 +100,7 @@ impl<'a> Group<'a> {
             shared,
             engine,
             tip,
-            keys,
-            namespaces,
-            known,
-            live,
+            memory,
             looked_at: 0,
             room,
             batch: Batch::default(),
@@ -166,29 +165,31 @@ impl<'a> Group<'a> {
         if let Some(at_cap) = self.at_cap(issue, places, earlier.as_ref().map(|(.., places)| *places)) {
             return Ok(Outcome::Conflict(Conflict::AtCap(at_cap)));
         }
-        if self.live.is_full(self.now) || (lease.idempotency.is_some() && self.keys.is_full(self.now)) {
+        if self.memory.live.is_full(self.now)
+            || (lease.idempotency.is_some() && self.memory.keys.is_full(self.now))
+        {
             return Err(StoreError::Busy);
         }
         // The namespace of a basis that is there is known.
         let namespace = brings.map(|_| layout::namespace_owner(lease));
         let new_namespace = match namespace {
-            Some(namespace) if self.namespaces.is_new(self.engine, &namespace)? => Some(namespace),
+            Some(namespace) if self.memory.namespaces.is_new(self.engine, &namespace)? => Some(namespace),
             _ => None,
         };
         let position = self.append(&Draft::issued(lease))?;
         self.records.insert(lease.id, record.into());
         if let Some((id, record, places)) = earlier {
-            self.live.end(id, places);
+            self.memory.live.end(id, places);
             self.records.insert(id, record.into());
             self.told.push(Told { position, caller, lease: id });
         }
-        self.live.add(lease.id, places, lease.expires_at, self.tip.rules.position());
+        self.memory.live.add(lease.id, places, lease.expires_at, self.tip.rules.position());
         self.told.push(Told { position, caller, lease: lease.id });
         let entry = basis.entry.under(lease.idempotency.as_ref()).encode();
         layout::indexes(lease.id, &lease.owners.namespace, lease.owners.narrowed.as_ref())
             .for_each(|key| self.insert(key, entry.clone()));
         if let Some(namespace) = new_namespace {
-            self.namespaces.add(namespace.clone());
+            self.memory.namespaces.add(namespace.clone());
             self.insert(namespace, Vec::new());
         }
         if brings.is_some() || self.shared.bases.lacks(basis.id) {
@@ -199,7 +200,7 @@ impl<'a> Group<'a> {
             self.insert(layout::basis(basis.id), content);
         }
         if let Some(used) = lease.idempotency {
-            self.keys.add(&used.key, lease.id);
+            self.memory.keys.add(&used.key, lease.id);
         }
         self.tip.leases += 1;
         self.tip.latest_expiry = self.tip.latest_expiry.max(lease.expires_at);
@@ -212,7 +213,7 @@ impl<'a> Group<'a> {
         let content = encoding::encode_basis(lease);
         let digest = Digest::of(&content);
         let brought = self.brought.get(&digest).copied().filter(|known| known.id >= bases::lowest(lease.id));
-        match brought.or_else(|| self.known.find(&digest, lease.id)) {
+        match brought.or_else(|| self.memory.bases.find(&digest, lease.id)) {
             Some(known) => (known, content, None),
             None => (Known::of(lease), content, Some(digest)),
         }
@@ -246,13 +247,13 @@ impl<'a> Group<'a> {
         for ((n, of), key) in LiveOf::ALL.into_iter().enumerate().zip(places) {
             let Some(most) = issue.caps.most(of, &issue.lease) else { continue };
             let replaces = replaced.is_some_and(|replaced| replaced.get(n) == Some(&key));
-            if replaces || self.live.count(key) < most {
+            if replaces || self.memory.live.count(key) < most {
                 continue;
             }
-            self.live.expire(self.now, usize::MAX);
+            self.memory.live.expire(self.now, usize::MAX);
             self.make_room(of, places, key, most);
-            if self.live.count(key) >= most {
-                return Some(AtCap { of, most, until: self.live.first_end(of, places) });
+            if self.memory.live.count(key) >= most {
+                return Some(AtCap { of, most, until: self.memory.live.first_end(of, places) });
             }
         }
         None
@@ -261,8 +262,8 @@ impl<'a> Group<'a> {
     /// Gives free the places of leases that rules have ended since they were counted, until there is one.
     fn make_room(&mut self, of: LiveOf, places: Keys, key: u64, most: u32) {
         let rules = Arc::clone(&self.tip.rules);
-        while self.live.count(key) >= most && self.looked_at < LOOKED_AT {
-            match self.live.next_unchecked(of, places, rules.position()) {
+        while self.memory.live.count(key) >= most && self.looked_at < LOOKED_AT {
+            match self.memory.live.next_unchecked(of, places, rules.position()) {
                 Next::Done => return,
                 Next::Other => self.looked_at += 1,
                 Next::Lease(counted) => {
@@ -270,7 +271,7 @@ impl<'a> Group<'a> {
                     let covered = |lease: Arc<Lease>| rules.covering(&lease).is_some();
                     // One that does not read back keeps its place.
                     if self.lease(counted.id()).is_ok_and(|lease| lease.is_none_or(covered)) {
-                        self.live.forget(counted);
+                        self.memory.live.forget(counted);
                     }
                 }
             }
@@ -289,10 +290,10 @@ impl<'a> Group<'a> {
     /// What the caller got before for this lease's idempotency key.
     fn earlier_use(&mut self, lease: &Lease) -> Result<Option<Arc<Lease>>, StoreError> {
         let Some(Idempotency { key, .. }) = lease.idempotency else { return Ok(None) };
-        if let Some(from) = self.keys.may_lack(self.now) {
+        if let Some(from) = self.memory.keys.may_lack(self.now) {
             self.learn_keys(lease, from)?;
         }
-        let Some(earlier) = self.keys.find(&key, self.now) else { return Ok(None) };
+        let Some(earlier) = self.memory.keys.find(&key, self.now) else { return Ok(None) };
         let earlier = self.lease(earlier)?;
         Ok(earlier.filter(|earlier| earlier.idempotency.is_some_and(|used| used.key == key)))
     }
@@ -309,21 +310,21 @@ impl<'a> Group<'a> {
         for entry in self.engine.scan(&namespace, &namespace) {
             let (key, _) = entry?;
             let owner = layout::owner_at_end(&key, &namespace)?;
-            let Some(from) = self.keys.learns_from(&owner, from) else { continue };
+            let Some(from) = self.memory.keys.learns_from(&owner, from) else { continue };
             let prefix = layout::owner_prefix(&owner);
             for entry in self.engine.scan(&prefix, &layout::with_id(prefix.clone(), from)) {
                 let (key, value) = entry?;
                 let id = layout::id_at_end(&key).ok_or_else(|| damaged(&key, &"it has no id"))?;
                 if left == 0 {
-                    self.keys.learnt_up_to(owner, id);
+                    self.memory.keys.learnt_up_to(owner, id);
                     return Err(StoreError::Busy);
                 }
                 left -= 1;
                 if let Some(used) = Entry::decode(&key, &value)?.used {
-                    self.keys.see(used, id);
+                    self.memory.keys.see(used, id);
                 }
             }
-            self.keys.learnt(owner);
+            self.memory.keys.learnt(owner);
         }
         Ok(())
     }
@@ -351,7 +352,7 @@ impl<'a> Group<'a> {
         match own.phase.release(self.now) {
             Ok(phase) => {
                 let outcome = self.rewrite(&Own { phase, ..own }, &Draft::released(&lease))?;
-                self.live.end(id, live::keys(&lease));
+                self.memory.live.end(id, live::keys(&lease));
                 let (position, caller) = (self.tip.position, lease.workload.caller());
                 self.told.push(Told { position, caller, lease: id });
                 Ok(outcome)

@@ -29,20 +29,20 @@ pub(crate) struct Schedule {
     /// When the oldest lease has expired, as far as known: for when there are too many.
     next_expiry: Timestamp,
     /// No basis is below this one, and not before then is it looked for.
-    next_basis: (LeaseId, Timestamp),
+    bases: (LeaseId, Timestamp),
 }
 
 impl Default for Schedule {
     fn default() -> Self {
         let start = Timestamp::default();
-        Self { next_look: start, next_expiry: start, next_basis: (LeaseId::from_u128(0), start) }
+        Self { next_look: start, next_expiry: start, bases: (LeaseId::from_u128(0), start) }
     }
 }
 
 impl Schedule {
     /// Whether there may be something to prune.
     pub(crate) fn is_due(&self, tip: &Tip, most: u64, now: Timestamp) -> bool {
-        self.leases_due(tip, most, now) || (self.bases_due(tip) && now >= self.next_basis.1)
+        self.leases_due(tip, most, now) || (self.bases_due(tip) && now >= self.bases.1)
     }
 
     fn leases_due(&self, tip: &Tip, most: u64, now: Timestamp) -> bool {
@@ -50,19 +50,19 @@ impl Schedule {
     }
 
     fn bases_due(&self, tip: &Tip) -> bool {
-        tip.pruned.is_some_and(|pruned| bases::lowest(pruned) > self.next_basis.0)
+        tip.pruned.is_some_and(|pruned| bases::lowest(pruned) > self.bases.0)
     }
 
     /// How far bases are pruned.
     pub(crate) fn next_basis(&self) -> LeaseId {
-        self.next_basis.0
+        self.bases.0
     }
 
     /// Nothing could be pruned: not to be tried again at once.
     pub(crate) fn rest(&mut self, now: Timestamp) {
         let later = now.plus(REST);
         (self.next_look, self.next_expiry) = (self.next_look.max(later), self.next_expiry.max(later));
-        self.next_basis.1 = later;
+        self.bases.1 = later;
     }
 
     /// Adds removals to the commit until it has `operations` keys, as far as there is something to prune.
@@ -71,7 +71,7 @@ impl Schedule {
         if self.leases_due(group.tip, group.shared.options.max_leases, now) {
             self.prune_leases(group, operations)?;
         }
-        if self.bases_due(group.tip) && now >= self.next_basis.1 {
+        if self.bases_due(group.tip) && now >= self.bases.1 {
             self.prune_bases(group, operations)?;
         }
         Ok(())
@@ -104,6 +104,10 @@ impl Schedule {
                 (self.next_look, self.next_expiry) = (forgettable_at, expires_at);
                 break;
             }
+            let touched = group.records.range(..=last).next().is_some();
+            if touched {
+                break;
+            }
             let indexes = match indexes(group, &leases) {
                 Err(error @ StoreError::Damaged(_)) => {
                     self.rest_after(&error, group.now());
@@ -111,8 +115,7 @@ impl Schedule {
                 }
                 indexes => indexes?,
             };
-            let touched = group.records.range(..=last).next().is_some();
-            if touched || group.operations() + 1 + indexes.len() > operations {
+            if group.operations() + 1 + indexes.len() > operations {
                 break;
             }
             group.remove(key.to_vec());
@@ -137,17 +140,17 @@ impl Schedule {
         let Some(pruned) = group.tip.pruned else { return Ok(()) };
         let lowest = bases::lowest(pruned);
         let engine = group.engine;
-        for entry in engine.scan(&[layout::BASES], &layout::basis(self.next_basis.0)) {
+        for entry in engine.scan(&[layout::BASES], &layout::basis(self.bases.0)) {
             let (key, _) = entry?;
             let id = layout::id_at_end(&key).ok_or_else(|| damaged(&key, &"it has no id"))?;
             if id >= lowest || group.operations() >= operations {
                 // A lease that comes late brings one above what is pruned.
-                self.next_basis.0 = id.min(pruned);
+                self.bases.0 = id.min(pruned);
                 return Ok(());
             }
             group.remove(key.to_vec());
         }
-        self.next_basis.0 = lowest;
+        self.bases.0 = lowest;
         Ok(())
     }
 }

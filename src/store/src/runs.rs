@@ -38,6 +38,25 @@ struct StoredRun {
     records: Vec<Vec<u8>>,
 }
 
+impl StoredRun {
+    fn read(key: &[u8], value: &[u8]) -> Result<Self, StoreError> {
+        let run = Self::decode(value).map_err(|error| damaged(key, &error))?;
+        let whole = run.ids.len() == run.records.len() * 16;
+        if whole
+            && run.ids().is_sorted_by(|one, next| one < next)
+            && run.ids().next() == layout::id_at_end(key)
+        {
+            Ok(run)
+        } else {
+            Err(damaged(key, &"its ids are not those of a run"))
+        }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = LeaseId> {
+        self.ids.as_chunks::<16>().0.iter().map(|id| LeaseId::from_bytes(*id))
+    }
+}
+
 fn encode(run: &[(LeaseId, Record)]) -> Vec<u8> {
     let ids = run.iter().flat_map(|(id, _)| id.to_bytes()).collect();
     StoredRun { ids, records: run.iter().map(|(_, record)| record.to_vec()).collect() }.encode_to_vec()
@@ -45,23 +64,16 @@ fn encode(run: &[(LeaseId, Record)]) -> Vec<u8> {
 
 /// The leases of a run.
 pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Records, StoreError> {
-    let run = StoredRun::decode(value).map_err(|error| damaged(key, &error))?;
-    let (ids, rest) = run.ids.as_chunks::<16>();
-    let as_many = ids.len() == run.records.len();
-    let ids_of_run = ids.iter().map(|id| LeaseId::from_bytes(*id));
-    let records: Records = ids_of_run.zip(run.records.into_iter().map(Record::from)).collect();
-    let first = records.first_key_value().map(|(id, _)| *id);
-    if !rest.is_empty() || !as_many || records.len() != ids.len() || first != layout::id_at_end(key) {
-        return Err(damaged(key, &"its ids are not those of a run"));
-    }
-    Ok(records)
+    let run = StoredRun::read(key, value)?;
+    Ok(run.ids().zip(&run.records).map(|(id, record)| (id, Record::from(record.as_slice()))).collect())
 }
 
 /// What is a lease's own, as it is on disk.
 pub(crate) fn read(engine: &Engine, id: LeaseId) -> Result<Option<Own>, StoreError> {
     let Some((key, value)) = last_up_to(engine, id)? else { return Ok(None) };
-    let record = decode(&key, &value)?.remove(&id);
-    record.map(|record| own(id, &record)).transpose()
+    let run = StoredRun::read(&key, &value)?;
+    let at = run.ids().position(|of| of == id);
+    at.and_then(|at| run.records.get(at)).map(|record| own(id, record)).transpose()
 }
 
 /// What is a lease's own, decoded.

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::bases::KnownBases;
 use crate::engine::Engine;
 use crate::files;
-use crate::group::{Group, Ready};
+use crate::group::{Group, Memory, Ready};
 use crate::layout;
 use crate::live::{self, Live};
 use crate::prune::Schedule;
@@ -46,10 +46,7 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     engine: Option<Arc<Engine>>,
     tip: Tip,
-    keys: RecentKeys,
-    namespaces: SeenNamespaces,
-    bases: KnownBases,
-    live: Live,
+    memory: Memory,
     schedule: Schedule,
 }
 
@@ -67,18 +64,13 @@ impl Writer {
             );
         }
         let engine = shared.engine().ok();
-        let live = Live::new(shared.options.live_leases);
-        let bases = KnownBases::new(shared.options.recent_bases);
-        Self {
-            shared,
-            engine,
-            tip,
+        let memory = Memory {
             keys,
             namespaces: SeenNamespaces::default(),
-            bases,
-            live,
-            schedule: Schedule::default(),
-        }
+            bases: KnownBases::new(shared.options.recent_bases),
+            live: Live::new(shared.options.live_leases),
+        };
+        Self { shared, engine, tip, memory, schedule: Schedule::default() }
     }
 
     /// Counts the live leases of earlier starts, too, as they are read in the background.
@@ -86,18 +78,18 @@ impl Writer {
     /// # Errors
     /// When there can be no more threads.
     pub(crate) fn count_live(&mut self) -> std::io::Result<()> {
-        self.live = Live::new(self.shared.options.live_leases);
+        self.memory.live = Live::new(self.shared.options.live_leases);
         if self.tip.leases > 0 {
-            self.live.read(live::read(&self.shared)?);
+            self.memory.live.read(live::read(&self.shared)?);
         }
-        self.shared.live_counted.store(!self.live.is_reading(), Ordering::Release);
+        self.shared.live_counted.store(!self.memory.live.is_reading(), Ordering::Release);
         Ok(())
     }
 
     fn tend_live(&mut self) {
-        let was_reading = self.live.is_reading();
-        self.live.tend(self.shared.cautious_now());
-        if was_reading && !self.live.is_reading() {
+        let was_reading = self.memory.live.is_reading();
+        self.memory.live.tend(self.shared.cautious_now());
+        if was_reading && !self.memory.live.is_reading() {
             self.shared.live_counted.store(true, Ordering::Release);
         }
     }
@@ -121,7 +113,7 @@ impl Writer {
                 operations += cost(change);
                 operations <= CHANGES
             };
-            let patience = match (self.pruning_is_due(), self.live.is_reading()) {
+            let patience = match (self.pruning_is_due(), self.memory.live.is_reading()) {
                 (true, _) => Duration::ZERO,
                 (false, true) => READING,
                 (false, false) => IDLE,
@@ -195,16 +187,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let engine = self.engine.as_ref().map(Arc::clone).ok_or_else(|| shared.refusal())?;
         let before = self.tip.position;
-        let mut group = Group::new(
-            &shared,
-            &engine,
-            &mut self.tip,
-            &mut self.keys,
-            &mut self.namespaces,
-            &mut self.bases,
-            &mut self.live,
-            room,
-        );
+        let mut group = Group::new(&shared, &engine, &mut self.tip, &mut self.memory, room);
         let mut outcomes = Vec::with_capacity(changes.len());
         for change in changes {
             match group.add(change) {
@@ -221,7 +204,7 @@ impl Writer {
         if changed || group.operations() > 0 {
             let Ready { batch, records, brought, bases, pruned, told } = group.ready()?;
             engine.commit(batch)?;
-            self.bases.learn(brought);
+            self.memory.bases.learn(brought);
             shared.recent.forget(&pruned);
             // Before the leases that refer to them.
             shared.bases.keep(bases);
@@ -306,9 +289,9 @@ impl Writer {
         self.shared.recent.clear();
         self.shared.bases.clear();
         self.shared.news.forget(self.tip.position);
-        self.keys = keys_from_now(&self.shared);
-        self.namespaces = SeenNamespaces::default();
-        self.bases = KnownBases::new(self.shared.options.recent_bases);
+        self.memory.keys = keys_from_now(&self.shared);
+        self.memory.namespaces = SeenNamespaces::default();
+        self.memory.bases = KnownBases::new(self.shared.options.recent_bases);
         self.schedule = Schedule::default();
         self.shared.publish(&self.tip);
         let engine = Arc::new(engine);

@@ -221,7 +221,9 @@ impl Model {
     fn learn(&mut self, change: &Change, found: &Expected) {
         let Expected::Conflict(conflict) = found else { return };
         let gone = match (change, conflict) {
-            (Change::Reissue { lease, .. } | Change::Release { lease }, Conflict::NoSuchLease) => Some(*lease),
+            (Change::Reissue { lease, .. } | Change::Release { lease }, Conflict::NoSuchLease) => {
+                Some(*lease)
+            }
             (Change::Issue(issue), Conflict::NoSuchEarlier) => {
                 let of_its_pod = |earlier: &LeaseId| {
                     let earlier = self.leases.get(earlier);
@@ -230,9 +232,12 @@ impl Model {
                 issue.lease.renews.filter(of_its_pod)
             }
             // The lowest that there was above it is the least that must be gone.
-            (Change::Issue(issue), Conflict::IdTaken) if Some(issue.lease.id) > self.pruned => {
-                self.leases.range(issue.lease.id..).next().map(|(id, _)| *id).filter(|id| *id != issue.lease.id)
-            }
+            (Change::Issue(issue), Conflict::IdTaken) if Some(issue.lease.id) > self.pruned => self
+                .leases
+                .range(issue.lease.id..)
+                .next()
+                .map(|(id, _)| *id)
+                .filter(|id| *id != issue.lease.id),
             _ => None,
         };
         if let Some(gone) = gone {
@@ -385,7 +390,9 @@ impl Run {
                 }
                 Outcome::Committed(receipt) => Expected::Committed(receipt.position.number()),
                 // Which of several is not promised.
-                Outcome::Covered(_) if matches!(change, Change::Issue(_)) => Expected::Covered(Position::ZERO),
+                Outcome::Covered(_) if matches!(change, Change::Issue(_)) => {
+                    Expected::Covered(Position::ZERO)
+                }
                 Outcome::Covered(rule) => Expected::Covered(rule.position),
                 Outcome::Replayed(Earlier::Lease(lease)) => Expected::ReplayedLease(lease.id),
                 Outcome::Replayed(Earlier::Rule(rule)) => Expected::ReplayedRule(rule.position),

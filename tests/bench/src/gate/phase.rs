@@ -147,15 +147,15 @@ impl Groups {
     }
 }
 
-/// What a lease brings to the store, beside its keys.
+/// What a lease brings to the store, beside its keys, in bytes.
 #[derive(Debug, Serialize)]
 pub(crate) struct Payload {
     /// What is its own.
-    pub(crate) record_bytes: usize,
+    pub(crate) record: usize,
     /// Its basis, which it mostly has in common with others.
-    pub(crate) basis_bytes: usize,
+    pub(crate) basis: usize,
     /// Its event in the audit log.
-    pub(crate) event_bytes: usize,
+    pub(crate) event: usize,
 }
 
 impl Payload {
@@ -165,11 +165,7 @@ impl Payload {
         let Change::Issue(issue) = maker.issue(1, draw)? else { anyhow::bail!("the change is no issue") };
         let (event, _) = Draft::issued(&issue.lease).place(Position::new(1), START, [0; SALT_BYTES]);
         let record = Own::of(&issue.lease, LeaseId::from_u128(0)).encode();
-        Ok(Self {
-            record_bytes: record.len(),
-            basis_bytes: encode_basis(&issue.lease).len(),
-            event_bytes: event.encoded_len(),
-        })
+        Ok(Self { record: record.len(), basis: encode_basis(&issue.lease).len(), event: event.encoded_len() })
     }
 }
 
