@@ -36,6 +36,7 @@ struct View<'a> {
     events: u64,
     forgotten: u64,
     leases: u64,
+    bases: u64,
     rules: u64,
     keys: u64,
     problems: &'a [String],
@@ -54,6 +55,7 @@ impl Store {
             events: report.events,
             forgotten: report.forgotten,
             leases: report.leases,
+            bases: report.bases,
             rules: report.rules,
             keys: report.keys,
             problems: &report.problems,
@@ -71,6 +73,7 @@ fn text(view: &View<'_>) -> String {
         ("root", view.root.clone()),
         ("events", format!("{}, details of {} forgotten", view.events, view.forgotten)),
         ("leases", view.leases.to_string()),
+        ("bases", view.bases.to_string()),
         ("rules", view.rules.to_string()),
         ("keys", view.keys.to_string()),
     ]);

@@ -1,11 +1,12 @@
 //! One commit: changes checked in order, each against everything before it, and put into one batch.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
 use dayfly_core::change::{Change, Conflict, Earlier, Issue, Outcome, Receipt, Revocation, SealedKey};
 use dayfly_core::digest::Digest;
-use dayfly_core::encoding;
+use dayfly_core::encoding::{self, Own};
 use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{LeaseId, Position, RuleId};
 use dayfly_core::lease::{Idempotency, Lease, LeaseState};
@@ -18,6 +19,7 @@ use dayfly_core::time::Timestamp;
 use prost::Message;
 use sled::Batch;
 
+use crate::bases::{self, Basis, Known, KnownBases};
 use crate::engine::{Engine, damaged};
 use crate::layout::{self, Entry, EventGroup};
 use crate::live::{self, Keys, Live, Next};
@@ -36,14 +38,20 @@ const DIGESTS: usize = 16;
 const LOOKED_AT: usize = 8192;
 const READ: usize = 16;
 
+/// What the writer knows without asking the disk.
+pub(crate) struct Memory {
+    pub(crate) keys: RecentKeys,
+    pub(crate) namespaces: SeenNamespaces,
+    pub(crate) bases: KnownBases,
+    pub(crate) live: Live,
+}
+
 /// A commit in the making. It changes the tip as it goes: if it fails, the tip is to be loaded anew.
 pub(crate) struct Group<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) engine: &'a Engine,
     pub(crate) tip: &'a mut Tip,
-    pub(crate) keys: &'a mut RecentKeys,
-    pub(crate) namespaces: &'a mut SeenNamespaces,
-    live: &'a mut Live,
+    memory: &'a mut Memory,
     /// What was looked at to make room under caps.
     looked_at: usize,
     /// Free bytes on the disk.
@@ -58,6 +66,10 @@ pub(crate) struct Group<'a> {
     highest: LeaseId,
     /// Records of leases as this commit leaves them.
     pub(crate) records: Records,
+    /// The bases that it writes, by their digests.
+    brought: HashMap<Digest, Known>,
+    /// What it writes, and what its leases refer to that is to be kept in memory.
+    bases: HashMap<LeaseId, Basis>,
     pub(crate) pruned: Vec<LeaseId>,
     /// Whose leases it changes.
     told: Vec<Told>,
@@ -67,6 +79,8 @@ pub(crate) struct Group<'a> {
 pub(crate) struct Ready {
     pub(crate) batch: Batch,
     pub(crate) records: Records,
+    pub(crate) brought: HashMap<Digest, Known>,
+    pub(crate) bases: HashMap<LeaseId, Basis>,
     pub(crate) pruned: Vec<LeaseId>,
     pub(crate) told: Vec<Told>,
 }
@@ -76,9 +90,7 @@ impl<'a> Group<'a> {
         shared: &'a Shared,
         engine: &'a Engine,
         tip: &'a mut Tip,
-        keys: &'a mut RecentKeys,
-        namespaces: &'a mut SeenNamespaces,
-        live: &'a mut Live,
+        memory: &'a mut Memory,
         room: u64,
     ) -> Self {
         Self {
@@ -88,9 +100,7 @@ impl<'a> Group<'a> {
             shared,
             engine,
             tip,
-            keys,
-            namespaces,
-            live,
+            memory,
             looked_at: 0,
             room,
             batch: Batch::default(),
@@ -98,6 +108,8 @@ impl<'a> Group<'a> {
             events: Vec::new(),
             tiles: Vec::new(),
             records: Records::new(),
+            brought: HashMap::new(),
+            bases: HashMap::new(),
             pruned: Vec::new(),
             told: Vec::new(),
         }
@@ -130,7 +142,7 @@ impl<'a> Group<'a> {
         let lease = &issue.lease;
         let pruned = self.tip.pruned.is_some_and(|pruned| lease.id <= pruned);
         // Above the highest there is none: most ids need no look.
-        if pruned || (lease.id <= self.tip.highest && self.lease(lease.id)?.is_some()) {
+        if pruned || (lease.id <= self.tip.highest && self.own(lease.id)?.is_some()) {
             return Ok(Outcome::Conflict(Conflict::IdTaken));
         }
         if let Some(earlier) = self.earlier_use(lease)? {
@@ -139,39 +151,56 @@ impl<'a> Group<'a> {
         if let Some(rule) = self.covering(issue) {
             return Ok(Outcome::Covered(rule));
         }
-        let record = sized(encoding::encode_lease(lease))?;
-        let earlier = match lease.renews.map(|earlier| self.renewed(earlier, lease)).transpose()? {
+        let (basis, content, brings) = self.basis(lease);
+        let record = Own::of(lease, basis.id).encode();
+        if record.len() + content.len() > RECORD_BYTES {
+            return Err(StoreError::TooLarge(record.len() + content.len()));
+        }
+        let earlier = match lease.renews.map(|earlier| self.renewed(earlier, lease.id, &basis)).transpose()? {
             Some(Renewal::Conflict(conflict)) => return Ok(Outcome::Conflict(conflict)),
             Some(Renewal::Earlier { id, record, places }) => Some((id, record, places)),
             None => None,
         };
-        let places = live::keys(lease);
+        let Known { places, caller, .. } = basis;
         if let Some(at_cap) = self.at_cap(issue, places, earlier.as_ref().map(|(.., places)| *places)) {
             return Ok(Outcome::Conflict(Conflict::AtCap(at_cap)));
         }
-        if self.live.is_full(self.now) || (lease.idempotency.is_some() && self.keys.is_full(self.now)) {
+        if self.memory.live.is_full(self.now)
+            || (lease.idempotency.is_some() && self.memory.keys.is_full(self.now))
+        {
             return Err(StoreError::Busy);
         }
-        let namespace = layout::namespace_owner(lease);
-        let is_new = self.namespaces.is_new(self.engine, &namespace)?;
+        // The namespace of a basis that is there is known.
+        let namespace = brings.map(|_| layout::namespace_owner(lease));
+        let new_namespace = match namespace {
+            Some(namespace) if self.memory.namespaces.is_new(self.engine, &namespace)? => Some(namespace),
+            _ => None,
+        };
         let position = self.append(&Draft::issued(lease))?;
         self.records.insert(lease.id, record.into());
-        let caller = lease.workload.caller();
         if let Some((id, record, places)) = earlier {
-            self.live.end(id, places);
+            self.memory.live.end(id, places);
             self.records.insert(id, record.into());
             self.told.push(Told { position, caller, lease: id });
         }
-        self.live.add(lease.id, places, lease.expires_at, self.tip.rules.position());
+        self.memory.live.add(lease.id, places, lease.expires_at, self.tip.rules.position());
         self.told.push(Told { position, caller, lease: lease.id });
-        let entry = Entry::of(lease).encode();
-        layout::indexes(lease).for_each(|key| self.insert(key, entry.clone()));
-        if is_new {
-            self.namespaces.add(namespace.clone());
+        let entry = basis.entry.under(lease.idempotency.as_ref()).encode();
+        layout::indexes(lease.id, &lease.owners.namespace, lease.owners.narrowed.as_ref())
+            .for_each(|key| self.insert(key, entry.clone()));
+        if let Some(namespace) = new_namespace {
+            self.memory.namespaces.add(namespace.clone());
             self.insert(namespace, Vec::new());
         }
+        if brings.is_some() || self.shared.bases.lacks(basis.id) {
+            self.bases.insert(basis.id, content.as_slice().into());
+        }
+        if let Some(digest) = brings {
+            self.brought.insert(digest, basis);
+            self.insert(layout::basis(basis.id), content);
+        }
         if let Some(used) = lease.idempotency {
-            self.keys.add(&used.key, lease.id);
+            self.memory.keys.add(&used.key, lease.id);
         }
         self.tip.leases += 1;
         self.tip.latest_expiry = self.tip.latest_expiry.max(lease.expires_at);
@@ -179,19 +208,35 @@ impl<'a> Group<'a> {
         Ok(committed(position))
     }
 
-    /// The lease that this one renews, as it is then: it ends with the overlap.
-    fn renewed(&self, id: LeaseId, by: &Lease) -> Result<Renewal, StoreError> {
-        let earlier = self.lease(id)?.filter(|earlier| earlier.workload.caller() == by.workload.caller());
-        let Some(earlier) = earlier else { return Ok(Renewal::Conflict(Conflict::NoSuchEarlier)) };
+    /// The basis that this lease is to refer to, its content, and, where the lease brings it, its digest.
+    fn basis(&mut self, lease: &Lease) -> (Known, Vec<u8>, Option<Digest>) {
+        let content = encoding::encode_basis(lease);
+        let digest = Digest::of(&content);
+        let brought = self.brought.get(&digest).copied().filter(|known| known.id >= bases::lowest(lease.id));
+        match brought.or_else(|| self.memory.bases.find(&digest, lease.id)) {
+            Some(known) => (known, content, None),
+            None => (Known::of(lease), content, Some(digest)),
+        }
+    }
+
+    /// The lease that one of this id and basis renews, as it is then: it ends with the overlap.
+    fn renewed(&self, id: LeaseId, by: LeaseId, basis: &Known) -> Result<Renewal, StoreError> {
+        let Some((own, earlier)) = self.find(id)? else {
+            return Ok(Renewal::Conflict(Conflict::NoSuchEarlier));
+        };
+        let same = own.basis == basis.id;
+        if !same && earlier.workload.caller() != basis.caller {
+            return Ok(Renewal::Conflict(Conflict::NoSuchEarlier));
+        }
         if earlier.phase.renewed_by().is_some() {
             return Ok(Renewal::Conflict(Conflict::EarlierRenewed));
         }
         let ends_at = self.now.plus(self.shared.options.limits.renewal_overlap).min(earlier.expires_at);
-        match earlier.phase.renew(by.id, ends_at) {
+        match earlier.phase.renew(by, ends_at) {
             Ok(phase) if earlier.state(&self.tip.rules, self.now) == LeaseState::Active => {
-                let changed = Lease { phase, ..earlier.as_ref().clone() };
-                let record = sized(encoding::encode_lease(&changed))?;
-                Ok(Renewal::Earlier { id, record, places: live::keys(&earlier) })
+                let record = sized(Own { phase, ..own }.encode())?;
+                let places = if same { basis.places } else { live::keys(&earlier) };
+                Ok(Renewal::Earlier { id, record, places })
             }
             _ => Ok(Renewal::Conflict(Conflict::EarlierEnded)),
         }
@@ -202,13 +247,13 @@ impl<'a> Group<'a> {
         for ((n, of), key) in LiveOf::ALL.into_iter().enumerate().zip(places) {
             let Some(most) = issue.caps.most(of, &issue.lease) else { continue };
             let replaces = replaced.is_some_and(|replaced| replaced.get(n) == Some(&key));
-            if replaces || self.live.count(key) < most {
+            if replaces || self.memory.live.count(key) < most {
                 continue;
             }
-            self.live.expire(self.now, usize::MAX);
+            self.memory.live.expire(self.now, usize::MAX);
             self.make_room(of, places, key, most);
-            if self.live.count(key) >= most {
-                return Some(AtCap { of, most, until: self.live.first_end(of, places) });
+            if self.memory.live.count(key) >= most {
+                return Some(AtCap { of, most, until: self.memory.live.first_end(of, places) });
             }
         }
         None
@@ -217,8 +262,8 @@ impl<'a> Group<'a> {
     /// Gives free the places of leases that rules have ended since they were counted, until there is one.
     fn make_room(&mut self, of: LiveOf, places: Keys, key: u64, most: u32) {
         let rules = Arc::clone(&self.tip.rules);
-        while self.live.count(key) >= most && self.looked_at < LOOKED_AT {
-            match self.live.next_unchecked(of, places, rules.position()) {
+        while self.memory.live.count(key) >= most && self.looked_at < LOOKED_AT {
+            match self.memory.live.next_unchecked(of, places, rules.position()) {
                 Next::Done => return,
                 Next::Other => self.looked_at += 1,
                 Next::Lease(counted) => {
@@ -226,7 +271,7 @@ impl<'a> Group<'a> {
                     let covered = |lease: Arc<Lease>| rules.covering(&lease).is_some();
                     // One that does not read back keeps its place.
                     if self.lease(counted.id()).is_ok_and(|lease| lease.is_none_or(covered)) {
-                        self.live.forget(counted);
+                        self.memory.live.forget(counted);
                     }
                 }
             }
@@ -245,10 +290,10 @@ impl<'a> Group<'a> {
     /// What the caller got before for this lease's idempotency key.
     fn earlier_use(&mut self, lease: &Lease) -> Result<Option<Arc<Lease>>, StoreError> {
         let Some(Idempotency { key, .. }) = lease.idempotency else { return Ok(None) };
-        if let Some(from) = self.keys.may_lack(self.now) {
+        if let Some(from) = self.memory.keys.may_lack(self.now) {
             self.learn_keys(lease, from)?;
         }
-        let Some(earlier) = self.keys.find(&key, self.now) else { return Ok(None) };
+        let Some(earlier) = self.memory.keys.find(&key, self.now) else { return Ok(None) };
         let earlier = self.lease(earlier)?;
         Ok(earlier.filter(|earlier| earlier.idempotency.is_some_and(|used| used.key == key)))
     }
@@ -265,47 +310,49 @@ impl<'a> Group<'a> {
         for entry in self.engine.scan(&namespace, &namespace) {
             let (key, _) = entry?;
             let owner = layout::owner_at_end(&key, &namespace)?;
-            let Some(from) = self.keys.learns_from(&owner, from) else { continue };
+            let Some(from) = self.memory.keys.learns_from(&owner, from) else { continue };
             let prefix = layout::owner_prefix(&owner);
             for entry in self.engine.scan(&prefix, &layout::with_id(prefix.clone(), from)) {
                 let (key, value) = entry?;
                 let id = layout::id_at_end(&key).ok_or_else(|| damaged(&key, &"it has no id"))?;
                 if left == 0 {
-                    self.keys.learnt_up_to(owner, id);
+                    self.memory.keys.learnt_up_to(owner, id);
                     return Err(StoreError::Busy);
                 }
                 left -= 1;
                 if let Some(used) = Entry::decode(&key, &value)?.used {
-                    self.keys.see(used, id);
+                    self.memory.keys.see(used, id);
                 }
             }
-            self.keys.learnt(owner);
+            self.memory.keys.learnt(owner);
         }
         Ok(())
     }
 
     fn reissue(&mut self, id: LeaseId, digest: &Digest) -> Result<Outcome, StoreError> {
-        let Some(lease) = self.lease(id)? else { return Ok(Outcome::Conflict(Conflict::NoSuchLease)) };
+        let Some((mut own, lease)) = self.find(id)? else {
+            return Ok(Outcome::Conflict(Conflict::NoSuchLease));
+        };
         if let Some(rule) = self.tip.rules.covering(&lease) {
             return Ok(Outcome::Covered(Arc::clone(rule)));
         }
-        let mut changed = lease.as_ref().clone();
-        if !changed.digests.contains(digest) {
-            changed.digests.push(*digest);
+        if !own.digests.contains(digest) {
+            own.digests.push(*digest);
         }
-        if lease.state(&self.tip.rules, self.now) != LeaseState::Active || changed.digests.len() > DIGESTS {
+        if lease.state(&self.tip.rules, self.now) != LeaseState::Active || own.digests.len() > DIGESTS {
             return Ok(Outcome::Conflict(Conflict::Phase));
         }
-        self.rewrite(&changed, &Draft::reissued(&lease, digest))
+        self.rewrite(&own, &Draft::reissued(&lease, digest))
     }
 
     fn release(&mut self, id: LeaseId) -> Result<Outcome, StoreError> {
-        let Some(lease) = self.lease(id)? else { return Ok(Outcome::Conflict(Conflict::NoSuchLease)) };
-        match lease.phase.release(self.now) {
+        let Some((own, lease)) = self.find(id)? else {
+            return Ok(Outcome::Conflict(Conflict::NoSuchLease));
+        };
+        match own.phase.release(self.now) {
             Ok(phase) => {
-                let changed = Lease { phase, ..lease.as_ref().clone() };
-                let outcome = self.rewrite(&changed, &Draft::released(&lease))?;
-                self.live.end(id, live::keys(&lease));
+                let outcome = self.rewrite(&Own { phase, ..own }, &Draft::released(&lease))?;
+                self.memory.live.end(id, live::keys(&lease));
                 let (position, caller) = (self.tip.position, lease.workload.caller());
                 self.told.push(Told { position, caller, lease: id });
                 Ok(outcome)
@@ -314,10 +361,11 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn rewrite(&mut self, lease: &Lease, draft: &Draft) -> Result<Outcome, StoreError> {
-        let record = sized(encoding::encode_lease(lease))?;
+    /// What changes of a lease is its own: its basis stays.
+    fn rewrite(&mut self, own: &Own, draft: &Draft) -> Result<Outcome, StoreError> {
+        let record = sized(own.encode())?;
         let position = self.append(draft)?;
-        self.records.insert(lease.id, record.into());
+        self.records.insert(own.id, record.into());
         Ok(committed(position))
     }
 
@@ -405,12 +453,25 @@ impl<'a> Group<'a> {
     }
 
     /// A lease as it is after what was added so far.
-    pub(crate) fn lease(&self, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
-        match self.records.get(&id) {
-            Some(record) => runs::decode_lease(id, record).map(Some),
-            None => {
-                self.shared.recent.lease(id).or_else(|| runs::read(self.engine, id).transpose()).transpose()
-            }
+    fn lease(&self, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
+        Ok(self.find(id)?.map(|(_, lease)| lease))
+    }
+
+    /// The same, and apart what is its own.
+    fn find(&self, id: LeaseId) -> Result<Option<(Own, Arc<Lease>)>, StoreError> {
+        let Some(own) = self.own(id)? else { return Ok(None) };
+        let basis = match self.bases.get(&own.basis) {
+            Some(basis) => Arc::clone(basis),
+            None => self.shared.bases.read(self.engine, &own)?,
+        };
+        let lease = bases::whole(own.clone(), &basis)?;
+        Ok(Some((own, lease)))
+    }
+
+    fn own(&self, id: LeaseId) -> Result<Option<Own>, StoreError> {
+        match self.records.get(&id).cloned().or_else(|| self.shared.recent.record(id)) {
+            Some(record) => runs::own(id, &record).map(Some),
+            None => runs::read(self.engine, id),
         }
     }
 
@@ -453,7 +514,8 @@ impl<'a> Group<'a> {
         }
         let progress = self.tip.progress().encode_to_vec();
         self.insert(layout::PROGRESS.to_vec(), progress);
-        Ok(Ready { batch: self.batch, records: self.records, pruned: self.pruned, told: self.told })
+        let Self { batch, records, brought, bases, pruned, told, .. } = self;
+        Ok(Ready { batch, records, brought, bases, pruned, told })
     }
 }
 

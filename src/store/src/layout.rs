@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `H` | [`Header`]: which store this is |
 //! | `P` | [`Progress`]: where it is; rewritten with each group |
-//! | `l` id | a [run](crate::runs) of leases from this id on |
+//! | `l` id | a [run](crate::runs) of leases from this id on: of each what is its own |
+//! | `b` id | a [basis](crate::bases): the rest, of the lease with this id and of later ones |
 //! | `o` owner 0 id | an [`Entry`]: enough of a lease to pass it by unread |
 //! | `n` cluster 0 namespace 0 owner | empty: the owner of the namespace for some lease, once; stays |
 //! | `r` position | the rule |
@@ -18,7 +19,7 @@
 use dayfly_core::audit::EventRecord;
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{ClusterName, LeaseId, Namespace, OwnerName, Position, Uid};
-use dayfly_core::lease::Lease;
+use dayfly_core::lease::{Idempotency, Lease};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Fields;
 use dayfly_core::workload::Workload;
@@ -81,6 +82,7 @@ pub(crate) struct EventGroup {
 }
 
 pub(crate) const LEASES: u8 = b'l';
+pub(crate) const BASES: u8 = b'b';
 pub(crate) const OWNERS: u8 = b'o';
 pub(crate) const NAMESPACES: u8 = b'n';
 pub(crate) const RULES: u8 = b'r';
@@ -93,12 +95,19 @@ pub(crate) fn run(first: LeaseId) -> Vec<u8> {
     with_id(vec![LEASES], first)
 }
 
+/// The basis with this id.
+pub(crate) fn basis(id: LeaseId) -> Vec<u8> {
+    with_id(vec![BASES], id)
+}
+
 /// A lease's index keys: each of its owners, one or two. All have the same value, its [`Entry`].
-pub(crate) fn indexes(lease: &Lease) -> impl Iterator<Item = Vec<u8>> {
-    let narrowed = lease.owners.narrowed.as_ref().filter(|narrowed| **narrowed != lease.owners.namespace);
-    std::iter::once(&lease.owners.namespace)
-        .chain(narrowed)
-        .map(|owner| with_id(owner_prefix(owner), lease.id))
+pub(crate) fn indexes<'a>(
+    id: LeaseId,
+    namespace: &'a OwnerName,
+    narrowed: Option<&'a OwnerName>,
+) -> impl Iterator<Item = Vec<u8>> {
+    let narrowed = narrowed.filter(|narrowed| *narrowed != namespace);
+    std::iter::once(namespace).chain(narrowed).map(move |owner| with_id(owner_prefix(owner), id))
 }
 
 /// All of an owner's leases, by id.
@@ -147,8 +156,14 @@ impl Entry {
             namespace: namespace_part(cluster, &service_account.namespace),
             account: uid_part(service_account.uid),
             pod: pod.as_ref().map_or([0; 4], |pod| uid_part(pod.uid)),
-            used: lease.idempotency.map(|used| fingerprint(&used.key)),
+            used: None,
         }
+        .under(lease.idempotency.as_ref())
+    }
+
+    /// The same, of a lease of the same workload that was asked for under this key.
+    pub(crate) fn under(self, idempotency: Option<&Idempotency>) -> Self {
+        Self { used: idempotency.map(|used| fingerprint(&used.key)), ..self }
     }
 
     pub(crate) fn encode(self) -> Vec<u8> {

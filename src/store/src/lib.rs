@@ -4,12 +4,14 @@
 //! each change in order against everything before it, applies all as one batch, syncs once, and answers. Reads come
 //! from memory, or from a small pool of threads; sled is never called from an async worker.
 //!
-//! Start reading at `layout.rs` (what is where), then `group.rs` (what a commit does), then `writer.rs` (when).
+//! Start reading at `layout.rs` (what is where), then `runs.rs` and `bases.rs` (what a lease is made of),
+//! then `group.rs` (what a commit does), then `writer.rs` (when).
 //! `docs/decisions/sled-durability.md` says why sled is held the way it is, `docs/decisions/merkle-log.md` how the
 //! audit log is kept.
 //!
 //! Another engine passes the same suite: `contract` (feature `contract`).
 
+mod bases;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod durable_sync;

@@ -83,10 +83,9 @@ impl Candidate {
         if self.passed_by {
             return Ok(None);
         }
-        match (shared.recent.lease(self.id), self.record) {
-            (Some(lease), _) => lease.map(Some),
-            (None, Some(record)) => runs::decode_lease(self.id, &record).map(Some),
-            (None, None) => runs::read(engine, self.id),
+        match shared.recent.record(self.id).or(self.record) {
+            Some(record) => shared.bases.lease(engine, runs::own(self.id, &record)?),
+            None => shared.lease(engine, self.id),
         }
     }
 }

@@ -36,15 +36,19 @@ pub struct Options {
     pub rule_reserve_bytes: u64,
     /// sled's page cache, in bytes: 96 MiB.
     pub cache_bytes: u64,
-    /// How many of the newest leases are kept in memory for reading: 65 536.
+    /// How many of the newest leases are kept in memory for reading, but for their bases: 65 536.
     pub recent_leases: usize,
+    /// How many bases of the newest leases are known in memory: 32 768, at some 250 bytes each, and what is in them for
+    /// reading, in at most as many times 1 152 bytes. Beyond it, a lease brings one that may be there already.
+    pub recent_bases: usize,
     /// How many of the newest changes of leases are known in memory, for those who watch their own: 16 384, of 64 bytes.
     /// Who is further behind lists anew.
     pub news: usize,
     /// How many idempotency keys of the last minutes are known in memory, at some 30 bytes each: 5 million, which is
     /// 7 500 a second. Beyond it, nothing is issued for a new one.
     pub recent_keys: usize,
-    /// How many live leases are counted for the caps, at some 100 bytes each: 4 million. Beyond it, nothing is issued.
+    /// How many live leases are counted for the caps, at 100 bytes each, or 240 where each is of a pod and a service account of its
+    /// own: 4 million. Beyond it, nothing is issued.
     pub live_leases: usize,
     /// How many changes may wait for the writer: 4 096. Rules have room of their own beyond it.
     pub queue: usize,
@@ -66,6 +70,7 @@ impl Options {
             rule_reserve_bytes: 16 * MIB,
             cache_bytes: 96 * MIB,
             recent_leases: 65_536,
+            recent_bases: 32_768,
             news: 16_384,
             recent_keys: 5_000_000,
             live_leases: 4_000_000,

@@ -1,16 +1,19 @@
-//! Leases that are old or too many are removed from the low end of ids, whole runs, a few with each commit. Their events stay.
+//! Leases that are old or too many are removed from the low end of ids, whole runs, a few with each commit; then the bases
+//! that nobody may refer to any more. Their events stay.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use dayfly_core::encoding::{self, Own};
 use dayfly_core::ids::LeaseId;
-use dayfly_core::lease::Lease;
 use dayfly_core::ports::StoreError;
 use dayfly_core::time::Timestamp;
 
+use crate::bases;
+use crate::engine::damaged;
 use crate::group::Group;
 use crate::layout;
 use crate::runs;
+use crate::tip::Tip;
 
 /// How long pruning rests after a record that does not read back.
 const AFTER_DAMAGE: Duration = Duration::from_secs(3600);
@@ -19,33 +22,64 @@ const AFTER_DAMAGE: Duration = Duration::from_secs(3600);
 const REST: Duration = Duration::from_secs(5);
 
 /// When to look again for leases to prune.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Schedule {
     /// When the oldest lease has been kept long enough.
     next_look: Timestamp,
     /// When the oldest lease has expired, as far as known: for when there are too many.
     next_expiry: Timestamp,
+    /// No basis is below this one, and not before then is it looked for.
+    bases: (LeaseId, Timestamp),
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        let start = Timestamp::default();
+        Self { next_look: start, next_expiry: start, bases: (LeaseId::from_u128(0), start) }
+    }
 }
 
 impl Schedule {
     /// Whether there may be something to prune.
-    pub(crate) fn is_due(&self, leases: u64, most: u64, now: Timestamp) -> bool {
-        leases > 0 && now >= if leases > most { self.next_expiry } else { self.next_look }
+    pub(crate) fn is_due(&self, tip: &Tip, most: u64, now: Timestamp) -> bool {
+        self.leases_due(tip, most, now) || (self.bases_due(tip) && now >= self.bases.1)
+    }
+
+    fn leases_due(&self, tip: &Tip, most: u64, now: Timestamp) -> bool {
+        tip.leases > 0 && now >= if tip.leases > most { self.next_expiry } else { self.next_look }
+    }
+
+    fn bases_due(&self, tip: &Tip) -> bool {
+        tip.pruned.is_some_and(|pruned| bases::lowest(pruned) > self.bases.0)
+    }
+
+    /// How far bases are pruned.
+    pub(crate) fn next_basis(&self) -> LeaseId {
+        self.bases.0
     }
 
     /// Nothing could be pruned: not to be tried again at once.
     pub(crate) fn rest(&mut self, now: Timestamp) {
         let later = now.plus(REST);
         (self.next_look, self.next_expiry) = (self.next_look.max(later), self.next_expiry.max(later));
+        self.bases.1 = later;
     }
 
-    /// Adds removals to the commit until it has `operations` keys, as far as there is something to prune: whole runs,
-    /// when all in them may go. Gives how many leases it removed.
-    pub(crate) fn prune(&mut self, group: &mut Group<'_>, operations: usize) -> Result<usize, StoreError> {
-        let (retention, most) = (group.shared.options.retention, group.shared.options.max_leases);
-        if !self.is_due(group.tip.leases, most, group.now()) {
-            return Ok(0);
+    /// Adds removals to the commit until it has `operations` keys, as far as there is something to prune.
+    pub(crate) fn prune(&mut self, group: &mut Group<'_>, operations: usize) -> Result<(), StoreError> {
+        let now = group.now();
+        if self.leases_due(group.tip, group.shared.options.max_leases, now) {
+            self.prune_leases(group, operations)?;
         }
+        if self.bases_due(group.tip) && now >= self.bases.1 {
+            self.prune_bases(group, operations)?;
+        }
+        Ok(())
+    }
+
+    /// Whole runs, when all in them may go.
+    fn prune_leases(&mut self, group: &mut Group<'_>, operations: usize) -> Result<(), StoreError> {
+        let (retention, most) = (group.shared.options.retention, group.shared.options.max_leases);
         let from = group.tip.pruned.unwrap_or(LeaseId::from_u128(0));
         let engine = group.engine;
         for entry in engine.scan(&[layout::LEASES], &layout::run(from)) {
@@ -53,19 +87,12 @@ impl Schedule {
             let leases = match leases(&key, &value) {
                 Ok(leases) => leases,
                 Err(error) => {
-                    tracing::error!(%error, "leases do not read back: nothing is pruned");
-                    self.next_look = group.now().plus(AFTER_DAMAGE);
-                    self.next_expiry = self.next_look;
+                    self.rest_after(&error, group.now());
                     break;
                 }
             };
-            let indexes: Vec<Vec<u8>> = leases.iter().flat_map(|lease| layout::indexes(lease)).collect();
             let Some(last) = leases.last().map(|lease| lease.id) else { break };
-            let touched = group.records.range(..=last).next().is_some();
-            if touched || group.operations() + 1 + indexes.len() > operations {
-                break;
-            }
-            let latest = |of: fn(&Lease, Duration) -> Timestamp| {
+            let latest = |of: fn(&Own, Duration) -> Timestamp| {
                 leases.iter().map(|lease| of(lease, retention)).max().unwrap_or_default()
             };
             let forgettable_at =
@@ -77,6 +104,20 @@ impl Schedule {
                 (self.next_look, self.next_expiry) = (forgettable_at, expires_at);
                 break;
             }
+            let touched = group.records.range(..=last).next().is_some();
+            if touched {
+                break;
+            }
+            let indexes = match indexes(group, &leases) {
+                Err(error @ StoreError::Damaged(_)) => {
+                    self.rest_after(&error, group.now());
+                    break;
+                }
+                indexes => indexes?,
+            };
+            if group.operations() + 1 + indexes.len() > operations {
+                break;
+            }
             group.remove(key.to_vec());
             for index in indexes {
                 group.remove(index);
@@ -85,11 +126,48 @@ impl Schedule {
             group.tip.pruned = Some(last);
             group.pruned.extend(leases.iter().map(|lease| lease.id));
         }
-        Ok(group.pruned.len())
+        Ok(())
+    }
+
+    fn rest_after(&mut self, error: &StoreError, now: Timestamp) {
+        tracing::error!(%error, "leases do not read back: nothing is pruned");
+        self.next_look = now.plus(AFTER_DAMAGE);
+        self.next_expiry = self.next_look;
+    }
+
+    /// Bases that no lease may refer to which is not pruned.
+    fn prune_bases(&mut self, group: &mut Group<'_>, operations: usize) -> Result<(), StoreError> {
+        let Some(pruned) = group.tip.pruned else { return Ok(()) };
+        let lowest = bases::lowest(pruned);
+        let engine = group.engine;
+        for entry in engine.scan(&[layout::BASES], &layout::basis(self.bases.0)) {
+            let (key, _) = entry?;
+            let id = layout::id_at_end(&key).ok_or_else(|| damaged(&key, &"it has no id"))?;
+            if id >= lowest || group.operations() >= operations {
+                // A lease that comes late brings one above what is pruned.
+                self.bases.0 = id.min(pruned);
+                return Ok(());
+            }
+            group.remove(key.to_vec());
+        }
+        self.bases.0 = lowest;
+        Ok(())
     }
 }
 
-/// The leases of a run, ascending.
-fn leases(key: &[u8], value: &[u8]) -> Result<Vec<Arc<Lease>>, StoreError> {
-    runs::decode(key, value)?.iter().map(|(id, record)| runs::decode_lease(*id, record)).collect()
+/// What is own of the leases of a run, ascending.
+fn leases(key: &[u8], value: &[u8]) -> Result<Vec<Own>, StoreError> {
+    runs::decode(key, value)?.iter().map(|(id, record)| runs::own(*id, record)).collect()
+}
+
+/// The index keys of leases.
+fn indexes(group: &Group<'_>, leases: &[Own]) -> Result<Vec<Vec<u8>>, StoreError> {
+    let mut keys = Vec::with_capacity(leases.len());
+    for own in leases {
+        let basis = group.shared.bases.read(group.engine, own)?;
+        let (namespace, narrowed) =
+            encoding::decode_owners(&basis).map_err(|error| bases::unreadable(own.id, own.basis, &error))?;
+        keys.extend(layout::indexes(own.id, &namespace, narrowed.as_ref()));
+    }
+    Ok(keys)
 }

@@ -1,21 +1,20 @@
 //! What the writer keeps in memory of the newest leases and idempotency keys, bounded.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{LeaseId, OwnerName};
-use dayfly_core::lease::Lease;
 use dayfly_core::ports::StoreError;
 use dayfly_core::time::Timestamp;
 
 use crate::engine::Engine;
 use crate::layout::fingerprint;
-use crate::runs::{self, Record, Records};
+use crate::runs::{Record, Records};
 
-/// The newest leases' records. Only the writer changes it; anyone reads it without touching the disk. Records and not
-/// leases, which take three times the memory and ten times the pieces.
+/// The newest leases' own records. Only the writer changes it; anyone reads it without touching the disk. Records and
+/// not leases, which take many times the memory and the pieces.
 pub(crate) struct RecentLeases {
     bound: usize,
     kept: RwLock<Kept>,
@@ -32,10 +31,9 @@ impl RecentLeases {
         Self { bound, kept: RwLock::default() }
     }
 
-    /// A lease that is kept.
-    pub(crate) fn lease(&self, id: LeaseId) -> Option<Result<Arc<Lease>, StoreError>> {
-        let record = self.kept.read().unwrap_or_else(PoisonError::into_inner).records.get(&id).cloned();
-        record.map(|record| runs::decode_lease(id, &record))
+    /// The record of a lease that is kept.
+    pub(crate) fn record(&self, id: LeaseId) -> Option<Record> {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).records.get(&id).cloned()
     }
 
     /// Keeps these, forgets the oldest beyond the bound.

@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dayfly_core::encoding;
+use dayfly_core::encoding::Own;
 use dayfly_core::ids::LeaseId;
-use dayfly_core::lease::Lease;
 use dayfly_core::ports::StoreError;
 use prost::Message as _;
 use sled::IVec;
@@ -17,8 +16,10 @@ use crate::layout;
 
 /// A run of more than one lease has at most this many bytes of records: one lease that changes has all of them written.
 const RUN_BYTES: usize = 8192;
+/// And this many leases: a batch that does nothing but prune has room for what they have in the indexes.
+const RUN_LEASES: usize = 48;
 
-/// A lease's record, encoded.
+/// What is a lease's own, encoded.
 pub(crate) type Record = Arc<[u8]>;
 /// The records of leases, by id.
 pub(crate) type Records = BTreeMap<LeaseId, Record>;
@@ -37,6 +38,25 @@ struct StoredRun {
     records: Vec<Vec<u8>>,
 }
 
+impl StoredRun {
+    fn read(key: &[u8], value: &[u8]) -> Result<Self, StoreError> {
+        let run = Self::decode(value).map_err(|error| damaged(key, &error))?;
+        let whole = run.ids.len() == run.records.len() * 16;
+        if whole
+            && run.ids().is_sorted_by(|one, next| one < next)
+            && run.ids().next() == layout::id_at_end(key)
+        {
+            Ok(run)
+        } else {
+            Err(damaged(key, &"its ids are not those of a run"))
+        }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = LeaseId> {
+        self.ids.as_chunks::<16>().0.iter().map(|id| LeaseId::from_bytes(*id))
+    }
+}
+
 fn encode(run: &[(LeaseId, Record)]) -> Vec<u8> {
     let ids = run.iter().flat_map(|(id, _)| id.to_bytes()).collect();
     StoredRun { ids, records: run.iter().map(|(_, record)| record.to_vec()).collect() }.encode_to_vec()
@@ -44,29 +64,21 @@ fn encode(run: &[(LeaseId, Record)]) -> Vec<u8> {
 
 /// The leases of a run.
 pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Records, StoreError> {
-    let run = StoredRun::decode(value).map_err(|error| damaged(key, &error))?;
-    let (ids, rest) = run.ids.as_chunks::<16>();
-    let as_many = ids.len() == run.records.len();
-    let ids_of_run = ids.iter().map(|id| LeaseId::from_bytes(*id));
-    let records: Records = ids_of_run.zip(run.records.into_iter().map(Record::from)).collect();
-    let first = records.first_key_value().map(|(id, _)| *id);
-    if !rest.is_empty() || !as_many || records.len() != ids.len() || first != layout::id_at_end(key) {
-        return Err(damaged(key, &"its ids are not those of a run"));
-    }
-    Ok(records)
+    let run = StoredRun::read(key, value)?;
+    Ok(run.ids().zip(&run.records).map(|(id, record)| (id, Record::from(record.as_slice()))).collect())
 }
 
-/// A lease as it is on disk.
-pub(crate) fn read(engine: &Engine, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
+/// What is a lease's own, as it is on disk.
+pub(crate) fn read(engine: &Engine, id: LeaseId) -> Result<Option<Own>, StoreError> {
     let Some((key, value)) = last_up_to(engine, id)? else { return Ok(None) };
-    let record = decode(&key, &value)?.remove(&id);
-    record.map(|record| decode_lease(id, &record)).transpose()
+    let run = StoredRun::read(&key, &value)?;
+    let at = run.ids().position(|of| of == id);
+    at.and_then(|at| run.records.get(at)).map(|record| own(id, record)).transpose()
 }
 
-/// A lease's record, decoded.
-pub(crate) fn decode_lease(id: LeaseId, record: &[u8]) -> Result<Arc<Lease>, StoreError> {
-    let decoded = encoding::decode_lease(record).map(Arc::new);
-    decoded
+/// What is a lease's own, decoded.
+pub(crate) fn own(id: LeaseId, record: &[u8]) -> Result<Own, StoreError> {
+    Own::decode(record)
         .map_err(|error| StoreError::Damaged(format!("the record of lease {id} does not read back: {error}")))
 }
 
@@ -126,7 +138,7 @@ fn pack(records: Records, placed: &mut Vec<KeyValue>) {
     let mut bytes = 0;
     for (id, record) in records {
         if let Some((first, _)) = run.first()
-            && bytes + record.len() > RUN_BYTES
+            && (bytes + record.len() > RUN_BYTES || run.len() == RUN_LEASES)
         {
             placed.push((layout::run(*first), encode(&run)));
             run.clear();

@@ -7,15 +7,18 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use dayfly_core::change::{LogHead, Mark};
 use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{LeaseId, StartNumber};
+use dayfly_core::lease::Lease;
 use dayfly_core::ports::StoreError;
 use dayfly_core::rules::RuleSet;
 use dayfly_core::time::Timestamp;
 
+use crate::bases::{self, Bases};
 use crate::engine::Engine;
 use crate::news::Newest;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::recent::RecentLeases;
+use crate::runs;
 use crate::time::Time;
 use crate::tip::Tip;
 
@@ -28,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) rules: ArcSwap<RuleSet>,
     pub(crate) head: ArcSwap<Head>,
     pub(crate) recent: RecentLeases,
+    pub(crate) bases: Bases,
     pub(crate) news: Newest,
     /// Whether every live lease is counted against the caps.
     pub(crate) live_counted: AtomicBool,
@@ -61,6 +65,7 @@ impl Shared {
             rules: ArcSwap::new(Arc::clone(&tip.rules)),
             head: ArcSwap::from_pointee(Head::of(tip)),
             recent: RecentLeases::new(options.recent_leases),
+            bases: Bases::new(options.recent_bases),
             news: Newest::new(options.news, tip.position),
             live_counted: AtomicBool::new(false),
             engine: RwLock::new(Some(Arc::new(engine))),
@@ -83,6 +88,23 @@ impl Shared {
         }
         self.head.store(Arc::new(Head::of(tip)));
         self.news.ring(tip.position);
+    }
+
+    /// A lease that is in memory.
+    pub(crate) fn remembered(&self, id: LeaseId) -> Option<Result<Arc<Lease>, StoreError>> {
+        match runs::own(id, &self.recent.record(id)?) {
+            Ok(own) => self.bases.get(own.basis).map(|basis| bases::whole(own, &basis)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// A lease, from memory or from disk.
+    pub(crate) fn lease(&self, engine: &Engine, id: LeaseId) -> Result<Option<Arc<Lease>>, StoreError> {
+        let own = match self.recent.record(id) {
+            Some(record) => Some(runs::own(id, &record)?),
+            None => runs::read(engine, id)?,
+        };
+        own.map_or(Ok(None), |own| self.bases.lease(engine, own))
     }
 
     /// The time, in any case: see [`Time::cautious`].

@@ -30,7 +30,7 @@ use crate::reader::Readers;
 use crate::shared::Shared;
 use crate::tip::{NoTip, Tip};
 use crate::writer::{NO_RESERVE, Writer};
-use crate::{durable_sync, layout, list, log, runs};
+use crate::{durable_sync, layout, list, log};
 
 /// The embedded lease store. Dropping it stops it as a crash would, but for what is queued, which is still committed;
 /// [`SledStore::close`] stops it cleanly.
@@ -171,9 +171,9 @@ impl LeaseStore for SledStore {
     }
 
     fn lease(&self, id: LeaseId) -> BoxFuture<'_, Result<Option<Arc<Lease>>, StoreError>> {
-        match self.shared.recent.lease(id) {
+        match self.shared.remembered(id) {
             Some(lease) => Box::pin(std::future::ready(lease.map(Some))),
-            None => self.readers.look_up(move |_, engine| runs::read(engine, id)),
+            None => self.readers.look_up(move |shared, engine| shared.lease(engine, id)),
         }
     }
 

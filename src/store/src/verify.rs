@@ -5,10 +5,11 @@ use std::path::Path;
 use dayfly_core::audit::{Event, EventKind};
 use dayfly_core::encoding;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position};
-use dayfly_core::lease::{Lease, Phase};
+use dayfly_core::lease::{Lease, Owners, Phase};
 use dayfly_core::merkle::Hash;
 use dayfly_core::ports::StoreError;
 
+use crate::bases::Bases;
 use crate::engine::{Engine, damaged};
 use crate::error::OpenError;
 use crate::files::Found;
@@ -21,6 +22,8 @@ use crate::tip::Tip;
 /// Problems told of one store; more are counted.
 const TOLD: usize = 100;
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// Bases kept in memory.
+const BASES: usize = 65_536;
 
 /// What a store that is not in use holds, and what does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub struct VerifyReport {
     pub tiles: u64,
     /// Leases.
     pub leases: u64,
+    /// What they were given on: one for all leases that a workload gets by one decision, for a day.
+    pub bases: u64,
     /// Rules.
     pub rules: u64,
     /// Sealed keys.
@@ -68,6 +73,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, OpenError> {
 struct Check<'a> {
     engine: &'a Engine,
     tip: &'a Tip,
+    bases: Bases,
     report: VerifyReport,
 }
 
@@ -82,15 +88,17 @@ impl<'a> Check<'a> {
             forgotten: 0,
             tiles: 0,
             leases: 0,
+            bases: 0,
             rules: tip.rules.len() as u64,
             keys: 0,
             problems: Vec::new(),
         };
-        Self { engine, tip, report }
+        Self { engine, tip, bases: Bases::new(BASES), report }
     }
 
     fn run(mut self) -> Result<VerifyReport, StoreError> {
         self.log()?;
+        self.bases()?;
         self.leases()?;
         self.keys()?;
         Ok(self.report)
@@ -200,6 +208,17 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
+    fn bases(&mut self) -> Result<(), StoreError> {
+        for entry in self.engine.scan(&[layout::BASES], &[layout::BASES]) {
+            let (key, value) = entry?;
+            match encoding::decode_owners(&value) {
+                Ok(_) => self.report.bases += 1,
+                Err(error) => self.problem(format!("{}: {error}", key.escape_ascii())),
+            }
+        }
+        Ok(())
+    }
+
     fn leases(&mut self) -> Result<(), StoreError> {
         let mut indexed = 0u64;
         let mut last = LeaseId::from_u128(0);
@@ -214,9 +233,10 @@ impl<'a> Check<'a> {
             };
             for (id, record) in run {
                 self.report.leases += 1;
-                match runs::decode_lease(id, &record) {
-                    Ok(lease) => indexed += self.lease(id, &lease)?,
-                    Err(error) => self.problem(error.to_string()),
+                match runs::own(id, &record).and_then(|own| self.bases.lease(self.engine, own)) {
+                    Ok(lease) => indexed += lease.map_or(Ok(0), |lease| self.lease(id, &lease))?,
+                    Err(StoreError::Damaged(why)) => self.problem(why),
+                    Err(error) => return Err(error),
                 }
                 if id <= last {
                     self.problem(format!("lease {id} stands after {last}"));
@@ -251,7 +271,8 @@ impl<'a> Check<'a> {
         self.links(lease)?;
         let expected = Entry::of(lease).encode();
         let mut indexed = 0;
-        for index in layout::indexes(lease) {
+        let Owners { namespace, narrowed, .. } = &lease.owners;
+        for index in layout::indexes(lease.id, namespace, narrowed.as_ref()) {
             indexed += 1;
             if self.engine.get(&index)?.as_deref() != Some(expected.as_slice()) {
                 let index = index.escape_ascii();
@@ -269,7 +290,13 @@ impl<'a> Check<'a> {
         let caller = lease.workload.caller();
         for (other, what) in [(lease.renews, "renews"), (lease.phase.renewed_by(), "is renewed by")] {
             let Some(id) = other.filter(|id| Some(*id) > self.tip.pruned) else { continue };
-            let back = runs::read(self.engine, id)?.filter(|other| other.workload.caller() == caller);
+            let other = runs::read(self.engine, id)?.map(|own| self.bases.lease(self.engine, own));
+            let other = match other.transpose() {
+                // That one is told of itself.
+                Err(StoreError::Damaged(_)) => continue,
+                other => other?.flatten(),
+            };
+            let back = other.filter(|other| other.workload.caller() == caller);
             let back = back.map(|other| [other.phase.renewed_by(), other.renews]);
             let back = back.map(|[by, renews]| if what == "renews" { by } else { renews });
             if back != Some(Some(lease.id)) {

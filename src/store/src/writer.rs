@@ -14,9 +14,10 @@ use prost::Message;
 use sled::Batch;
 use tokio::sync::oneshot;
 
+use crate::bases::KnownBases;
 use crate::engine::Engine;
 use crate::files;
-use crate::group::{Group, Ready};
+use crate::group::{Group, Memory, Ready};
 use crate::layout;
 use crate::live::{self, Live};
 use crate::prune::Schedule;
@@ -45,9 +46,7 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     engine: Option<Arc<Engine>>,
     tip: Tip,
-    keys: RecentKeys,
-    namespaces: SeenNamespaces,
-    live: Live,
+    memory: Memory,
     schedule: Schedule,
 }
 
@@ -65,16 +64,13 @@ impl Writer {
             );
         }
         let engine = shared.engine().ok();
-        let live = Live::new(shared.options.live_leases);
-        Self {
-            shared,
-            engine,
-            tip,
+        let memory = Memory {
             keys,
             namespaces: SeenNamespaces::default(),
-            live,
-            schedule: Schedule::default(),
-        }
+            bases: KnownBases::new(shared.options.recent_bases),
+            live: Live::new(shared.options.live_leases),
+        };
+        Self { shared, engine, tip, memory, schedule: Schedule::default() }
     }
 
     /// Counts the live leases of earlier starts, too, as they are read in the background.
@@ -82,18 +78,18 @@ impl Writer {
     /// # Errors
     /// When there can be no more threads.
     pub(crate) fn count_live(&mut self) -> std::io::Result<()> {
-        self.live = Live::new(self.shared.options.live_leases);
+        self.memory.live = Live::new(self.shared.options.live_leases);
         if self.tip.leases > 0 {
-            self.live.read(live::read(&self.shared)?);
+            self.memory.live.read(live::read(&self.shared)?);
         }
-        self.shared.live_counted.store(!self.live.is_reading(), Ordering::Release);
+        self.shared.live_counted.store(!self.memory.live.is_reading(), Ordering::Release);
         Ok(())
     }
 
     fn tend_live(&mut self) {
-        let was_reading = self.live.is_reading();
-        self.live.tend(self.shared.cautious_now());
-        if was_reading && !self.live.is_reading() {
+        let was_reading = self.memory.live.is_reading();
+        self.memory.live.tend(self.shared.cautious_now());
+        if was_reading && !self.memory.live.is_reading() {
             self.shared.live_counted.store(true, Ordering::Release);
         }
     }
@@ -117,7 +113,7 @@ impl Writer {
                 operations += cost(change);
                 operations <= CHANGES
             };
-            let patience = match (self.pruning_is_due(), self.live.is_reading()) {
+            let patience = match (self.pruning_is_due(), self.memory.live.is_reading()) {
                 (true, _) => Duration::ZERO,
                 (false, true) => READING,
                 (false, false) => IDLE,
@@ -137,9 +133,9 @@ impl Writer {
         if !self.pruning_is_due() {
             return;
         }
-        let before = self.tip.leases;
+        let before = (self.tip.leases, self.schedule.next_basis());
         self.commit_all(Vec::new());
-        if self.tip.leases == before {
+        if (self.tip.leases, self.schedule.next_basis()) == before {
             self.schedule.rest(self.shared.cautious_now());
         }
     }
@@ -191,15 +187,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let engine = self.engine.as_ref().map(Arc::clone).ok_or_else(|| shared.refusal())?;
         let before = self.tip.position;
-        let mut group = Group::new(
-            &shared,
-            &engine,
-            &mut self.tip,
-            &mut self.keys,
-            &mut self.namespaces,
-            &mut self.live,
-            room,
-        );
+        let mut group = Group::new(&shared, &engine, &mut self.tip, &mut self.memory, room);
         let mut outcomes = Vec::with_capacity(changes.len());
         for change in changes {
             match group.add(change) {
@@ -214,9 +202,12 @@ impl Writer {
             self.schedule.prune(&mut group, most)?;
         }
         if changed || group.operations() > 0 {
-            let Ready { batch, records, pruned, told } = group.ready()?;
+            let Ready { batch, records, brought, bases, pruned, told } = group.ready()?;
             engine.commit(batch)?;
+            self.memory.bases.learn(brought);
             shared.recent.forget(&pruned);
+            // Before the leases that refer to them.
+            shared.bases.keep(bases);
             shared.recent.keep(records);
             shared.news.add(told);
             shared.publish(&self.tip);
@@ -230,7 +221,7 @@ impl Writer {
 
     fn pruning_is_due(&self) -> bool {
         let most = self.shared.options.max_leases;
-        self.schedule.is_due(self.tip.leases, most, self.shared.cautious_now())
+        self.schedule.is_due(&self.tip, most, self.shared.cautious_now())
     }
 
     /// Closes the database and opens it again until it opens and has everything that was answered.
@@ -296,9 +287,12 @@ impl Writer {
         }
         // The changes under way may be there or not; memory must agree with the disk.
         self.shared.recent.clear();
+        self.shared.bases.clear();
         self.shared.news.forget(self.tip.position);
-        self.keys = keys_from_now(&self.shared);
-        self.namespaces = SeenNamespaces::default();
+        self.memory.keys = keys_from_now(&self.shared);
+        self.memory.namespaces = SeenNamespaces::default();
+        self.memory.bases = KnownBases::new(self.shared.options.recent_bases);
+        self.schedule = Schedule::default();
         self.shared.publish(&self.tip);
         let engine = Arc::new(engine);
         self.engine = Some(Arc::clone(&engine));
@@ -358,7 +352,7 @@ fn keys_from_now(shared: &Shared) -> RecentKeys {
 /// also writes the run of the earlier lease anew, which may become two.
 fn cost(change: &Change) -> usize {
     match change {
-        Change::Issue(issue) if issue.lease.renews.is_some() => 6,
-        _ => 4,
+        Change::Issue(issue) if issue.lease.renews.is_some() => 7,
+        _ => 5,
     }
 }

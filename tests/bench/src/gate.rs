@@ -277,11 +277,12 @@ fn print(report: &GateReport, warnings: &[String]) {
     }
     println!("{table}");
     println!(
-        "CPU is of the whole process, a lease; of that {} µs is making the lease. A lease is a record of {} bytes and \
-         an event of {} bytes; the store of {} leases has {:.0} MiB on disk.",
+        "CPU is of the whole process, a lease; of that {} µs is making the lease. A lease is a record of {} bytes, an \
+         event of {} bytes, and a basis of {} bytes in common with others; the store of {} leases has {:.0} MiB on disk.",
         report.make_lease_us,
-        report.payload.record_bytes,
-        report.payload.event_bytes,
+        report.payload.record,
+        report.payload.event,
+        report.payload.basis,
         report.open.leases,
         report.store_mib
     );

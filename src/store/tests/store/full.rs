@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use dayfly_core::change::{Change, Outcome};
+use dayfly_core::change::{Change, Issue, Outcome};
 use dayfly_core::ids::LeaseId;
 use dayfly_core::ports::{LeaseStore, StoreError};
 use dayfly_core::rule::Selector;
@@ -95,7 +95,14 @@ async fn full_disk_workload() {
             assert!(matches!(issue(&*store, new).await, Outcome::Committed(_)));
         }
         let (before, drawn_before) = (store.mark(), drawn(&*store));
-        let waiting: Vec<_> = (0..40).map(|_| Change::Issue(Box::new(drawn(&*store)))).collect();
+        // Half of them bring a basis that is then not there.
+        let pods = answered.len() as u128..;
+        let new = |(n, pod): (u128, u128)| {
+            let Issue { lease, decided_under, caps } = drawn(&*store);
+            let lease = if n % 2 == 0 { lease.of_pod(100 + pod) } else { lease };
+            Change::Issue(Box::new(Issue { lease, decided_under, caps }))
+        };
+        let waiting: Vec<_> = (0..40).zip(pods.clone()).map(new).collect();
         fs::write(&full, "").unwrap();
         let pending: Vec<_> = waiting.into_iter().map(|change| store.commit(change)).collect();
         for refused in pending {
@@ -108,6 +115,11 @@ async fn full_disk_workload() {
         assert_eq!(store.mark(), before, "what is not durable is not shown");
         fs::remove_file(&full).unwrap();
         fixture.until(|| store.status().trouble.is_none()).await;
+        for again in (0..40).zip(pods).map(new) {
+            let Change::Issue(again) = again else { continue };
+            answered.push(again.lease.id);
+            assert!(matches!(issue(&*store, *again).await, Outcome::Committed(_)));
+        }
         for id in &answered {
             assert!(store.lease(*id).await.unwrap().is_some(), "{id} was answered");
         }

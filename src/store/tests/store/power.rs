@@ -87,7 +87,11 @@ impl Workload {
             self.mark("opened\n");
             for _ in 0..30 + self.dice.below(20) {
                 runtime.block_on(self.burst(&store));
-                let pause = Duration::from_millis(self.dice.below(4000) as u64);
+                // Now and then so long that bases go.
+                let pause = match self.dice.below(12) {
+                    0 => Duration::from_secs(13 * 3600),
+                    _ => Duration::from_millis(self.dice.below(4000) as u64),
+                };
                 self.mark(&format!("time {}\n", self.clock.now().plus(pause).as_millis()));
                 self.clock.advance(pause);
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dayfly_core::audit::{Draft, SALT_BYTES};
 use dayfly_core::change::{Change, Draw, Outcome};
-use dayfly_core::encoding::encode_lease;
+use dayfly_core::encoding::{Own, encode_basis};
 use dayfly_core::ids::{LeaseId, Position};
 use dayfly_core::ports::{Clock as _, LeaseStore as _};
 use dayfly_store::SledStore;
@@ -147,13 +147,15 @@ impl Groups {
     }
 }
 
-/// What a lease brings to the store, beside its keys.
+/// What a lease brings to the store, beside its keys, in bytes.
 #[derive(Debug, Serialize)]
 pub(crate) struct Payload {
-    /// Its record.
-    pub(crate) record_bytes: usize,
+    /// What is its own.
+    pub(crate) record: usize,
+    /// Its basis, which it mostly has in common with others.
+    pub(crate) basis: usize,
     /// Its event in the audit log.
-    pub(crate) event_bytes: usize,
+    pub(crate) event: usize,
 }
 
 impl Payload {
@@ -162,7 +164,8 @@ impl Payload {
         let draw = Draw { id: LeaseId::first_at(START), position: Position::ZERO, now: START };
         let Change::Issue(issue) = maker.issue(1, draw)? else { anyhow::bail!("the change is no issue") };
         let (event, _) = Draft::issued(&issue.lease).place(Position::new(1), START, [0; SALT_BYTES]);
-        Ok(Self { record_bytes: encode_lease(&issue.lease).len(), event_bytes: event.encoded_len() })
+        let record = Own::of(&issue.lease, LeaseId::from_u128(0)).encode();
+        Ok(Self { record: record.len(), basis: encode_basis(&issue.lease).len(), event: event.encoded_len() })
     }
 }
 
