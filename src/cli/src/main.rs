@@ -26,6 +26,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// See `docs/decisions/allocator.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
     cli.run().unwrap_or_else(|error| failure::tell(&error))

@@ -130,7 +130,7 @@ impl<'a> Parts<'a> {
 
     /// Those of the fields that a selector of this shape names; none where the lease has not all of them.
     fn only(&self, shape: Shape) -> Option<Self> {
-        fn part<'a, T>(shape: Shape, bit: u16, part: Option<&'a T>) -> Option<&'a T> {
+        fn part<T>(shape: Shape, bit: u16, part: Option<&T>) -> Option<&T> {
             part.filter(|_| shape.0 & (1 << bit) != 0)
         }
         let own = Parts {

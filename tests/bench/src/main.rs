@@ -25,6 +25,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// `dayfly`'s own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Dayfly on this machine. Without a subcommand: issuing and introspecting, beside an echo and the ceilings.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
