@@ -384,6 +384,18 @@ fn dev_once_shows_every_step() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the temporary folder is gone");
 }
 
+/// A guide that goes wrong says where, and is no success.
+#[test]
+fn dev_once_fails_at_the_first_step_that_is_not_as_it_should_be() {
+    let dev = Dev::start();
+    let hold = ["revoke", "--owner", "payments", "--after", "hold", "--reason", "a test"];
+    assert_eq!(dev.run("operator.token", &hold).code, 0);
+    let folder = dev.stop();
+    let again = run(&["dev", "--once", "--dir", &folder.path().display().to_string()]);
+    assert!(again.code != 0 && again.err.contains("payments got no credential"), "{again:?}");
+    assert!(!again.out.contains("active: yes"), "nothing after it: {}", again.out);
+}
+
 /// The most that can be logged, by broker, clients and libraries, holds no token, credential or private key.
 #[test]
 fn the_fullest_log_holds_no_secret() {
