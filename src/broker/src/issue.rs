@@ -146,7 +146,7 @@ impl Broker {
         Considered { explanation, credential }
     }
 
-    fn question(
+    pub(crate) fn question(
         &self,
         attested: &Attested,
         request: &IssueRequest,

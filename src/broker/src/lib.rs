@@ -1,5 +1,5 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`], [`revoke`],
-//! [`list`], [`explain`], [`unowned`]. They see only core's
+//! [`list`], [`explain`], [`unowned`], [`reconcile`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -17,6 +17,7 @@ pub mod kept;
 pub mod list;
 mod operator;
 mod policies;
+pub mod reconcile;
 pub mod release;
 pub mod renew;
 pub mod revoke;
@@ -49,6 +50,7 @@ pub use issue::{IssueRequest, Issued};
 pub use kept::DenialId;
 pub use list::{LeaseViews, ListLeases, OwnerView};
 pub use policies::{Policies, PolicyUnavailable, UnknownCluster};
+pub use reconcile::{Reconciled, Scope};
 pub use renew::{RenewRequest, Renewed};
 pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};

@@ -356,6 +356,27 @@ pub trait Directory: Send + Sync + 'static {
     ) -> BoxFuture<'a, ControllerChain>;
     /// Whether the first lists have arrived: nothing is issued before.
     fn ready(&self) -> bool;
+    /// Waits until something happened, since it was last asked, to objects that leases depend on; each is told once. It is
+    /// news and no proof: whoever ends something for it looks it up first.
+    fn affected(&self) -> BoxFuture<'_, AffectedObjects>;
+}
+
+/// What something happened to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AffectedObjects {
+    /// These.
+    These(Vec<Affected>),
+    /// More than is remembered: it may be anything.
+    Many,
+}
+
+/// A pod, service account or namespace that has gone, a pod that has ended, or any of them that has other labels now.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Affected {
+    /// Where it is or was; of a namespace, itself.
+    pub namespace: Namespace,
+    /// Its uid, before.
+    pub uid: Uid,
 }
 
 /// What Dayfly keeps of a pod. What its author wrote is shared, not copied, by those who look it up.

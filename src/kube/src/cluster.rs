@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_core::ids::Uid;
-use dayfly_core::ports::Cluster;
+use dayfly_core::ports::{Affected, Cluster};
 use tokio::task::JoinSet;
 
+use crate::affected::AffectedQueue;
 use crate::api::{ApiServer, CallError};
 use crate::authorize::AccessReviewer;
 use crate::cache::ReviewCache;
@@ -123,10 +123,12 @@ async fn connect_beside(
             }
         });
     }
+    let affected = Arc::new(AffectedQueue::default());
     let directory = ClusterDirectory {
-        pods: inform(&mut tasks, &config, &api, &cache),
-        service_accounts: inform(&mut tasks, &config, &api, &cache),
-        namespaces: inform(&mut tasks, &config, &api, &cache),
+        pods: inform(&mut tasks, &config, &api, &cache, &affected),
+        service_accounts: inform(&mut tasks, &config, &api, &cache, &affected),
+        namespaces: inform(&mut tasks, &config, &api, &cache, &affected),
+        affected,
         controllers: Controllers::new(Arc::clone(&api), limits.review_timeout),
     };
 
@@ -220,15 +222,19 @@ fn inform<K: Kind>(
     config: &ClusterConfig,
     api: &Arc<ApiServer>,
     cache: &Arc<ReviewCache>,
+    affected: &Arc<AffectedQueue>,
 ) -> Lookup<K> {
     let store = Arc::new(Store::<K>::new());
-    let (cache, clock) = (Arc::clone(cache), Arc::clone(&config.clock));
+    let (cache, affected, clock) = (Arc::clone(cache), Arc::clone(affected), Arc::clone(&config.clock));
     let silence = config.limits.informer_silence;
     let informer = Informer {
         api: Arc::clone(api),
         store: Arc::clone(&store),
         idle: silence * 2 / 3,
-        gone: Box::new(move |uid: Uid| cache.gone(uid, clock.monotonic())),
+        affected: Box::new(move |object: Affected| {
+            cache.gone(object.uid, clock.monotonic());
+            affected.put(object);
+        }),
     };
     tasks.spawn(informer.run());
     Lookup::new(Arc::clone(api), store, silence, config.limits.review_timeout)

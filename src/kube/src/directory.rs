@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use dayfly_core::ids::{Namespace, PodName, ServiceAccountName, Uid};
 use dayfly_core::ports::{
-    BoxFuture, ControllerChain, Directory, DirectoryError, NamespaceFacts, PodFacts, ServiceAccountFacts,
+    AffectedObjects, BoxFuture, ControllerChain, Directory, DirectoryError, NamespaceFacts, PodFacts,
+    ServiceAccountFacts,
 };
 use dayfly_core::provenance::ObjectRef;
 use tokio::sync::Semaphore;
 
+use crate::affected::AffectedQueue;
 use crate::api::{ApiServer, CallError, parse};
 use crate::coalesce::Coalesce;
 use crate::controllers::Controllers;
@@ -25,6 +27,7 @@ pub(crate) struct ClusterDirectory {
     pub(crate) service_accounts: Lookup<ServiceAccounts>,
     pub(crate) namespaces: Lookup<Namespaces>,
     pub(crate) controllers: Controllers,
+    pub(crate) affected: Arc<AffectedQueue>,
 }
 
 impl Directory for ClusterDirectory {
@@ -67,6 +70,10 @@ impl Directory for ClusterDirectory {
 
     fn ready(&self) -> bool {
         self.pods.store.listed() && self.service_accounts.store.listed() && self.namespaces.store.listed()
+    }
+
+    fn affected(&self) -> BoxFuture<'_, AffectedObjects> {
+        Box::pin(self.affected.take())
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use dayfly_core::ids::{Namespace, Uid};
+use dayfly_core::ids::Namespace;
+use dayfly_core::ports::Affected;
 use futures_util::StreamExt;
 use kube::api::{ListParams, WatchParams};
 use kube::core::{Request, WatchEvent};
@@ -74,15 +75,15 @@ impl<K: Kind> Store<K> {
         self.heard.fetch_max(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::AcqRel);
     }
 
-    /// Puts a whole list in place; gives the uids that went.
-    fn replace(&self, list: Held<K>) -> Vec<Uid> {
+    /// Puts a whole list in place; gives what went, has ended, or has other labels.
+    fn replace(&self, list: Held<K>) -> Vec<Affected> {
         let old = std::mem::replace(&mut *self.held.write().unwrap_or_else(PoisonError::into_inner), list);
         self.listed.store(true, Ordering::Release);
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let uid_of = |namespace, name| held.get(namespace).and_then(|names| names.get(name)).map(K::uid);
+        let now = |namespace, name| held.get(namespace).and_then(|names| names.get(name));
         let each = old.iter().flat_map(|(namespace, names)| names.iter().map(move |n| (namespace, n)));
-        each.filter(|(namespace, (name, facts))| uid_of(*namespace, *name) != Some(K::uid(facts)))
-            .map(|(_, (_, facts))| K::uid(facts))
+        each.filter(|(namespace, (name, facts))| is_affected::<K>(facts, now(*namespace, *name)))
+            .map(|(namespace, (_, facts))| Affected { namespace: namespace.clone(), uid: K::uid(facts) })
             .collect()
     }
 
@@ -93,17 +94,18 @@ impl<K: Kind> Store<K> {
         Some((namespace, name, facts))
     }
 
-    /// Takes what an object is now; gives the uid that went if it took another's name.
-    fn apply(&self, object: &Object) -> Option<Uid> {
+    /// Takes what an object is now; gives it as it was before, if that matters: see [`is_affected`].
+    fn apply(&self, object: &Object) -> Option<Affected> {
         let (namespace, name, facts) = self.read(object)?;
-        let uid = K::uid(&facts);
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        let old = held.entry(namespace).or_default().insert(name, facts);
-        old.map(|old| K::uid(&old)).filter(|old| *old != uid)
+        let names = held.entry(namespace.clone()).or_default();
+        let before = names.get(&name).filter(|before| is_affected::<K>(before, Some(&facts))).map(K::uid);
+        names.insert(name, facts);
+        before.map(|uid| Affected { namespace, uid })
     }
 
-    /// Drops an object; gives its uid.
-    fn delete(&self, object: &Object) -> Option<Uid> {
+    /// Drops an object; gives it.
+    fn delete(&self, object: &Object) -> Option<Affected> {
         let (namespace, name, facts) = object.read::<K>()?;
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let names = held.get_mut(&namespace)?;
@@ -113,8 +115,17 @@ impl<K: Kind> Store<K> {
         if names.is_empty() {
             held.remove(&namespace);
         }
-        Some(K::uid(&facts))
+        Some(Affected { namespace, uid: K::uid(&facts) })
     }
+}
+
+/// Whether what was there has gone, has ended since, or has other labels.
+fn is_affected<K: Kind>(before: &K::Facts, now: Option<&K::Facts>) -> bool {
+    now.is_none_or(|now| {
+        K::uid(now) != K::uid(before)
+            || (K::has_ended(now) && !K::has_ended(before))
+            || K::labels(now) != K::labels(before)
+    })
 }
 
 /// Keeps a [`Store`] up to date, for as long as it runs.
@@ -124,8 +135,8 @@ pub(crate) struct Informer<K: Kind> {
     /// How long a watch may say nothing before it is taken for dead and begun anew: less than the silence after which
     /// its store is not trusted.
     pub(crate) idle: Duration,
-    /// Told the uid of each object that goes.
-    pub(crate) gone: Box<dyn Fn(Uid) + Send + Sync>,
+    /// Told of each object that goes, ends, or has other labels.
+    pub(crate) affected: Box<dyn Fn(Affected) + Send + Sync>,
 }
 
 impl<K: Kind> Informer<K> {
@@ -177,7 +188,7 @@ impl<K: Kind> Informer<K> {
             }
             if page.metadata.more.is_empty() {
                 self.store.heard(asked);
-                self.store.replace(list).into_iter().for_each(&self.gone);
+                self.store.replace(list).into_iter().for_each(&self.affected);
                 return Ok(page.metadata.resource_version);
             }
             params = params.continue_token(&page.metadata.more);
@@ -199,7 +210,7 @@ impl<K: Kind> Informer<K> {
         loop {
             let event = tokio::time::timeout(self.idle, events.next()).await;
             let Some(event) = event.map_err(|_| CallError::Timeout(self.idle))? else { return Ok(()) };
-            let (gone, version) = match event.map_err(|error| failed(&error))? {
+            let (affected, version) = match event.map_err(|error| failed(&error))? {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     (self.store.apply(&object), object.metadata.resource_version)
                 }
@@ -208,7 +219,7 @@ impl<K: Kind> Informer<K> {
                 WatchEvent::Error(status) => return Err(failed(&kube::Error::Api(status))),
             };
             self.store.heard(self.api.clock.monotonic());
-            gone.into_iter().for_each(&self.gone);
+            affected.into_iter().for_each(&self.affected);
             if !version.is_empty() {
                 *from = version;
             }

@@ -17,6 +17,7 @@
 //!
 //! A further kind that is watched is one more of `objects`.
 
+mod affected;
 mod api;
 mod authorize;
 mod cache;

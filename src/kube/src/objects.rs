@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dayfly_core::ids::{Namespace, NodeName, PodName, ServiceAccountName, Uid};
 use dayfly_core::ports::{NamespaceFacts, PodFacts, PodPhase, ServiceAccountFacts};
+use dayfly_core::provenance::Labels;
 use dayfly_core::time::Timestamp;
 use serde::Deserialize;
 
@@ -32,6 +33,12 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn facts(object: &Object) -> Option<Self::Facts>;
     /// Its uid.
     fn uid(facts: &Self::Facts) -> Uid;
+    /// Whether it has ended, though it is still there.
+    fn has_ended(_: &Self::Facts) -> bool {
+        false
+    }
+    /// Its labels.
+    fn labels(facts: &Self::Facts) -> &Labels;
     /// Has what is kept share what others have alike.
     fn share(facts: &mut Self::Facts, with: &mut Sharing);
 
@@ -80,6 +87,14 @@ impl Kind for Pods {
         facts.uid
     }
 
+    fn labels(facts: &PodFacts) -> &Labels {
+        &facts.labels
+    }
+
+    fn has_ended(facts: &PodFacts) -> bool {
+        matches!(facts.phase, PodPhase::Succeeded | PodPhase::Failed)
+    }
+
     fn share(facts: &mut PodFacts, with: &mut Sharing) {
         with.labels.share(&mut facts.labels);
         with.images.share(&mut facts.images);
@@ -120,6 +135,10 @@ impl Kind for ServiceAccounts {
         facts.uid
     }
 
+    fn labels(facts: &ServiceAccountFacts) -> &Labels {
+        &facts.labels
+    }
+
     fn share(facts: &mut ServiceAccountFacts, with: &mut Sharing) {
         with.labels.share(&mut facts.labels);
     }
@@ -146,6 +165,10 @@ impl Kind for Namespaces {
 
     fn uid(facts: &NamespaceFacts) -> Uid {
         facts.uid
+    }
+
+    fn labels(facts: &NamespaceFacts) -> &Labels {
+        &facts.labels
     }
 
     fn share(facts: &mut NamespaceFacts, with: &mut Sharing) {

@@ -28,7 +28,7 @@ pub mod ttl;
 mod yaml;
 
 pub use decide::{Audited, Decision, Denial, Question, UnownedGrace};
-pub use explain::{Answer, Checked, Explanation, Told, Verdict};
+pub use explain::{Answer, Checked, Explanation, Told, Verdict, shortened};
 pub use folder::{SourceError, load_folder, load_folder_after};
 pub use kind::Kind;
 pub use load::{File, Loaded, Reserved, load};

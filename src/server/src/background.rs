@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_broker::{Broker, Policies};
+use dayfly_broker::{Broker, Policies, Scope};
 use dayfly_core::audit::{Draft, EventKind};
 use dayfly_core::change::{Change, Mark};
 use dayfly_core::ids::{Audience, ClusterName};
@@ -141,6 +141,63 @@ pub(crate) async fn keep_witness(store: Arc<dyn LeaseStore>, witness: Arc<dyn Wi
                 tracing::error!(%error, "the witness was not written: an older store would not be noticed");
             }
         }
+    }
+}
+
+/// How often it is looked whether a cluster's policy has changed.
+const POLICY_LOOK: Duration = Duration::from_secs(1);
+/// How soon what could not be said is looked at again.
+const RECONCILE_AGAIN: Duration = Duration::from_secs(2);
+
+/// Ends what has lost its ground in a cluster: after a start all is looked at, then what something happened to; all again
+/// when policy has changed, and now and then.
+pub(crate) async fn reconcile(
+    broker: Arc<Broker>,
+    policies: Arc<Policies>,
+    cluster: ClusterName,
+    every: Duration,
+) {
+    let (mut due, mut decided_by, mut told) = (Some(Scope::All), None, None);
+    let mut full = tokio::time::interval(every);
+    full.reset();
+    let mut look = tokio::time::interval(POLICY_LOOK);
+    loop {
+        let more = tokio::select! {
+            scope = broker.affected(&cluster) => match scope {
+                Some(scope) => Some(scope),
+                None => return,
+            },
+            _ = full.tick() => Some(Scope::All),
+            _ = look.tick() => {
+                let generation = policies.last(&cluster).map(|policy| policy.generation());
+                let changed = decided_by != generation;
+                decided_by = generation;
+                changed.then_some(Scope::All)
+            }
+        };
+        due = match (due.take(), more) {
+            (Some(due), Some(more)) => Some(due.and(more)),
+            (due, more) => due.or(more),
+        };
+        let Some(scope) = due.take() else { continue };
+        let unknown = match broker.reconcile(&cluster, &scope).await {
+            Ok(done) => {
+                for rule in &done.rules {
+                    tracing::info!(%cluster, rule = %rule.id, selector = %rule.selector, reason = rule.reason, "leases have lost their ground: they are revoked");
+                }
+                done.unknown
+            }
+            Err(error) => Some(error),
+        };
+        let unknown = unknown.map(|error| error.to_string());
+        if unknown.is_some() {
+            if told != unknown {
+                tracing::info!(%cluster, error = unknown, "whether some leases have kept their ground is not known now: they stay");
+            }
+            due = Some(scope);
+            tokio::time::sleep(RECONCILE_AGAIN).await;
+        }
+        told = unknown;
     }
 }
 

@@ -222,6 +222,9 @@ pub struct LimitsConfig {
     pub drain_secs: Option<u64>,
     /// How often policy folders are read: 2.
     pub policy_reload_secs: Option<u64>,
+    /// How often all live leases are looked at, whether they have kept their ground, beside those that something happened
+    /// to: 300.
+    pub reconcile_secs: Option<u64>,
     /// Workloads' and verifiers' calls under way at once; more are shed: 1024.
     pub calls_at_once: Option<usize>,
     /// Operators' calls under way at once, kept apart so that they are never shed for the others: 64.
@@ -325,6 +328,7 @@ impl LimitsConfig {
             ("call_timeout_secs", self.call_timeout_secs, 600),
             ("drain_secs", self.drain_secs, 600),
             ("policy_reload_secs", self.policy_reload_secs, 300),
+            ("reconcile_secs", self.reconcile_secs, DAY),
             ("calls_at_once", number(self.calls_at_once), 1_000_000),
             ("operator_calls_at_once", number(self.operator_calls_at_once), 1_000_000),
             ("revocations_at_once", number(self.revocations_at_once), 1_000_000),

@@ -9,6 +9,7 @@ mod explain;
 mod introspect;
 mod issue;
 mod list;
+mod reconcile;
 mod release;
 mod renew;
 mod repeat;

@@ -3,6 +3,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use dayfly_core::ids::Uid;
+
 use super::*;
 use crate::objects::Pods;
 

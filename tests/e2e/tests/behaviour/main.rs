@@ -36,6 +36,7 @@ mod listing;
 mod outage;
 mod policy;
 mod provenance;
+mod reconcile;
 mod renew;
 mod revoke;
 mod store;

@@ -11,7 +11,6 @@ on_both!(
     nothing_new_in_a_namespace_that_goes,
     a_recreated_pod_is_another,
     a_recreated_service_account_is_another,
-    leases_outlive_the_news_of_their_pod,
 );
 
 /// What a pod that is gone is told; for a moment it may be seen going.
@@ -117,19 +116,4 @@ async fn a_recreated_service_account_is_another(kind: Kind) {
     until(async || Ok(world.pod(&team.namespace, "api").await?.issue(&team.target).await.is_ok()))
         .await
         .unwrap();
-}
-
-async fn leases_outlive_the_news_of_their_pod(kind: Kind) {
-    // Ending leases of pods that are gone is the reconciler's, which comes later: until then they end by themselves, and
-    // by an operator, also by the uid of what is gone.
-    let world = World::shared(kind).await.unwrap();
-    let team = world.team("payments").await.unwrap();
-    let pod = world.pod(&team.namespace, "api").await.unwrap();
-    let issued = pod.issue(&team.target).await.unwrap();
-    world.cluster().delete_pod(&pod.namespace, &pod.name, true).await.unwrap();
-    until_denied(&pod, &team.target, GONE).await;
-    let selector = dayfly_api::v1::Selector { pod: pod.uid.clone(), ..Default::default() };
-    world.admin().await.unwrap().revoke(selector).await.unwrap();
-    let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
-    assert_eq!(verifier.state(&issued.credential).await.unwrap(), dayfly_api::v1::LeaseState::Revoked);
 }

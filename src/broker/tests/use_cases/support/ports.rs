@@ -8,9 +8,9 @@ use std::time::Duration;
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Audience, ClusterName, Namespace, PodName, ServiceAccountName, Uid};
 use dayfly_core::ports::{
-    Action, Authorizer, BoxFuture, ControllerChain, Directory, DirectoryError, Engine, InvalidToken, KeyFor,
-    MintError, Minted, NamespaceFacts, Order, PodFacts, PodPhase, ReviewError, Reviewer, ServiceAccountFacts,
-    SignError, SigningKey,
+    Action, AffectedObjects, Authorizer, BoxFuture, ControllerChain, Directory, DirectoryError, Engine,
+    InvalidToken, KeyFor, MintError, Minted, NamespaceFacts, Order, PodFacts, PodPhase, ReviewError,
+    Reviewer, ServiceAccountFacts, SignError, SigningKey,
 };
 use dayfly_core::provenance::ObjectRef;
 use dayfly_core::secret::Secret;
@@ -70,6 +70,8 @@ pub(crate) struct FakeCluster {
     name: ClusterName,
     pub(crate) ready: AtomicBool,
     pub(crate) down: AtomicBool,
+    /// Whether its directory cannot say anything.
+    pub(crate) silent: AtomicBool,
     refusing: AtomicBool,
     pods: Mutex<HashMap<String, Option<PodFacts>>>,
     accounts: Mutex<HashMap<String, Option<ServiceAccountFacts>>>,
@@ -91,6 +93,7 @@ impl FakeCluster {
             name: name.parse().unwrap(),
             ready: AtomicBool::new(true),
             down: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             pods: Mutex::default(),
             accounts: Mutex::default(),
@@ -99,6 +102,14 @@ impl FakeCluster {
             of_secret: AtomicBool::new(false),
             rights: Mutex::default(),
         }
+    }
+
+    fn says(&self) -> Result<(), DirectoryError> {
+        if self.silent.load(Ordering::SeqCst) {
+            let why = "connection refused".to_owned();
+            return Err(DirectoryError { why, retry_after: Duration::from_secs(1) });
+        }
+        Ok(())
     }
 
     /// A pod of the service account `api`, changed or, by `None`, gone.
@@ -194,7 +205,10 @@ impl Directory for FakeCluster {
         _: Option<Uid>,
     ) -> BoxFuture<'a, Result<Option<PodFacts>, DirectoryError>> {
         let said = self.pods.lock().unwrap().get(name.as_str()).cloned();
-        Box::pin(async move { Ok(said.unwrap_or_else(|| Some(api_pod(name.as_str())))) })
+        Box::pin(async move {
+            self.says()?;
+            Ok(said.unwrap_or_else(|| Some(api_pod(name.as_str()))))
+        })
     }
 
     fn service_account<'a>(
@@ -206,7 +220,10 @@ impl Directory for FakeCluster {
         let said = self.accounts.lock().unwrap().get(name.as_str()).cloned();
         let there =
             ServiceAccountFacts { uid: uid_of(name.as_str()), deleting: false, labels: Arc::default() };
-        Box::pin(async move { Ok(said.unwrap_or(Some(there))) })
+        Box::pin(async move {
+            self.says()?;
+            Ok(said.unwrap_or(Some(there)))
+        })
     }
 
     fn namespace<'a>(
@@ -215,7 +232,10 @@ impl Directory for FakeCluster {
     ) -> BoxFuture<'a, Result<Option<NamespaceFacts>, DirectoryError>> {
         let said = self.namespaces.lock().unwrap().get(name.as_str()).cloned();
         let there = NamespaceFacts { uid: uid_of(name.as_str()), labels: Arc::default(), deleting: false };
-        Box::pin(async move { Ok(said.unwrap_or(Some(there))) })
+        Box::pin(async move {
+            self.says()?;
+            Ok(said.unwrap_or(Some(there)))
+        })
     }
 
     /// Those that tests spoke of.
@@ -232,6 +252,10 @@ impl Directory for FakeCluster {
 
     fn ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
+    }
+
+    fn affected(&self) -> BoxFuture<'_, AffectedObjects> {
+        Box::pin(std::future::pending())
     }
 }
 
