@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dayfly_core::change::{Change, LeaseFilter, Outcome, Revocation};
 use dayfly_core::digest::Digest;
-use dayfly_core::ids::{ClusterName, Namespace, Uid};
+use dayfly_core::ids::{ClusterName, LeaseId, Namespace, Uid};
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::limits;
 use dayfly_core::ports::{Affected, AffectedObjects, Cluster};
@@ -41,19 +41,29 @@ pub struct Reconciled {
     pub unknown: Option<Error>,
 }
 
-/// Why a lease has lost its ground.
-struct Ground {
-    selector: Fields,
+/// Leases that policy does not give any more and that are ended one by one, since rules by Grant and service account
+/// would end what is issued to them meanwhile; beyond it those are few, and these many.
+const ONE_BY_ONE: usize = 64;
+
+/// Why a lease has lost its ground, and which others have with it.
+#[derive(Debug, Clone)]
+struct Lost {
+    alike: Fields,
     reason: String,
 }
 
 /// What is known of workloads and decisions in one look.
 #[derive(Default)]
 struct Known {
-    /// By the workload: whether it is there.
+    /// By the workload: whether it is known to be there.
     workloads: HashMap<Digest, bool>,
-    /// By workload and decision: whether it would still be given.
-    decisions: HashMap<Digest, bool>,
+    /// By workload and decision: why it would not be given any more; none where it would, or that is not known.
+    decisions: HashMap<Digest, Option<Arc<Lost>>>,
+    /// What policy does not give any more: the first leases, and how many.
+    not_given: Vec<(LeaseId, Arc<Lost>)>,
+    count: usize,
+    /// Those that are alike, once.
+    alike: HashMap<Fields, Arc<Lost>>,
 }
 
 impl Scope {
@@ -91,6 +101,7 @@ impl Broker {
         let (mut known, mut done) = (Known::default(), Reconciled::default());
         let Scope::Of(objects) = scope else {
             self.look(cluster, None, |_| true, &mut known, &mut done).await?;
+            self.end_what_is_not_given(known, &mut done).await?;
             return Ok(done);
         };
         let mut by_namespace: BTreeMap<&Namespace, HashSet<Uid>> = BTreeMap::new();
@@ -106,6 +117,7 @@ impl Broker {
             };
             self.look(cluster, Some(namespace), is_one, &mut known, &mut done).await?;
         }
+        self.end_what_is_not_given(known, &mut done).await?;
         Ok(done)
     }
 
@@ -151,46 +163,64 @@ impl Broker {
         }
         let caller = lease.workload.caller();
         let there = match known.workloads.get(&caller) {
-            Some(there) => Ok(*there),
+            Some(there) => *there,
             None => match self.lost_workload(cluster, lease).await {
-                Ok(None) => Ok(true),
-                Ok(Some(ground)) => {
-                    self.end(ground, done).await?;
-                    return Ok(());
+                Ok(Some(Lost { alike, reason })) => return self.end(alike, &reason, done).await,
+                Ok(None) => true,
+                Err(error) => {
+                    done.unknown.get_or_insert(error);
+                    false
                 }
-                Err(error) => Err(error),
             },
         };
-        let there = or_unknown(there, done);
         known.workloads.insert(caller, there);
         if !there {
             return Ok(());
         }
         let decision = decision_of(lease);
-        if known.decisions.contains_key(&decision) {
+        let lost = if let Some(lost) = known.decisions.get(&decision) {
+            lost.clone()
+        } else {
+            let lost = self.lost_decision(cluster, lease).await.unwrap_or_else(|error| {
+                done.unknown.get_or_insert(error);
+                None
+            });
+            known.decisions.entry(decision).or_insert(lost.map(Arc::new)).clone()
+        };
+        if let Some(lost) = lost {
+            known.count += 1;
+            if known.not_given.len() < ONE_BY_ONE {
+                known.not_given.push((lease.id, Arc::clone(&lost)));
+            }
+            known.alike.entry(lost.alike.clone()).or_insert(lost);
+        }
+        Ok(())
+    }
+
+    /// One by one; or, where there are many, all that are alike by one rule.
+    async fn end_what_is_not_given(&self, known: Known, done: &mut Reconciled) -> Result<(), Error> {
+        if known.count > ONE_BY_ONE {
+            for (alike, lost) in known.alike {
+                self.end(alike, &lost.reason, done).await?;
+            }
             return Ok(());
         }
-        let given = match self.lost_decision(cluster, lease).await {
-            Ok(None) => Ok(true),
-            Ok(Some(ground)) => {
-                self.end(ground, done).await?;
-                return Ok(());
-            }
-            Err(error) => Err(error),
-        };
-        let given = or_unknown(given, done);
-        known.decisions.insert(decision, given);
+        for (lease, lost) in known.not_given {
+            let cluster = lost.alike.cluster.clone();
+            let one = Fields { cluster, lease: Some(lease), ..Fields::default() };
+            self.end(one, &lost.reason, done).await?;
+        }
         Ok(())
     }
 
     /// Why the workload is not there any more, where it is known not to be.
-    async fn lost_workload(&self, cluster: &Cluster, lease: &Lease) -> Result<Option<Ground>, Error> {
+    async fn lost_workload(&self, cluster: &Cluster, lease: &Lease) -> Result<Option<Lost>, Error> {
         let workload = &lease.workload;
         let live = check_live(cluster, workload, Purpose::Renewal, self.now()).await;
         let Err(error) = live else { return Ok(None) };
         let Error::Denied { reason, message, .. } = &error else { return Err(error) };
         let of_cluster = Fields { cluster: Some(workload.cluster.clone()), ..Fields::default() };
-        let selector = match (reason, &workload.pod) {
+        let alike = match (reason, &workload.pod) {
             (Reason::ServiceAccountGone, _) => {
                 Fields { service_account: Some(workload.service_account.uid), ..of_cluster }
             }
@@ -198,11 +228,11 @@ impl Broker {
             // It is going, and may finish its work.
             _ => return Ok(None),
         };
-        Ok(Some(Ground { selector, reason: message.clone() }))
+        Ok(Some(Lost { alike, reason: message.clone() }))
     }
 
     /// Why policy would not give the lease any more, where that is known.
-    async fn lost_decision(&self, cluster: &Cluster, lease: &Lease) -> Result<Option<Ground>, Error> {
+    async fn lost_decision(&self, cluster: &Cluster, lease: &Lease) -> Result<Option<Lost>, Error> {
         let policy = self.policies.current(&cluster.name, self.clock.monotonic())?;
         let attested = seen(cluster, &described(lease), Some(&lease.workload)).await?.attested;
         let asked = IssueRequest {
@@ -238,14 +268,13 @@ impl Broker {
                 }
             }
         };
-        Ok(Some(Ground { selector: decided_alike(&policy, lease), reason }))
+        Ok(Some(Lost { alike: decided_alike(&policy, lease), reason }))
     }
 
-    async fn end(&self, ground: Ground, done: &mut Reconciled) -> Result<(), Error> {
-        let Ground { selector, mut reason } = ground;
-        reason.retain(|letter| !letter.is_control());
+    async fn end(&self, which: Fields, reason: &str, done: &mut Reconciled) -> Result<(), Error> {
+        let reason: String = reason.chars().filter(|letter| !letter.is_control()).collect();
         let reason = shortened(&reason, limits::REASON_BYTES);
-        let selector = Selector::Where(Box::new(selector));
+        let selector = Selector::Where(Box::new(which));
         let revocation =
             Revocation { selector, after: After::Reissue, by: Actor::dayfly(), reason, idempotency: None };
         match self.store.commit(Change::Revoke(Box::new(revocation))).await? {
@@ -256,14 +285,6 @@ impl Broker {
             other => Err(Error::internal(format!("the store answered a revocation with {other:?}"))),
         }
     }
-}
-
-/// What cannot be said now is no reason to end anything.
-fn or_unknown(said: Result<bool, Error>, done: &mut Reconciled) -> bool {
-    said.unwrap_or_else(|error| {
-        done.unknown.get_or_insert(error);
-        false
-    })
 }
 
 /// The workload and the decision that a lease is of, so that each is made again once.

@@ -84,7 +84,7 @@ pub enum Selector {
 }
 
 /// The fields of a selector; each that is set must match.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Fields {
     /// The cluster.
     pub cluster: Option<ClusterName>,

@@ -20,6 +20,7 @@ use dayfly_store::{FileWitness, SledStore};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic_health::ServingStatus;
 
 use crate::config::Config;
 use crate::guard::{Door, Guard};
@@ -128,6 +129,8 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         guard,
     ));
     let (health, health_service) = tonic_health::server::health_reporter();
+    // The library's own first word is that all is well.
+    health.set_service_status("", ServingStatus::NotServing).await;
     let (stop, stopped) = watch::channel(false);
     let incarnation = store.mark().incarnation;
     let grpc = services::routes(&broker, &signer, &config.issuer, incarnation, health_service, &stopped)?;
