@@ -29,6 +29,7 @@ pub(crate) use places::{Limits, Room, Who};
 pub(crate) use rates::Rate;
 use rates::Rates;
 
+use crate::oauth;
 use crate::services::Caller;
 
 /// How long a refused request is read on.
@@ -82,6 +83,7 @@ impl Asked {
         match (service, path) {
             (_, "/livez" | "/readyz" | "/grpc.health.v1.Health/Check") => Self::Probe,
             (_, "/dayfly.v1.VerifierService/GetKeys") => Self::Open,
+            (_, oauth::INTROSPECT) => Self::Of(Kind::Verifier),
             (_, "/dayfly.v1.WorkloadService/WatchMyLeases") => Self::Stream,
             (_, "/dayfly.v1.OperatorService/Revoke" | "/dayfly.v1.OperatorService/GetRevocation") => {
                 Self::Ending
@@ -271,9 +273,7 @@ fn refusal(status: Status, grpc: bool) -> Response<Body> {
     if grpc {
         return status.into_http();
     }
-    let mut answer = Response::new(Body::from(format!("{}\n", status.message())));
-    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    answer
+    oauth::refused(&status)
 }
 
 /// Reads what the caller has already sent, so that its transport reads our answer rather than a reset.

@@ -7,6 +7,7 @@ mod guard;
 mod http;
 mod keys;
 mod listener;
+mod oauth;
 mod readiness;
 mod run;
 mod services;

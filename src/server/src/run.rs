@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::guard::{Door, Guard};
 use crate::keys::key_ring;
 use crate::readiness::Readiness;
-use crate::{background, http, listener, services};
+use crate::{background, http, listener, oauth, services};
 
 /// How long a connection lives before its client is asked to make a new one: half an hour.
 const CONNECTION_AGE: Duration = Duration::from_secs(1800);
@@ -136,8 +136,16 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     let grpc = services::routes(&broker, &signer, &config.issuer, incarnation, health_service, &stopped)?;
     let door = Arc::clone(&broker) as Arc<dyn Door>;
     let calls = Guard::new(door, &config.places(), limits.call_timeout, Arc::clone(&clock), stopped.clone());
-    let router =
-        grpc.into_axum_router().merge(http::routes(Arc::clone(&signer), Arc::clone(&readiness))).layer(calls);
+    let shared = oauth::Shared {
+        broker: Arc::clone(&broker),
+        signer: Arc::clone(&signer),
+        issuer: config.issuer.clone(),
+    };
+    let router = grpc
+        .into_axum_router()
+        .merge(http::routes(Arc::clone(&signer), Arc::clone(&readiness)))
+        .merge(oauth::routes(shared))
+        .layer(calls);
 
     let listener = TcpListener::bind(config.listen)
         .await

@@ -1,10 +1,10 @@
 //! The gRPC services: wire in, one use case, wire out.
 
-mod caller;
+pub(crate) mod caller;
 mod explain;
 mod operator;
 mod page;
-mod reject;
+pub(crate) mod reject;
 mod selector;
 mod stream;
 mod verifier;

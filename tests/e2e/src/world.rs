@@ -291,17 +291,24 @@ impl World {
 
     /// What the broker serves at this path over HTTPS; the status where that is not 200.
     pub async fn fetch(&self, path: &str) -> Result<Result<String, u16>> {
+        let (status, body) = self.curl(path, &[]).await?;
+        Ok(if status == 200 { Ok(body) } else { Err(status) })
+    }
+
+    /// What the broker answers over HTTPS to `curl` with these arguments.
+    pub async fn curl(&self, path: &str, arguments: &[&str]) -> Result<(u16, String)> {
         let url = format!("https://127.0.0.1:{}{path}", self.broker.port());
         let output = tokio::process::Command::new("curl")
             .args(["--silent", "--show-error", "--path-as-is", "--write-out", "\n%{http_code}", "--cacert"])
             .arg(self.broker.dir().join("ca.crt"))
+            .args(arguments)
             .arg(url)
             .output()
             .await?;
         anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout)?;
         let (body, status) = text.rsplit_once('\n').context("curl told no status")?;
-        Ok(if status == "200" { Ok(body.to_owned()) } else { Err(status.parse()?) })
+        Ok((status.parse()?, body.to_owned()))
     }
 
     /// The public keys, as gRPC tells them.
@@ -550,6 +557,11 @@ pub struct Verifier {
 }
 
 impl Verifier {
+    /// Its token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Asks whether a credential is good now.
     pub async fn introspect(&self, credential: &str) -> Result<v1::IntrospectResponse, Status> {
         let request = v1::IntrospectRequest { credential: credential.to_owned() };

@@ -78,7 +78,7 @@ impl Caller {
     }
 
     /// As the use cases take it.
-    pub(super) fn bearer(&self) -> Bearer<'_> {
+    pub(crate) fn bearer(&self) -> Bearer<'_> {
         Bearer { token: &self.token, cluster: self.cluster.as_ref(), verified: self.verified.as_ref() }
     }
 }

@@ -7,7 +7,7 @@ use dayfly_broker::Error;
 use tonic::Status;
 
 /// The status of a refusal. What only the log should have is logged here, once.
-pub(super) fn status(error: Error) -> Status {
+pub(crate) fn status(error: Error) -> Status {
     let reason = reason_of_name(error.reason().name()).unwrap_or(ErrorReason::Internal);
     let rejection = Rejection::new(reason, error.to_string());
     match error {

@@ -10,6 +10,8 @@ on_both!(
     a_verifier_that_the_target_does_not_list_learns_nothing,
     what_was_never_issued_is_not_active,
     a_removed_verifier_learns_nothing_more,
+    introspection_over_https_is_rfc_7662,
+    others_discover_what_they_need,
 );
 
 async fn issued(world: &World) -> (Team, v1::IssueResponse) {
@@ -120,4 +122,79 @@ async fn a_removed_verifier_learns_nothing_more(kind: Kind) {
     world.put(&[&team.target_object]).await.unwrap();
     let answer = verifier.introspect(&issued.credential).await.unwrap();
     assert_eq!((answer.active, answer.lease), (false, None));
+}
+
+/// What `POST /introspect` answers.
+async fn asked(world: &World, bearer: Option<&str>, form: &[&str]) -> (u16, String) {
+    let authorization = bearer.map(|token| format!("authorization: Bearer {token}"));
+    let mut arguments = vec!["--include", "--request", "POST"];
+    if let Some(header) = &authorization {
+        arguments.extend(["--header", header]);
+    }
+    for field in form {
+        arguments.extend(["--data-urlencode", field]);
+    }
+    world.curl("/introspect", &arguments).await.unwrap()
+}
+
+async fn introspection_over_https_is_rfc_7662(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (team, issued) = issued(&world).await;
+    let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+    let other = world.team("orders").await.unwrap();
+    let stranger = world.verifier(&other.namespace, "gate").await.unwrap();
+    let token = format!("token={}", issued.credential);
+
+    let (status, answer) =
+        asked(&world, Some(verifier.token()), &[&token, "token_type_hint=access_token"]).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer.to_lowercase().contains("cache-control: no-store"), "{answer}");
+    let body: serde_json::Value = serde_json::from_str(answer.rsplit("\r\n").next().unwrap()).unwrap();
+    // What the token says, and that it is good.
+    let mut expected = jwt::read(&issued.credential).unwrap().claims;
+    expected["active"] = true.into();
+    expected["token_type"] = "Bearer".into();
+    assert_eq!(body, expected);
+
+    let inactive = |(status, answer): (u16, String)| {
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.ends_with("\r\n{\"active\":false}"), "nothing else is said: {answer}");
+    };
+    inactive(asked(&world, Some(stranger.token()), &[&token]).await);
+    inactive(asked(&world, Some(verifier.token()), &["token=nothing"]).await);
+    world.admin().await.unwrap().revoke(owned_by(&team.owner)).await.unwrap();
+    inactive(asked(&world, Some(verifier.token()), &[&token]).await);
+
+    let (status, answer) = asked(&world, None, &[&token]).await;
+    assert!(status == 401 && answer.to_lowercase().contains("www-authenticate: bearer"), "{answer}");
+    // A workload's token is no verifier's, nor is a credential.
+    let pod = world.pod(&team.namespace, "gate").await.unwrap();
+    assert_eq!(asked(&world, Some(&pod.token().await.unwrap()), &[&token]).await.0, 401);
+    assert_eq!(asked(&world, Some(&issued.credential), &[&token]).await.0, 401);
+    for form in [&["token_type_hint=access_token"][..], &["token=a", "token=b"], &["token="], &[]] {
+        let (status, answer) = asked(&world, Some(verifier.token()), form).await;
+        assert!(status == 400 && answer.contains("invalid_request"), "{form:?}: {answer}");
+    }
+    let large = format!("token={}", "a".repeat(40_000));
+    assert_eq!(asked(&world, Some(verifier.token()), &[&large]).await.0, 400);
+    assert_eq!(world.fetch("/introspect").await.unwrap().unwrap_err(), 401, "and GET is no way to ask");
+}
+
+async fn others_discover_what_they_need(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let fetched = async |path: &str| -> serde_json::Value {
+        serde_json::from_str(&world.fetch(path).await.unwrap().unwrap()).unwrap()
+    };
+    let oauth = fetched("/.well-known/oauth-authorization-server").await;
+    let openid = fetched("/.well-known/openid-configuration").await;
+    let issuer = world.keys().await.unwrap().issuer;
+    assert_eq!((&oauth["issuer"], &openid["issuer"]), (&issuer.as_str().into(), &issuer.as_str().into()));
+    assert_eq!(oauth["introspection_endpoint"], format!("{issuer}/introspect"));
+    assert_eq!(oauth["jwks_uri"], openid["jwks_uri"]);
+    let path = openid["jwks_uri"].as_str().unwrap().strip_prefix(&issuer).unwrap();
+    let keys = fetched(path).await;
+    let algorithms = openid["id_token_signing_alg_values_supported"].as_array().unwrap();
+    for key in keys["keys"].as_array().unwrap() {
+        assert!(algorithms.contains(&key["alg"]), "{key}");
+    }
 }
