@@ -1,5 +1,5 @@
-//! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`], [`revoke`],
-//! [`list`], [`explain`], [`unowned`]. They see only core's
+//! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
+//! [`watch_revocations`], [`revoke`], [`list`], [`explain`], [`unowned`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -23,6 +23,7 @@ pub mod revoke;
 pub mod selector;
 pub mod unowned;
 pub mod watch;
+pub mod watch_revocations;
 pub mod who_am_i;
 
 use std::collections::{BTreeMap, HashMap};
@@ -54,6 +55,7 @@ pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};
 pub use unowned::UnownedNamespace;
 pub use watch::{Watch, WatchNews};
+pub use watch_revocations::{Resume, RevocationNews, RevocationWatch};
 pub use who_am_i::{Available, WhoAmI};
 
 /// Reads the unverified `iss` of a token, only to choose the cluster that is asked to review it.

@@ -130,7 +130,7 @@ impl<'a> Parts<'a> {
 
     /// Those of the fields that a selector of this shape names; none where the lease has not all of them.
     fn only(&self, shape: Shape) -> Option<Self> {
-        fn part<'a, T>(shape: Shape, bit: u16, part: Option<&'a T>) -> Option<&'a T> {
+        fn part<T>(shape: Shape, bit: u16, part: Option<&T>) -> Option<&T> {
             part.filter(|_| shape.0 & (1 << bit) != 0)
         }
         let own = Parts {
@@ -278,6 +278,14 @@ impl RuleSet {
     /// All rules, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Rule>> {
         self.older.by_position.iter().chain(&self.recent.by_position)
+    }
+
+    /// The rules later than this position, oldest first.
+    pub fn after(&self, position: Position) -> impl Iterator<Item = &Arc<Rule>> {
+        fn later(rules: &[Arc<Rule>], position: Position) -> impl Iterator<Item = &Arc<Rule>> {
+            rules.iter().skip(rules.partition_point(|rule| rule.position <= position))
+        }
+        later(&self.older.by_position, position).chain(later(&self.recent.by_position, position))
     }
 
     /// How many rules there are.

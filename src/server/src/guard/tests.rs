@@ -79,6 +79,8 @@ fn limits() -> Limits {
         open_streams: 1,
         streams: 3,
         streams_of_one_workload: 2,
+        verifier_streams: 3,
+        streams_of_one_verifier: 2,
         rate: OFTEN,
         operator_rate: OFTEN,
     }

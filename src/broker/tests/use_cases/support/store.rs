@@ -276,6 +276,14 @@ impl LeaseStore for FakeStore {
         })
     }
 
+    fn ruled(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(async move {
+            let mut bell = self.bell.subscribe();
+            bell.wait_for(|_| self.rules().position() > after).await.unwrap();
+            Ok(self.rules().position())
+        })
+    }
+
     fn events(&self, _: Position, _: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
         self.log_read.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Ok(Vec::new()) })
