@@ -121,6 +121,17 @@ impl Client {
         self.call(request, send).await
     }
 
+    /// One stream of what is revoked, as a verifier: all that is in force, or what came after `resume` where that is not
+    /// empty. Whoever is cut calls again.
+    pub async fn watch_revocations(
+        &self,
+        resume: impl Into<String>,
+    ) -> Result<Streaming<v1::WatchRevocationsResponse>, Error> {
+        let request = v1::WatchRevocationsRequest { resume: resume.into() };
+        let send = |channel, request| async move { verifier(channel).watch_revocations(request).await };
+        self.call(request, send).await
+    }
+
     /// The public keys that credentials are signed with; needs no token.
     pub async fn get_keys(&self) -> Result<v1::GetKeysResponse, Error> {
         let send = |channel, request| async move { verifier(channel).get_keys(request).await };
