@@ -59,6 +59,7 @@ impl Feed {
                     BACKOFF
                 }
                 Ended::Unusable(_) | Ended::SetBack => {
+                    self.state.doubt_revocations();
                     tracing::error!(error = %ended, "the revocations cannot be used: all are asked for anew");
                     self.resume.clear();
                     REFUSED

@@ -188,3 +188,6 @@ fn fields(selector: &v1::Selector) -> Result<Option<Fields>, Unusable> {
 fn parsed<T: std::str::FromStr>(text: &str, field: &'static str) -> Result<T, Unusable> {
     text.parse().map_err(|_| Unusable::Malformed(field))
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,9 +32,15 @@ pub(crate) struct State {
 /// A whole set of revocations.
 struct InForce {
     set: Revocations,
-    /// When the broker last said that it is all.
-    confirmed: Moment,
+    /// When the broker last said that it is all; none where it said something since that cannot be read.
+    confirmed: Option<Moment>,
     position: u64,
+}
+
+impl InForce {
+    fn is_known(&self, clock: &dyn Clock) -> bool {
+        self.confirmed.is_some_and(|confirmed| confirmed.passed(clock) <= SILENCE)
+    }
 }
 
 /// A moment by both clocks. What has passed since is what either says: one stands still while the machine sleeps, the other
@@ -87,7 +93,7 @@ impl State {
 
     /// Puts a whole set in the place of the earlier one.
     pub(crate) fn put_revocations(&self, set: Revocations, position: u64) {
-        let confirmed = Moment::now(&*self.clock);
+        let confirmed = Some(Moment::now(&*self.clock));
         let earlier = write(&self.in_force).replace(InForce { set, confirmed, position });
         self.changes.send_replace(());
         // Freed when nobody waits for it.
@@ -102,16 +108,23 @@ impl State {
         };
         in_force.set.take(message, self.clock.now())?;
         if !message.more {
-            in_force.confirmed = Moment::now(&*self.clock);
+            in_force.confirmed = Some(Moment::now(&*self.clock));
             in_force.position = message.position;
         }
         self.changes.send_replace(());
         Ok(())
     }
 
+    /// What is in force is not all, from now on until the broker tells all anew.
+    pub(crate) fn doubt_revocations(&self) {
+        if let Some(in_force) = write(&self.in_force).as_mut() {
+            in_force.confirmed = None;
+        }
+    }
+
     /// Whether what is revoked is known.
     pub(crate) fn knows_revocations(&self) -> bool {
-        read(&self.in_force).as_ref().is_some_and(|it| it.confirmed.passed(&*self.clock) <= SILENCE)
+        read(&self.in_force).as_ref().is_some_and(|it| it.is_known(&*self.clock))
     }
 
     /// The position in the store that the set in force is as of.
@@ -133,10 +146,9 @@ impl State {
     /// Whether a token is revoked, by what was last known if there is anything.
     pub(crate) fn check_revoked(&self, facts: &Facts, unknown_is_good: bool) -> Result<(), Refused> {
         let in_force = read(&self.in_force);
-        let known = in_force.as_ref().filter(|it| it.confirmed.passed(&*self.clock) <= SILENCE);
         if in_force.as_ref().is_some_and(|it| it.set.cover(facts)) {
             Err(Refused::Revoked)
-        } else if known.is_some() || unknown_is_good {
+        } else if unknown_is_good || in_force.as_ref().is_some_and(|it| it.is_known(&*self.clock)) {
             Ok(())
         } else {
             Err(Refused::RevocationsUnknown)
