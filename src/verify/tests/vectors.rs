@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 #[derive(Deserialize)]
-struct Vectors {
+struct File {
     maker_sha256: String,
     now: u64,
     issuer: String,
@@ -53,11 +53,11 @@ impl Vector {
     }
 }
 
-fn vectors() -> Vectors {
+fn vectors() -> File {
     serde_json::from_str(include_str!("vectors/vectors.json")).unwrap()
 }
 
-fn verifier(vectors: &Vectors, profile: &str) -> Verifier {
+fn verifier(vectors: &File, profile: &str) -> Verifier {
     let (profile, keys) = if profile == "svid" {
         (Profile::Svid { trust_domain: vectors.trust_domain.parse().unwrap() }, &vectors.bundle)
     } else {

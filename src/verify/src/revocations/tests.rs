@@ -97,7 +97,6 @@ prop_compose! {
     ) -> CoreFields {
         CoreFields {
             cluster, owner, namespace, service_account, pod, node, grant, target, key, credential_id, lease,
-            ..CoreFields::default()
         }
     }
 }

@@ -33,6 +33,7 @@ mod crowds;
 mod explain;
 mod issue;
 mod listing;
+mod offline;
 mod outage;
 mod policy;
 mod provenance;
