@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_core::digest::Digest;
-use dayfly_core::ids::{ClusterName, Incarnation, Position, RuleId, TargetName};
+use dayfly_core::ids::{ClusterName, Incarnation, LeaseId, Position, RuleId, TargetName};
 use dayfly_core::limits::{HEARTBEAT, STREAM_REVIEW};
 use dayfly_core::rule::{Rule, Selector};
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{ServiceAccount, Workload};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::attest::{Purpose, check_live, workload_of};
 use crate::authenticate::{Bearer, Caller};
@@ -41,6 +42,19 @@ pub struct RevocationNews {
     pub more: bool,
     /// Rules whose holds were lifted.
     pub lifted: Vec<RuleId>,
+    /// Leases of a rule that is spelled out.
+    pub covered: Option<CoveredNews>,
+}
+
+/// Leases that a rule covers which no claim can be matched by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoveredNews {
+    /// The rule, which was told before.
+    pub rule: RuleId,
+    /// Some of them: those of targets that list the verifier.
+    pub leases: Vec<LeaseId>,
+    /// Whether all have been told.
+    pub complete: bool,
 }
 
 /// Where a watch was: in which life of which store, how far, and told of which targets.
@@ -65,8 +79,11 @@ pub struct RevocationWatch {
     position: Position,
     /// The first list is of all that is in force, and has not been told whole.
     snapshot: bool,
-    /// The first list has not been told whole.
-    first: bool,
+    /// There is more to tell at once; so there is to begin with.
+    more: bool,
+    /// How far each rule that is spelled out has been told: parts, and that it is complete.
+    spelled: BTreeMap<RuleId, (usize, bool)>,
+    bell: watch::Receiver<()>,
     rested: Instant,
     verified: Duration,
     heartbeat: Duration,
@@ -87,6 +104,11 @@ impl Listed {
         self.targets.iter().any(|(cluster, targets)| {
             fields.cluster.as_ref().is_none_or(|named| named == cluster) && targets.contains(target)
         })
+    }
+
+    /// Whether this target is one of them.
+    fn has(&self, cluster: &ClusterName, target: &TargetName) -> bool {
+        self.targets.get(cluster).is_some_and(|targets| targets.contains(target))
     }
 
     fn fingerprint(&self, instance: &str) -> Digest {
@@ -128,7 +150,9 @@ impl Broker {
             told_of,
             position: resume.map_or(Position::ZERO, |resume| resume.position),
             snapshot: resume.is_none(),
-            first: true,
+            more: true,
+            spelled: BTreeMap::new(),
+            bell: self.spelling.bell(),
             rested: Instant::now(),
             verified: self.clock.monotonic(),
             heartbeat: HEARTBEAT,
@@ -201,23 +225,26 @@ impl RevocationWatch {
     /// The watch is over: the token, the pod or the caller's place in a target is gone, a target was added, or the store
     /// closes.
     pub async fn next(&mut self) -> Result<RevocationNews, Error> {
-        if self.first {
+        if self.more {
             self.check_listed()?;
             return Ok(self.news());
         }
         let heartbeat = Instant::now() + self.heartbeat;
         sleep_until(self.rested.min(heartbeat)).await;
         loop {
-            let heard = timeout_at(heartbeat, self.broker.store.ruled(self.position)).await;
-            let due = heard.is_err();
-            match heard {
-                Ok(ruled) => ruled.map(drop)?,
-                Err(_elapsed) => self.check_authority().await?,
+            let due = tokio::select! {
+                ruled = self.broker.store.ruled(self.position) => ruled.map(|_| false)?,
+                // Its sender is the broker, which is there.
+                _ = self.bell.changed() => false,
+                () = sleep_until(heartbeat) => true,
+            };
+            if due {
+                self.check_authority().await?;
             }
             self.check_listed()?;
             // From here to the answer nothing waits: what was heard is told.
             let news = self.news();
-            if due || !news.rules.is_empty() {
+            if due || !news.rules.is_empty() || news.covered.is_some() {
                 return Ok(news);
             }
         }
@@ -231,21 +258,52 @@ impl RevocationWatch {
         let concerns = |rule: &&Arc<Rule>| rule.in_force(now) && self.listed.concerns(&rule.selector);
         let mut untold = rules.after(self.position).filter(concerns);
         let told: Vec<_> = untold.by_ref().take(RULES_AT_ONCE).cloned().collect();
-        let more = untold.next().is_some();
-        let last = told.last().filter(|_| more).map(|rule| rule.position);
+        let more_rules = untold.next().is_some();
+        let last = told.last().filter(|_| more_rules).map(|rule| rule.position);
         self.position = last.unwrap_or_else(|| mark.position.max(rules.position()));
         let snapshot = self.snapshot;
-        self.first = more;
-        self.snapshot = snapshot && more;
+        let (covered, more_covered) = if more_rules { (None, false) } else { self.covered() };
+        self.more = more_rules || more_covered;
+        self.snapshot = snapshot && self.more;
         self.rested = Instant::now() + REST;
+        let resume = Resume { incarnation: mark.incarnation, position: self.position, told_of: self.told_of };
         RevocationNews {
             position: self.position,
-            resume: Resume { incarnation: mark.incarnation, position: self.position, told_of: self.told_of },
+            resume,
             rules: told,
             snapshot,
-            more,
+            more: self.more,
             lifted: Vec::new(),
+            covered,
         }
+    }
+
+    /// The next part of what is spelled out, and whether there is another.
+    fn covered(&mut self) -> (Option<CoveredNews>, bool) {
+        self.bell.mark_unchanged();
+        let (mut next, listed) = (None, &self.listed);
+        for spelled in self.broker.spelling.up_to(self.position) {
+            let rule = &spelled.rule;
+            if !listed.concerns(&rule.selector) {
+                continue;
+            }
+            let (told, told_whole) = self.spelled.entry(rule.id).or_default();
+            while *told < spelled.parts.len() || *told_whole != spelled.complete {
+                if next.is_some() {
+                    return (next, true);
+                }
+                let part = spelled.parts.get(*told).map(AsRef::as_ref).unwrap_or_default();
+                *told = spelled.parts.len().min(*told + 1);
+                let complete = spelled.complete && *told == spelled.parts.len();
+                *told_whole = complete;
+                let of_listed = part.iter().filter(|one| listed.has(&one.cluster, &one.target));
+                let leases: Vec<_> = of_listed.map(|one| one.lease).collect();
+                if complete || !leases.is_empty() {
+                    next = Some(CoveredNews { rule: rule.id, leases, complete });
+                }
+            }
+        }
+        (next, false)
     }
 
     /// That the same targets list the verifier as when it began, or fewer.

@@ -1931,8 +1931,8 @@ pub struct GetRevocationResponse {
     /// covers nothing that has any.
     #[prost(message, optional, tag = "3")]
     pub progress: ::core::option::Option<Teardown>,
-    /// How far what no token's claim carries is spelled out for verifiers that never call. Unset until verifiers can watch
-    /// revocations, and for a rule whose every field is in the claims.
+    /// How far what no token's claim carries is spelled out for verifiers that never call. Unset for a rule whose every field
+    /// is in the claims. It begins anew when the broker starts.
     #[prost(message, optional, tag = "4")]
     pub spelled_out: ::core::option::Option<SpelledOut>,
 }

@@ -16,3 +16,4 @@ mod revoke;
 mod rights;
 mod support;
 mod watch;
+mod watch_revocations;

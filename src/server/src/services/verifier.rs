@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dayfly_api::v1;
 use dayfly_api::v1::verifier_service_server::VerifierService;
-use dayfly_broker::{Broker, RevocationNews, RevocationWatch};
+use dayfly_broker::{Broker, CoveredNews, RevocationNews, RevocationWatch};
 use dayfly_core::limits;
 use dayfly_core::ports::{KeyUse, Signer};
 use dayfly_core::secret::Secret;
@@ -96,6 +96,14 @@ fn message(news: &RevocationNews) -> v1::WatchRevocationsResponse {
         snapshot: news.snapshot,
         more: news.more,
         lifted: news.lifted.iter().map(ToString::to_string).collect(),
-        covered: Vec::new(),
+        covered: news.covered.iter().map(covered).collect(),
+    }
+}
+
+fn covered(news: &CoveredNews) -> v1::CoveredLeases {
+    v1::CoveredLeases {
+        rule: news.rule.to_string(),
+        leases: news.leases.iter().map(ToString::to_string).collect(),
+        complete: news.complete,
     }
 }

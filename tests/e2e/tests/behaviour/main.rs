@@ -43,4 +43,5 @@ mod store;
 mod tokens;
 mod verify;
 mod watch;
+mod watch_revocations;
 mod workloads;
