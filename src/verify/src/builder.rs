@@ -142,6 +142,9 @@ impl Builder {
                 let runtime = Handle::try_current()
                     .map_err(|_| Config("a verifier is built in a tokio runtime".to_owned()))?;
                 let client = client.build().map_err(|error| Config(error.to_string()))?;
+                if self.unknown_is_good {
+                    tracing::warn!("tokens are accepted also where it is not known what is revoked");
+                }
                 let rng = Arc::new(SystemRng::new());
                 let keys = Keys::new(
                     client.clone(),

@@ -1,4 +1,4 @@
-//! The layer and the extractor, in axum routers. Tokens and keys are those of vectors/make.py.
+//! The layer and the extractor, in axum routers, and the layer in a server of tonic's. Tokens and keys are those of vectors/make.py.
 #![cfg(all(feature = "tower", feature = "axum"))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its fixtures too")]
 
@@ -11,10 +11,16 @@ use axum::http::{Request, Response, StatusCode};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use dayfly_api::v1;
+use dayfly_api::v1::verifier_service_client::VerifierServiceClient;
+use dayfly_api::v1::verifier_service_server::{VerifierService, VerifierServiceServer};
 use dayfly_core::ports::TestClock;
 use dayfly_core::time::Timestamp;
 use dayfly_verify::{Challenge, Profile, Proof, Verified, Verifier, VerifyLayer};
 use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Code, Status};
 use tower::util::ServiceExt as _;
 
 fn vectors() -> Value {
@@ -133,4 +139,64 @@ async fn bound_tokens_need_the_certificate_and_are_never_bearer_tokens_of_a_key(
         assert_eq!(ask(&bearer(to_key), Some(key)).await, StatusCode::UNAUTHORIZED);
         assert_eq!(ask(&bearer(to_key), None).await, StatusCode::UNAUTHORIZED);
     }
+}
+
+/// A service of gRPC, of which one call is used: it says who calls.
+struct Calls;
+
+#[tonic::async_trait]
+impl VerifierService for Calls {
+    type WatchRevocationsStream = tokio_stream::Empty<Result<v1::WatchRevocationsResponse, Status>>;
+
+    async fn introspect(
+        &self,
+        _: tonic::Request<v1::IntrospectRequest>,
+    ) -> Result<tonic::Response<v1::IntrospectResponse>, Status> {
+        Err(Status::unimplemented("not used"))
+    }
+
+    async fn watch_revocations(
+        &self,
+        _: tonic::Request<v1::WatchRevocationsRequest>,
+    ) -> Result<tonic::Response<Self::WatchRevocationsStream>, Status> {
+        Err(Status::unimplemented("not used"))
+    }
+
+    async fn get_keys(
+        &self,
+        request: tonic::Request<v1::GetKeysRequest>,
+    ) -> Result<tonic::Response<v1::GetKeysResponse>, Status> {
+        let verified: &Verified = request.extensions().get().unwrap();
+        let issuer = verified.subject().to_owned();
+        Ok(tonic::Response::new(v1::GetKeysResponse { issuer, ..v1::GetKeysResponse::default() }))
+    }
+}
+
+#[tokio::test]
+async fn calls_of_grpc_are_let_through_or_get_a_status() {
+    let vectors = vectors();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tonic::transport::Server::builder()
+        .layer(VerifyLayer::new(verifier(&vectors)))
+        .add_service(VerifierServiceServer::new(Calls));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let client =
+        VerifierServiceClient::new(tonic::transport::Endpoint::from_shared(endpoint).unwrap().connect_lazy());
+    let call = async |name: Option<&str>| {
+        let mut request = tonic::Request::new(v1::GetKeysRequest {});
+        if let Some(name) = name {
+            let bearer = format!("Bearer {}", vector(&vectors, name)["token"].as_str().unwrap());
+            request.metadata_mut().insert("authorization", bearer.parse().unwrap());
+        }
+        let answer = client.clone().get_keys(request).await;
+        answer.map(|it| it.into_inner().issuer).map_err(|it| (it.code(), it.message().to_owned()))
+    };
+    assert_eq!(call(Some("as Dayfly mints it")).await.unwrap(), "east:payments:api");
+    assert_eq!(call(None).await.unwrap_err().0, Code::Unauthenticated);
+    assert_eq!(
+        call(Some("expired")).await.unwrap_err(),
+        (Code::Unauthenticated, "the token has expired".to_owned())
+    );
+    assert_eq!(call(Some("of another scope")).await.unwrap_err().0, Code::PermissionDenied);
 }
