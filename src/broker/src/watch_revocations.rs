@@ -222,8 +222,7 @@ impl RevocationWatch {
     /// nothing comes. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// The watch is over: the token, the pod or the caller's place in a target is gone, a target was added, or the store
-    /// closes.
+    /// The watch is over: the token or the pod has lost its authority, other targets list the caller, or the store closes.
     pub async fn next(&mut self) -> Result<RevocationNews, Error> {
         if self.more {
             self.check_listed()?;
@@ -306,7 +305,7 @@ impl RevocationWatch {
         (next, false)
     }
 
-    /// That the same targets list the verifier as when it began, or fewer.
+    /// That the same targets list the verifier as when it began.
     fn check_listed(&mut self) -> Result<(), Error> {
         if self.broker.generations() == self.listed.generations {
             return Ok(());

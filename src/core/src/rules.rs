@@ -366,6 +366,8 @@ mod tests {
                 set.newer(&lease, Position::new(under)).is_some(),
                 first(&|rule| rule.position > Position::new(under) && rule.selector.matches(&lease)).is_some()
             );
+            let later = all.iter().filter(|rule| rule.position > Position::new(under));
+            prop_assert!(set.after(Position::new(under)).eq(later));
             for rule in &all {
                 prop_assert_eq!(set.get(rule.id).map(|found| found.position), Some(rule.position));
             }

@@ -1,5 +1,5 @@
 //! A thousand verifiers on one broker: each hears of a revocation at once.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 

@@ -3288,7 +3288,7 @@ pub mod verifier_service_client {
         /// that has not been told all of the first list, or has heard nothing for 15 s, does not know what is revoked. A reader
         /// that takes nothing for 15 s is cut (READER_SLOW); a verifier has at most 4 streams (OVERLOADED). It ends, with the
         /// reason, when the token or its pod lose their authority, when no Target lists the caller any more (NOT_A_VERIFIER), and
-        /// when another Target does (RESUME_OUT_OF_RANGE: call again without `resume`). Whoever is cut for anything else calls
+        /// when other Targets do than at its beginning (RESUME_OUT_OF_RANGE: call again without `resume`). Whoever is cut for anything else calls
         /// again with the `resume` of the last message applied. A stream has no deadline but the caller's.
         pub async fn watch_revocations(
             &mut self,
@@ -3381,7 +3381,7 @@ pub mod verifier_service_server {
         /// that has not been told all of the first list, or has heard nothing for 15 s, does not know what is revoked. A reader
         /// that takes nothing for 15 s is cut (READER_SLOW); a verifier has at most 4 streams (OVERLOADED). It ends, with the
         /// reason, when the token or its pod lose their authority, when no Target lists the caller any more (NOT_A_VERIFIER), and
-        /// when another Target does (RESUME_OUT_OF_RANGE: call again without `resume`). Whoever is cut for anything else calls
+        /// when other Targets do than at its beginning (RESUME_OUT_OF_RANGE: call again without `resume`). Whoever is cut for anything else calls
         /// again with the `resume` of the last message applied. A stream has no deadline but the caller's.
         async fn watch_revocations(
             &self,

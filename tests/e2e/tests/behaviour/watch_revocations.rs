@@ -78,6 +78,8 @@ async fn a_verifier_is_told_what_is_in_force_and_each_rule_at_once(kind: Kind) {
     const SOON: Duration = Duration::from_millis(500);
     let world = World::shared(kind).await.unwrap();
     let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    pod.issue(&team.target).await.unwrap();
     let operator = world.operator(&["revoke"], Some(&team.owner)).await.unwrap();
     let before = operator.revoke(owned_by(&team.owner)).await.unwrap();
     let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
@@ -85,8 +87,7 @@ async fn a_verifier_is_told_what_is_in_force_and_each_rule_at_once(kind: Kind) {
     assert!(rules.is_sorted_by_key(|rule| rule.position));
     assert!(ids(&rules).contains(&&*before.id), "{rules:?}");
 
-    let lease = world.pod(&team.namespace, "api").await.unwrap().issue(&team.target).await.unwrap();
-    let lease = lease.lease.unwrap();
+    let lease = pod.issue(&team.target).await.unwrap().lease.unwrap();
     let hold = operator.hold(owned_by(&team.owner)).await.unwrap();
     let answered = Instant::now();
     let (rule, message) = told(&mut news, &hold.id).await;
@@ -108,6 +109,8 @@ async fn a_verifier_is_told_what_is_in_force_and_each_rule_at_once(kind: Kind) {
 async fn a_watch_goes_on_where_it_was_after_a_restart(kind: Kind) {
     let world = World::with_own_broker(kind, Options::default()).await.unwrap();
     let team = world.team("payments").await.unwrap();
+    // Rules are in force for as long as what it has.
+    world.pod(&team.namespace, "api").await.unwrap().issue(&team.target).await.unwrap();
     let admin = world.admin().await.unwrap();
     let one = admin.revoke(owned_by(&team.owner)).await.unwrap();
     let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
@@ -211,6 +214,8 @@ async fn only_verifiers_watch_and_each_so_many_times(kind: Kind) {
 async fn a_reader_that_takes_nothing_is_cut_and_the_others_are_told(kind: Kind) {
     let world = World::with_own_broker(kind, Options::default()).await.unwrap();
     let team = world.team("payments").await.unwrap();
+    // Rules are in force for as long as what it has.
+    world.pod(&team.namespace, "api").await.unwrap().issue(&team.target).await.unwrap();
     let admin = world.admin().await.unwrap();
     let [slow, quick] = [
         world.verifier(&team.namespace, "gate").await.unwrap(),
