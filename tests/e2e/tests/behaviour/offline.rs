@@ -24,6 +24,7 @@ on_both!(
     the_example_stops_to_take_a_token_within_a_second_of_dayfly_revoke,
     a_verifier_goes_on_after_a_crash_of_the_broker_and_hears_what_it_missed,
     a_verifier_of_svids_takes_them_alone,
+    what_no_claim_says_is_refused_once_it_is_spelled_out,
     who_is_no_verifier_accepts_nothing,
 );
 
@@ -200,6 +201,24 @@ async fn a_verifier_of_svids_takes_them_alone(kind: Kind) {
     let says = async || Ok(of_svids.verify(&svid.credential, Proof::Nothing) == Err(Refused::Revoked));
     until(says).await.unwrap();
     assert!(of_tokens.verify(&token.credential, Proof::Nothing).is_ok(), "another owner's");
+}
+
+async fn what_no_claim_says_is_refused_once_it_is_spelled_out(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let team = team(&world, "payments", false).await;
+    let verifier = verifier(&world, &team, access_tokens()).await;
+    let (issued, other) = (credential(&world, &team).await, credential(&world, &team).await);
+    let admin = world.admin().await.unwrap();
+    let lease = admin.lease(&issued.lease.unwrap().id).await.unwrap();
+    let credential_id = lease.workload.unwrap().credential_id;
+    assert!(verifier.verify(&issued.credential, Proof::Nothing).is_ok());
+    admin.revoke(v1::Selector { credential_id, ..v1::Selector::default() }).await.unwrap();
+    let says = async || Ok(verifier.verify(&issued.credential, Proof::Nothing) == Err(Refused::Revoked));
+    until(says).await.unwrap();
+    assert!(verifier.verify(&other.credential, Proof::Nothing).is_ok(), "got with another token");
+    let fresh = self::verifier(&world, &team, access_tokens()).await;
+    let says = async || Ok(fresh.verify(&issued.credential, Proof::Nothing) == Err(Refused::Revoked));
+    until(says).await.unwrap();
 }
 
 async fn who_is_no_verifier_accepts_nothing(kind: Kind) {
