@@ -87,14 +87,15 @@ impl Challenge {
         }
     }
 
-    /// `WWW-Authenticate` (RFC 6750, section 3): without an error where the request brought no token at all.
-    pub fn www_authenticate(&self) -> String {
+    /// `WWW-Authenticate` (RFC 6750, section 3): without an error where the request brought no token at all; none where nothing
+    /// is said of the token.
+    pub fn www_authenticate(&self) -> Option<String> {
         let mut challenge = "Bearer".to_owned();
         let error = match self.why {
             Why::NoToken(NoToken::Missing) => None,
             Why::NoToken(NoToken::Malformed) => Some("invalid_request"),
             Why::Refused(Refused::Scope) => Some("insufficient_scope"),
-            Why::Refused(refused) if refused.is_temporary() => Some("temporarily_unavailable"),
+            Why::Refused(refused) if refused.is_temporary() => return None,
             Why::Refused(_) => Some("invalid_token"),
         };
         if let Some(error) = error {
@@ -105,7 +106,7 @@ impl Challenge {
                 let _infallible = write!(challenge, r#", scope="{}""#, self.scope.join(" "));
             }
         }
-        challenge
+        Some(challenge)
     }
 
     /// The answer to a request with these headers: to a call of gRPC a status of it, to others one of HTTP; with an empty body.
@@ -113,7 +114,7 @@ impl Challenge {
         let is_grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
-        if let Ok(challenge) = HeaderValue::try_from(self.www_authenticate()) {
+        if let Some(Ok(challenge)) = self.www_authenticate().map(HeaderValue::try_from) {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         let status = self.status();
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn challenges_are_those_of_rfc_6750() {
         let of = |why: Why| Challenge { why, scope: vec!["orders:read".to_owned(), "x".to_owned()] };
-        let told = |why: Why| (of(why).status().as_u16(), of(why).www_authenticate());
+        let told = |why: Why| (of(why).status().as_u16(), of(why).www_authenticate().unwrap_or_default());
         assert_eq!(told(NoToken::Missing.into()), (401, "Bearer".to_owned()));
         let (status, told_of) = told(NoToken::Malformed.into());
         assert!(status == 400 && told_of.starts_with(r#"Bearer error="invalid_request""#), "{told_of}");
@@ -188,8 +189,8 @@ mod tests {
         let (status, told_of) = told(Refused::Scope.into());
         assert!(status == 403 && told_of.starts_with(r#"Bearer error="insufficient_scope""#), "{told_of}");
         assert!(told_of.ends_with(r#", scope="orders:read x""#), "{told_of}");
-        assert_eq!(told(Refused::RevocationsUnknown.into()).0, 503);
-        assert_eq!(told(Refused::KeysUnknown.into()).0, 503);
+        assert_eq!(told(Refused::RevocationsUnknown.into()), (503, String::new()));
+        assert_eq!(told(Refused::KeysUnknown.into()), (503, String::new()));
     }
 
     #[test]

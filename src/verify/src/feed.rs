@@ -1,11 +1,13 @@
 //! Keeps the revocations up to date, by the broker's stream.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_client::{Backoff, Client, Error, v1};
+use dayfly_core::limits;
 use dayfly_core::ports::Rng;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Streaming};
 
 use crate::revocations::{Revocations, Unusable};
@@ -48,8 +50,10 @@ impl Feed {
     pub(crate) async fn follow(mut self) {
         let mut failures = 0;
         loop {
-            let (ended, heard) = self.one_stream().await;
-            failures = if heard { 1 } else { failures + 1 };
+            let began = Instant::now();
+            let Err(ended) = self.one_stream().await;
+            let was_good = began.elapsed() >= limits::HEARTBEAT && !matches!(ended, Ended::Unusable(_));
+            failures = if was_good { 1 } else { failures + 1 };
             let backoff = match &ended {
                 Ended::Failed(error) if error.code() == Some(Code::OutOfRange) => {
                     tracing::info!(
@@ -78,24 +82,14 @@ impl Feed {
         }
     }
 
-    /// Follows a stream until it ends, and says whether it had told anything.
-    async fn one_stream(&mut self) -> (Ended, bool) {
-        let mut stream = match self.client.watch_revocations(self.resume.clone()).await {
-            Ok(stream) => stream,
-            Err(error) => return (error.into(), false),
-        };
-        let mut heard = false;
+    /// Follows a stream until it ends.
+    async fn one_stream(&mut self) -> Result<Infallible, Ended> {
+        let mut stream = self.client.watch_revocations(self.resume.clone()).await?;
         // A list that is not whole yet. The earlier one stays in force beside it.
         let mut list = None;
         loop {
-            let message = match self.next(&mut stream).await {
-                Ok(message) => message,
-                Err(ended) => return (ended, heard),
-            };
-            heard = true;
-            if let Err(ended) = self.take(message, &mut list) {
-                return (ended, heard);
-            }
+            let message = self.next(&mut stream).await?;
+            self.take(message, &mut list)?;
         }
     }
 

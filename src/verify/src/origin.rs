@@ -59,7 +59,7 @@ pub(crate) fn name(name: &impl AsRef<str>) -> Box<[u8]> {
 }
 
 /// What a token says that rules can be matched with.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// The token's `jti`.
     pub(crate) id: LeaseId,

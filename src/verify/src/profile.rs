@@ -43,7 +43,7 @@ impl Expected {
         keys: &KeySet,
         proof: Proof,
         now: Timestamp,
-    ) -> Result<(Said, Facts), Refused> {
+    ) -> Result<Said, Refused> {
         let policy = match &self.profile {
             Profile::AccessToken { .. } => Policy::exactly("at+jwt"),
             Profile::Svid { .. } => Policy::exactly("JWT"),
@@ -70,9 +70,8 @@ impl Expected {
         Times { leeway: self.leeway }.check(&token.claims, now)?;
         let id: LeaseId = id.as_deref().and_then(|id| id.parse().ok()).ok_or(Refused::Claim("jti"))?;
         let origin = origin(&token.claims.all)?;
-        let facts = Facts::of(&origin, &key, id);
-        let said = Said {
-            id,
+        Ok(Said {
+            facts: Facts::of(&origin, &key, id),
             subject,
             spiffe_id,
             audience,
@@ -82,8 +81,7 @@ impl Expected {
             confirmation: proof.satisfies(&token.claims.all)?,
             origin,
             claims: token.claims.all,
-        };
-        Ok((said, facts))
+        })
     }
 
     /// Whether it has all the scope that is required.

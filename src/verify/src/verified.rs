@@ -8,7 +8,7 @@ use dayfly_core::lease::Confirmation;
 use dayfly_core::time::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::origin::Origin;
+use crate::origin::{Facts, Origin};
 use crate::refused::Refused;
 
 /// What a good credential says. Cloning it is cheap.
@@ -17,7 +17,6 @@ pub struct Verified(pub(crate) Arc<Said>);
 
 #[derive(PartialEq)]
 pub(crate) struct Said {
-    pub(crate) id: LeaseId,
     pub(crate) subject: String,
     pub(crate) spiffe_id: Option<SpiffeId>,
     pub(crate) audience: Audience,
@@ -26,13 +25,14 @@ pub(crate) struct Said {
     pub(crate) expires_at: Timestamp,
     pub(crate) confirmation: Option<Confirmation>,
     pub(crate) origin: Origin,
+    pub(crate) facts: Facts,
     pub(crate) claims: Map<String, Value>,
 }
 
 impl Verified {
     /// Its lease's id: the token's `jti`.
     pub fn lease(&self) -> LeaseId {
-        self.0.id
+        self.0.facts.id
     }
 
     /// Its `sub`: the workload as `CLUSTER:NAMESPACE:SERVICE-ACCOUNT`, or its SPIFFE id.
@@ -108,7 +108,7 @@ impl Verified {
 impl fmt::Debug for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verified")
-            .field("lease", &self.0.id)
+            .field("lease", &self.0.facts.id)
             .field("subject", &self.0.subject)
             .field("owner", &self.0.origin.owner)
             .field("scope", &self.0.scope)

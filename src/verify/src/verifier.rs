@@ -60,13 +60,26 @@ impl Verifier {
         if matches!(checked, Err(Refused::UnknownKey)) {
             state.keys_wanted.notify_one();
         }
-        let (said, facts) = checked?;
-        state.check_revoked(&facts, *unknown_is_good)?;
+        let said = checked?;
+        state.check_revoked(&said.facts, *unknown_is_good)?;
         expected.check_scope(&said.scope)?;
         Ok(Verified(Arc::new(said)))
     }
 
-    /// The same, but where the token names an unknown key and the keys were not asked for in the last 5 s, it waits for newer
+    /// Whether a credential that was good still is: not expired and not revoked since. For connections and streams that outlive
+    /// a request, asked every second or so.
+    ///
+    /// # Errors
+    /// [`Refused::Expired`], [`Refused::Revoked`], [`Refused::RevocationsUnknown`].
+    pub fn still_good(&self, verified: &Verified) -> Result<(), Refused> {
+        let Inner { expected, state, unknown_is_good, .. } = &*self.0;
+        if state.now() >= verified.expires_at().plus(expected.leeway) {
+            return Err(Refused::Expired);
+        }
+        state.check_revoked(&verified.0.facts, *unknown_is_good)
+    }
+
+    /// The same as [`Verifier::verify`], but where the token names an unknown key and the keys were not asked for in the last 5 s, it waits for newer
     /// ones, for 2 s at most, and checks again: so that the first token of a new key is not refused.
     ///
     /// # Errors
