@@ -80,6 +80,7 @@ impl VerifierService for Scripted {
         &self,
         request: Request<v1::WatchRevocationsRequest>,
     ) -> Result<Response<News>, Status> {
+        assert!(request.metadata().get("grpc-timeout").is_none(), "it would be the whole stream's");
         let authorization = request.metadata().get("authorization").map(|it| it.to_str().unwrap().to_owned());
         let (answer, answered) = oneshot::channel();
         let resume = request.into_inner().resume;
