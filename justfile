@@ -30,6 +30,12 @@ gen:
     DAYFLY_GEN=1 cargo test --package dayfly-policy --test reference
     DAYFLY_GEN=1 cargo test --package dayfly --test cli
 
+# writes the test vectors of dayfly-verify anew: another library's tokens (needs Python 3 and PyPI)
+vectors:
+    python3 -m venv "${TMPDIR:-/tmp}/dayfly-vectors"
+    "${TMPDIR:-/tmp}/dayfly-vectors/bin/pip" install --quiet joserfc==1.8.0
+    "${TMPDIR:-/tmp}/dayfly-vectors/bin/python" src/verify/tests/vectors/make.py
+
 # clippy as CI runs it, and buf where it is installed
 lint:
     cargo fmt --all --check

@@ -211,16 +211,12 @@ pub fn workload(workload: &Workload) -> v1::Workload {
 
 /// A rule, as the API shows it.
 pub fn rule(rule: &Rule) -> v1::Rule {
-    let after = match rule.after {
-        After::Reissue => v1::After::Reissue,
-        After::Hold => v1::After::Hold,
-    };
     v1::Rule {
         id: rule.id.to_string(),
         position: rule.position.number(),
         selector: Some(selector(&rule.selector)),
         cut_off: rule.cut_off.to_string(),
-        after: after.into(),
+        after: after(rule.after).into(),
         written_at: Some(timestamp(rule.written_at)),
         by: rule.by.to_string(),
         reason: rule.reason.clone(),
@@ -229,6 +225,25 @@ pub fn rule(rule: &Rule) -> v1::Rule {
         lifted: None,
         authority: v1::Authority::Unspecified.into(),
         in_memory_only: false,
+    }
+}
+
+/// A rule, as verifiers need it: without who wrote it, and why.
+pub fn revocation_rule(rule: &Rule) -> v1::RevocationRule {
+    v1::RevocationRule {
+        id: rule.id.to_string(),
+        position: rule.position.number(),
+        selector: Some(selector(&rule.selector)),
+        cut_off: rule.cut_off.to_string(),
+        after: after(rule.after).into(),
+        until: Some(timestamp(rule.until)),
+    }
+}
+
+fn after(after: After) -> v1::After {
+    match after {
+        After::Reissue => v1::After::Reissue,
+        After::Hold => v1::After::Hold,
     }
 }
 

@@ -94,7 +94,8 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::AudienceAmbiguous
         | R::TtlTooShort
         | R::Held
-        | R::NotAllowed => Code::PermissionDenied,
+        | R::NotAllowed
+        | R::NotAVerifier => Code::PermissionDenied,
         R::InvalidField | R::SelectorEmpty | R::AfterMissing | R::PageToken | R::RequestMalformed => {
             Code::InvalidArgument
         }
@@ -106,6 +107,7 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::LeaseRenewed
         | R::SigningKeyMissing => Code::FailedPrecondition,
         R::DecisionOutrun => Code::Aborted,
+        R::ResumeOutOfRange => Code::OutOfRange,
         R::Overloaded | R::ReaderSlow | R::LiveLeases => Code::ResourceExhausted,
         R::ClusterUnavailable
         | R::StoreUnavailable

@@ -62,6 +62,12 @@ pub enum Error {
         /// What to change.
         message: String,
     },
+    /// OUT_OF_RANGE: a watch cannot go on from where it was.
+    #[error("{message}")]
+    OutOfRange {
+        /// Why.
+        message: String,
+    },
     /// ABORTED: policy or rules changed each time while this was decided.
     #[error("policy or revocations changed while this was decided: ask again")]
     Outrun,
@@ -178,6 +184,8 @@ reasons! {
     Held = "HELD",
     /// The operator lacks a right.
     NotAllowed = "NOT_ALLOWED",
+    /// No Target lists the caller among its verifiers.
+    NotAVerifier = "NOT_A_VERIFIER",
     /// A field is wrong.
     InvalidField = "INVALID_FIELD",
     /// No such thing.
@@ -194,6 +202,8 @@ reasons! {
     SigningKeyMissing = "SIGNING_KEY_MISSING",
     /// Policy or rules changed each time.
     DecisionOutrun = "DECISION_OUTRUN",
+    /// A watch cannot go on from where it was.
+    ResumeOutOfRange = "RESUME_OUT_OF_RANGE",
     /// Too much at once.
     Overloaded = "OVERLOADED",
     /// As many leases are live as may be.
@@ -227,6 +237,7 @@ impl Error {
             Self::NotAllowed { .. } => Reason::NotAllowed,
             Self::Invalid { .. } => Reason::InvalidField,
             Self::NotFound { .. } => Reason::NotFound,
+            Self::OutOfRange { .. } => Reason::ResumeOutOfRange,
             Self::Outrun => Reason::DecisionOutrun,
             Self::Overloaded { .. } => Reason::Overloaded,
             Self::LiveLeases { .. } => Reason::LiveLeases,
@@ -253,6 +264,7 @@ impl Error {
             | Self::LiveLeases { .. } => true,
             Self::Unauthenticated { .. }
             | Self::Invalid { .. }
+            | Self::OutOfRange { .. }
             | Self::Outrun
             | Self::Unavailable { .. }
             | Self::Overloaded { .. }

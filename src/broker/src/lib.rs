@@ -1,5 +1,6 @@
-//! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`], [`revoke`],
-//! [`list`], [`explain`], [`unowned`], [`reconcile`]. They see only core's
+//! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
+//! [`watch_revocations`], [`spell_out`], [`revoke`], [`list`], [`explain`], [`unowned`],
+//! [`reconcile`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -22,8 +23,10 @@ pub mod release;
 pub mod renew;
 pub mod revoke;
 pub mod selector;
+pub mod spell_out;
 pub mod unowned;
 pub mod watch;
+pub mod watch_revocations;
 pub mod who_am_i;
 
 use std::collections::{BTreeMap, HashMap};
@@ -54,8 +57,10 @@ pub use reconcile::{Reconciled, Scope};
 pub use renew::{RenewRequest, Renewed};
 pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};
+pub use spell_out::SpelledOut;
 pub use unowned::UnownedNamespace;
 pub use watch::{Watch, WatchNews};
+pub use watch_revocations::{CoveredNews, Resume, RevocationNews, RevocationWatch};
 pub use who_am_i::{Available, WhoAmI};
 
 /// Reads the unverified `iss` of a token, only to choose the cluster that is asked to review it.
@@ -139,6 +144,7 @@ pub struct Broker {
     denials: denials::Denials,
     kept: kept::KeptDenials,
     unowned: denials::UnownedDenials,
+    spelling: spell_out::Spelling,
 }
 
 /// A lease with its state now.
@@ -192,6 +198,7 @@ impl Broker {
             denials: denials::Denials::default(),
             kept: kept::KeptDenials::default(),
             unowned: denials::UnownedDenials::default(),
+            spelling: spell_out::Spelling::default(),
         })
     }
 

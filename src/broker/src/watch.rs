@@ -204,7 +204,7 @@ impl Watch {
     }
 }
 
-fn but_for_outages(checked: Result<(), Error>) -> Result<(), Error> {
+pub(crate) fn but_for_outages(checked: Result<(), Error>) -> Result<(), Error> {
     match checked {
         Err(Error::Unavailable { .. } | Error::Overloaded { .. }) => Ok(()),
         checked => checked,

@@ -96,7 +96,7 @@ impl Client {
     /// One stream of a watch.
     pub(crate) async fn watch_once(&self) -> Result<Streaming<v1::WatchMyLeasesResponse>, Error> {
         let send = |channel, request| async move { workload(channel).watch_my_leases(request).await };
-        self.call(v1::WatchMyLeasesRequest {}, send).await
+        self.open(v1::WatchMyLeasesRequest {}, send).await
     }
 
     /// Issues a credential and keeps it fresh in the background, until the handle is dropped.
@@ -119,6 +119,17 @@ impl Client {
         let request = v1::IntrospectRequest { credential: text.to_owned() };
         let send = |channel, request| async move { verifier(channel).introspect(request).await };
         self.call(request, send).await
+    }
+
+    /// One stream of what is revoked, as a verifier: all that is in force, or what came after `resume` where that is not
+    /// empty. Whoever is cut calls again.
+    pub async fn watch_revocations(
+        &self,
+        resume: impl Into<String>,
+    ) -> Result<Streaming<v1::WatchRevocationsResponse>, Error> {
+        let request = v1::WatchRevocationsRequest { resume: resume.into() };
+        let send = |channel, request| async move { verifier(channel).watch_revocations(request).await };
+        self.open(request, send).await
     }
 
     /// The public keys that credentials are signed with; needs no token.
@@ -202,11 +213,31 @@ impl Client {
         F: Fn(Channel, Request<Q>) -> Sent + Send,
         Sent: Future<Output = Result<Response<A>, Status>> + Send,
     {
+        self.tries(message, true, send).await
+    }
+
+    /// The beginning of a stream. It has the deadline of a call, but that is not told: it would be the whole stream's.
+    async fn open<Q, A, F, Sent>(&self, message: Q, send: F) -> Result<A, Error>
+    where
+        Q: Clone + Send,
+        F: Fn(Channel, Request<Q>) -> Sent + Send,
+        Sent: Future<Output = Result<Response<A>, Status>> + Send,
+    {
+        self.tries(message, false, send).await
+    }
+
+    async fn tries<Q, A, F, Sent>(&self, message: Q, tell_deadline: bool, send: F) -> Result<A, Error>
+    where
+        Q: Clone + Send,
+        F: Fn(Channel, Request<Q>) -> Sent + Send,
+        Sent: Future<Output = Result<Response<A>, Status>> + Send,
+    {
         let within = self.0.call_timeout;
         let deadline = Instant::now() + within;
         let mut last = None;
         for attempt in 1.. {
-            let tried = timeout_at(deadline, self.once(message.clone(), deadline, &send)).await;
+            let told = tell_deadline.then_some(deadline);
+            let tried = timeout_at(deadline, self.once(message.clone(), told, &send)).await;
             let error = match tried {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if Instant::now() < deadline => error,
@@ -226,13 +257,15 @@ impl Client {
         Err(Error::Deadline { within, last })
     }
 
-    async fn once<Q, A, F, Sent>(&self, message: Q, deadline: Instant, send: &F) -> Result<A, Error>
+    async fn once<Q, A, F, Sent>(&self, message: Q, deadline: Option<Instant>, send: &F) -> Result<A, Error>
     where
         F: Fn(Channel, Request<Q>) -> Sent,
         Sent: Future<Output = Result<Response<A>, Status>>,
     {
         let mut request = Request::new(message);
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        if let Some(deadline) = deadline {
+            request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
         let metadata = request.metadata_mut();
         if let Some(source) = &self.0.token {
             metadata.insert(http::header::AUTHORIZATION.as_str(), bearer(&*source.token().await?)?);

@@ -112,16 +112,17 @@ impl Error {
     }
 
     /// Whether asking the same again can help.
-    pub(crate) fn is_worth_repeating(&self) -> bool {
+    pub fn is_worth_repeating(&self) -> bool {
         matches!(self.code(), Some(Code::Unavailable | Code::ResourceExhausted | Code::Aborted))
     }
 
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
+    /// When asking again can help, where the broker said so (`google.rpc.RetryInfo`).
+    pub fn retry_after(&self) -> Option<Duration> {
         self.rejected().and_then(|rejected| rejected.retry_after)
     }
 
     /// A status, from the broker or from our own side of the connection.
-    pub(crate) fn of_status(status: &Status) -> Self {
+    pub fn of_status(status: &Status) -> Self {
         if status.source().is_some() {
             return Self::Unreachable(causes(status));
         }

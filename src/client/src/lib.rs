@@ -37,5 +37,6 @@ pub use dayfly_api::v1;
 pub use dayfly_core::secret::Secret;
 pub use error::{Error, Rejected};
 pub use fresh::{Fresh, State};
+pub use retry::Backoff;
 pub use token::{TokenError, TokenFile, TokenSource};
 pub use watch::Watch;

@@ -8,12 +8,12 @@ use dayfly_core::ports::Rng;
 pub(crate) const ATTEMPTS: u32 = 4;
 
 /// A pause that doubles with each failure, up to a cap, and is never the same for two callers.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Backoff {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
     /// The first pause.
-    pub(crate) first: Duration,
+    pub first: Duration,
     /// The longest.
-    pub(crate) cap: Duration,
+    pub cap: Duration,
 }
 
 impl Backoff {
@@ -24,7 +24,7 @@ impl Backoff {
 
     /// The pause after so many failures (from 1): half to all of the doubled one; never less than the hint, and up to a
     /// fifth more, so that those who got the same hint do not come back together.
-    pub(crate) fn pause(self, failures: u32, hint: Option<Duration>, rng: &dyn Rng) -> Duration {
+    pub fn pause(self, failures: u32, hint: Option<Duration>, rng: &dyn Rng) -> Duration {
         let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.cap);
         let own = doubled.mul_f64(0.5 + 0.5 * fraction(rng));
         own.max(hint.map_or(Duration::ZERO, |hint| hint.mul_f64(1.0 + 0.2 * fraction(rng))))

@@ -91,6 +91,11 @@ impl ClockGuard {
         clock.now().max(self.expected(clock))
     }
 
+    /// The earlier of the two: what is over by it is over, even if the clock was set ahead.
+    pub fn earliest(&self, clock: &dyn Clock) -> Timestamp {
+        clock.now().min(self.expected(clock))
+    }
+
     fn expected(&self, clock: &dyn Clock) -> Timestamp {
         self.wall.plus(clock.monotonic().saturating_sub(self.monotonic))
     }

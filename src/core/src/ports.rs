@@ -85,6 +85,13 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// [`StoreError::Closing`] when nothing more will come.
     fn news(&self, caller: Digest, after: Position) -> BoxFuture<'_, Result<News, StoreError>>;
 
+    /// Waits for a rule later than `after`, and gives the newest rule's position: every rule up to it is among
+    /// [`LeaseStore::rules`]. Leases wake nobody. It may be dropped and asked again at any time.
+    ///
+    /// # Errors
+    /// [`StoreError::Closing`] when nothing more will come.
+    fn ruled(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>>;
+
     /// Events from a position on, at most `limit` of them, in order.
     fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>>;
 

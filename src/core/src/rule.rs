@@ -134,6 +134,11 @@ impl Selector {
         Self::Where(Box::new(Fields { lease: Some(lease), ..Fields::default() }))
     }
 
+    /// Whether a token's claims say if it is about that token. Else each lease it is about is spelled out for verifiers.
+    pub fn is_in_claims(&self) -> bool {
+        !matches!(self, Self::Where(fields) if fields.credential_id.is_some())
+    }
+
     /// Whether it is about this lease, whatever its id.
     pub fn matches(&self, lease: &Lease) -> bool {
         fn is<T: PartialEq>(want: Option<&T>, have: Option<&T>) -> bool {
@@ -183,6 +188,12 @@ impl Rule {
     /// Whether nothing new may be issued of what it is about.
     pub fn holds(&self) -> bool {
         self.after == After::Hold
+    }
+
+    /// Whether anything that it covers may still be accepted anywhere, or it keeps anything from being issued. One that is
+    /// not in force any more is not told to anyone. `now` is not to be ahead.
+    pub fn in_force(&self, now: Timestamp) -> bool {
+        self.holds() || now <= self.until
     }
 
     /// Whether it revokes this lease.

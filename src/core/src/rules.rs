@@ -280,6 +280,14 @@ impl RuleSet {
         self.older.by_position.iter().chain(&self.recent.by_position)
     }
 
+    /// The rules later than this position, oldest first.
+    pub fn after(&self, position: Position) -> impl Iterator<Item = &Arc<Rule>> {
+        fn later(rules: &[Arc<Rule>], position: Position) -> impl Iterator<Item = &Arc<Rule>> {
+            rules.iter().skip(rules.partition_point(|rule| rule.position <= position))
+        }
+        later(&self.older.by_position, position).chain(later(&self.recent.by_position, position))
+    }
+
     /// How many rules there are.
     pub fn len(&self) -> usize {
         self.older.by_position.len() + self.recent.by_position.len()
@@ -358,6 +366,8 @@ mod tests {
                 set.newer(&lease, Position::new(under)).is_some(),
                 first(&|rule| rule.position > Position::new(under) && rule.selector.matches(&lease)).is_some()
             );
+            let later = all.iter().filter(|rule| rule.position > Position::new(under));
+            prop_assert!(set.after(Position::new(under)).eq(later));
             for rule in &all {
                 prop_assert_eq!(set.get(rule.id).map(|found| found.position), Some(rule.position));
             }

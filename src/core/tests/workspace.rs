@@ -113,6 +113,18 @@ fn the_cli_alone_resolves_the_same_features_as_the_workspace() {
     );
 }
 
+/// What runs beside a workload, or in someone else's server, stays small.
+#[test]
+fn heavy_crates_never_reach_client_and_verify() {
+    const HEAVY: [&str; 3] = ["kube", "k8s-openapi", "sled"];
+    for package in ["dayfly-client", "dayfly-verify"] {
+        let reached = features(&["--package", package, "--all-features"]);
+        let heavy: Vec<_> = HEAVY.iter().filter(|name| reached.contains_key(**name)).collect();
+        assert!(heavy.is_empty(), "{package} imports {heavy:?}");
+        assert!(reached.contains_key("tonic"), "{reached:?}");
+    }
+}
+
 #[test]
 fn only_one_file_is_unsafe() {
     for (path, text) in sources() {

@@ -264,6 +264,10 @@ pub struct LimitsConfig {
     pub streams_at_once: Option<usize>,
     /// Streams open of one workload, which is one pod: 4.
     pub streams_of_one_workload: Option<usize>,
+    /// Streams of verifiers open at once, beside calls: 4096.
+    pub verifier_streams_at_once: Option<usize>,
+    /// Streams open of one verifier, which is one pod: 4.
+    pub streams_of_one_verifier: Option<usize>,
     /// Health watches and reflection of anyone, at once: 64.
     pub open_streams_at_once: Option<usize>,
     /// Other calls of anyone (keys), at once: 256.
@@ -348,6 +352,8 @@ impl LimitsConfig {
             ("renewal_overlap_secs", self.renewal_overlap_secs, 3600),
             ("streams_at_once", number(self.streams_at_once), 1_000_000),
             ("streams_of_one_workload", number(self.streams_of_one_workload), 1_000_000),
+            ("verifier_streams_at_once", number(self.verifier_streams_at_once), 1_000_000),
+            ("streams_of_one_verifier", number(self.streams_of_one_verifier), 1_000_000),
             ("open_streams_at_once", number(self.open_streams_at_once), 1_000_000),
             ("open_calls_at_once", number(self.open_calls_at_once), 1_000_000),
             ("connections", number(self.connections), 1_000_000),
@@ -583,6 +589,8 @@ impl Config {
             open_streams: set.open_streams_at_once.unwrap_or(64),
             streams: set.streams_at_once.unwrap_or(4096),
             streams_of_one_workload: set.streams_of_one_workload.unwrap_or(4),
+            verifier_streams: set.verifier_streams_at_once.unwrap_or(4096),
+            streams_of_one_verifier: set.streams_of_one_verifier.unwrap_or(4),
         }
     }
 

@@ -73,8 +73,8 @@ enum Asked {
     Of(Kind),
     /// For operators who end something, or ask how far that is.
     Ending,
-    /// For verified workloads, with an answer that goes on: it holds no place that calls need.
-    Stream,
+    /// For verified callers of one kind, with an answer that goes on: it holds no place that calls need.
+    Stream(Kind),
 }
 
 impl Asked {
@@ -84,7 +84,8 @@ impl Asked {
             (_, "/livez" | "/readyz" | "/grpc.health.v1.Health/Check") => Self::Probe,
             (_, "/dayfly.v1.VerifierService/GetKeys") => Self::Open,
             (_, oauth::INTROSPECT) => Self::Of(Kind::Verifier),
-            (_, "/dayfly.v1.WorkloadService/WatchMyLeases") => Self::Stream,
+            (_, "/dayfly.v1.WorkloadService/WatchMyLeases") => Self::Stream(Kind::Workload),
+            (_, "/dayfly.v1.VerifierService/WatchRevocations") => Self::Stream(Kind::Verifier),
             (_, "/dayfly.v1.OperatorService/Revoke" | "/dayfly.v1.OperatorService/GetRevocation") => {
                 Self::Ending
             }
@@ -142,9 +143,8 @@ impl Guard {
             Asked::Probe => return Ok(None),
             Asked::Open => return self.places.open().map(Some).map_err(shed),
             Asked::OpenStream => return self.places.open_stream().map(Some).map_err(shed),
-            Asked::Of(kind) => kind,
+            Asked::Of(kind) | Asked::Stream(kind) => kind,
             Asked::Ending => Kind::Operator,
-            Asked::Stream => Kind::Workload,
         };
         let Admitted { caller, who } = match self.door.known(kind, request.headers())? {
             Arriving::Known(admitted) => admitted,
@@ -167,7 +167,7 @@ impl Guard {
             Kind::Verifier => Ok(()),
         }?;
         let held = match asked {
-            Asked::Stream => self.places.stream(&who),
+            Asked::Stream(kind) => self.places.stream(kind, &who),
             Asked::Ending => self.places.take_to_end(&who),
             _ => self.places.take(kind, &who),
         };
@@ -262,7 +262,7 @@ fn shed(full: Full) -> Status {
         Full::Pod => "too many calls of this pod are under way: ask again after the hint",
         Full::OpenStreams => "too many watch its health: end a watch, or call again after the hint",
         Full::Streams => {
-            "there are too many streams open, of this workload or of all: end one, or call again after the hint"
+            "there are too many streams open, of this caller or of all: end one, or call again after the hint"
         }
     };
     Rejection::new(ErrorReason::Overloaded, message).retry_after(Duration::from_secs(secs)).into_status()

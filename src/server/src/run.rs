@@ -164,6 +164,10 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         let (broker, policies) = (Arc::clone(&broker), Arc::clone(&policies));
         background.spawn(background::reconcile(broker, policies, cluster.name.clone(), every));
     }
+    background.spawn({
+        let broker = Arc::clone(&broker);
+        async move { broker.spell_out().await }
+    });
     let every = Duration::from_secs(config.limits.policy_reload_secs.unwrap_or(2).max(1));
     for folder in folders {
         // Each by itself: one that hangs keeps no other from being read.

@@ -49,7 +49,8 @@ pub(crate) fn routes(
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<Routes> {
     let workload = workload::Workloads::new(Arc::clone(broker), stopped.clone());
-    let verifier = verifier::Verifiers::new(Arc::clone(broker), Arc::clone(signer), issuer.to_owned());
+    let verifier =
+        verifier::Verifiers::new(Arc::clone(broker), Arc::clone(signer), issuer.to_owned(), stopped.clone());
     let operator = operator::Operators::new(Arc::clone(broker), incarnation);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(dayfly_api::FILE_DESCRIPTOR_SET)

@@ -16,6 +16,7 @@ use dayfly_core::merkle;
 use dayfly_core::ports::{BoxFuture, Clock as _, LeaseStore, StoreError, TestClock};
 use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
 use prost::Message as _;
+use tokio::time::timeout;
 
 /// One store and its clock.
 pub trait Harness: Send + Sync {
@@ -59,6 +60,7 @@ cases![
     of_two_renewals_at_once_one_wins,
     a_repeated_renewal_gives_the_earlier_one,
     news_tell_a_caller_of_its_leases_and_everyone_of_rules,
+    rules_are_waited_for_and_leases_wake_nobody,
     live_leases_are_bounded_and_one_pod_leaves_the_others_their_share,
     what_ends_makes_room_for_another,
     live_leases_are_counted_again_after_a_start,
@@ -704,6 +706,31 @@ async fn news_tell_a_caller_of_its_leases_and_everyone_of_rules(harness: &dyn Ha
     drop(store);
     let store = harness.reopen();
     assert_eq!(store.news(caller, before).await.unwrap().leases, None);
+}
+
+async fn rules_are_waited_for_and_leases_wake_nobody(harness: &dyn Harness) {
+    let store = harness.store();
+    let mut waiting = store.ruled(Position::ZERO);
+    issued(&*store, drawn(&*store)).await;
+    assert!(timeout(Duration::from_millis(50), &mut waiting).await.is_err(), "there is no rule yet");
+    let one = revoke(&*store, revocation(owner("payments"))).await;
+    assert_eq!(waiting.await, Ok(one.position));
+    let two = revoke(&*store, revocation(owner("checkout"))).await;
+    assert_eq!(store.ruled(Position::ZERO).await, Ok(two.position), "the newest");
+    assert_eq!(store.ruled(one.position).await, Ok(two.position));
+    issued(&*store, drawn(&*store)).await;
+    let none = timeout(Duration::from_millis(50), store.ruled(two.position)).await;
+    assert!(none.is_err(), "a lease is no rule");
+
+    drop(store);
+    let store = harness.reopen();
+    assert_eq!(store.ruled(one.position).await, Ok(two.position), "also those of before the start");
+    let told = async {
+        let position = store.ruled(two.position).await?;
+        Ok::<_, StoreError>((position, store.rules().position()))
+    };
+    let (told, three) = tokio::join!(told, revoke(&*store, revocation(owner("payments"))));
+    assert_eq!(told, Ok((three.position, three.position)), "whoever is told finds it");
 }
 
 /// Issues a lease of this pod under these caps.

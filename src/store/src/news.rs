@@ -22,6 +22,8 @@ pub(crate) struct Newest {
     bound: usize,
     told: RwLock<Remembered>,
     bell: watch::Sender<Heard>,
+    /// Rings for rules alone, with the newest one's position.
+    rules: watch::Sender<Heard>,
 }
 
 /// What the bell says.
@@ -42,7 +44,8 @@ impl Newest {
     /// Remembers the last `bound` changes from `since` on.
     pub(crate) fn new(bound: usize, since: Position) -> Self {
         let told = RwLock::new(Remembered { told: VecDeque::new(), since });
-        Self { bound, told, bell: watch::Sender::new(Heard { position: since, closing: false }) }
+        let bell = |position| watch::Sender::new(Heard { position, closing: false });
+        Self { bound, told, bell: bell(since), rules: bell(Position::ZERO) }
     }
 
     /// Adds what a commit changed; nobody is told yet.
@@ -59,14 +62,18 @@ impl Newest {
         }
     }
 
-    /// What happened up to `position` can be read now.
-    pub(crate) fn ring(&self, position: Position) {
-        self.bell.send_if_modified(|heard| std::mem::replace(&mut heard.position, position) != position);
+    /// What happened up to `position` can be read now, and the rules up to `ruled`.
+    pub(crate) fn ring(&self, position: Position, ruled: Position) {
+        for (bell, position) in [(&self.bell, position), (&self.rules, ruled)] {
+            bell.send_if_modified(|heard| std::mem::replace(&mut heard.position, position) != position);
+        }
     }
 
     /// Nothing more will come.
     pub(crate) fn close(&self) {
-        self.bell.send_modify(|heard| heard.closing = true);
+        for bell in [&self.bell, &self.rules] {
+            bell.send_modify(|heard| heard.closing = true);
+        }
     }
 
     /// What was changed is not known: everybody lists anew.
@@ -81,15 +88,19 @@ impl Newest {
         caller: Digest,
         after: Position,
     ) -> impl Future<Output = Result<News, StoreError>> + Send + use<'_> {
-        let mut bell = self.bell.subscribe();
+        let heard = heard(self.bell.subscribe(), after);
         async move {
-            let rung = bell.wait_for(|heard| heard.closing || heard.position > after).await;
-            let Heard { position, closing } = *rung.map_err(|_| StoreError::Closing)?;
-            if closing {
-                return Err(StoreError::Closing);
-            }
+            let position = heard.await?;
             Ok(News { position, leases: self.between(&caller, after, position) })
         }
+    }
+
+    /// Waits for a rule later than `after`, and gives the newest one's position.
+    pub(crate) fn ruled(
+        &self,
+        after: Position,
+    ) -> impl Future<Output = Result<Position, StoreError>> + Send + use<> {
+        heard(self.rules.subscribe(), after)
     }
 
     fn between(&self, caller: &Digest, after: Position, to: Position) -> Option<Vec<LeaseId>> {
@@ -107,6 +118,13 @@ impl Newest {
         leases.reverse();
         Some(leases)
     }
+}
+
+/// Waits until a bell rings with a position above `after`.
+async fn heard(mut bell: watch::Receiver<Heard>, after: Position) -> Result<Position, StoreError> {
+    let rung = bell.wait_for(|heard| heard.closing || heard.position > after).await;
+    let Heard { position, closing } = *rung.map_err(|_| StoreError::Closing)?;
+    if closing { Err(StoreError::Closing) } else { Ok(position) }
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ impl Head {
 
 impl Shared {
     pub(crate) fn new(options: Options, engine: Engine, tip: &Tip, highest: LeaseId) -> Self {
+        let news = Newest::new(options.news, tip.position);
+        news.ring(tip.position, tip.rules.position());
         Self {
             time: Time::new(options.clock.as_ref(), options.limits.clock_jump),
             queue: Queue::new(options.queue),
@@ -66,7 +68,7 @@ impl Shared {
             head: ArcSwap::from_pointee(Head::of(tip)),
             recent: RecentLeases::new(options.recent_leases),
             bases: Bases::new(options.recent_bases),
-            news: Newest::new(options.news, tip.position),
+            news,
             live_counted: AtomicBool::new(false),
             engine: RwLock::new(Some(Arc::new(engine))),
             trouble: ArcSwapOption::empty(),
@@ -87,7 +89,7 @@ impl Shared {
             self.rules.store(Arc::clone(&tip.rules));
         }
         self.head.store(Arc::new(Head::of(tip)));
-        self.news.ring(tip.position);
+        self.news.ring(tip.position, tip.rules.position());
     }
 
     /// A lease that is in memory.

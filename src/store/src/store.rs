@@ -190,6 +190,10 @@ impl LeaseStore for SledStore {
         Box::pin(self.shared.news.after(caller, after))
     }
 
+    fn ruled(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(self.shared.news.ruled(after))
+    }
+
     fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
         self.readers.scan(move |shared, engine| {
             let durable = shared.head.load().mark.position;

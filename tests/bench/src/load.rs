@@ -80,7 +80,8 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    fn new(requests: u64, took: Duration, client: &CpuUse, server: &CpuUse) -> Self {
+    /// Of so many requests in the time all of them took.
+    pub(crate) fn new(requests: u64, took: Duration, client: &CpuUse, server: &CpuUse) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let both = (client.total + server.total).as_secs_f64();
         let share =

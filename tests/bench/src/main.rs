@@ -8,6 +8,7 @@
 
 mod calls;
 mod ceilings;
+mod fanout;
 mod fill;
 mod gate;
 mod leases;

@@ -16,7 +16,7 @@ use crate::report::{Table, shown, write_json};
 use crate::serve::Server;
 use crate::tls::Tls;
 use crate::world::World;
-use crate::{ceilings, fill};
+use crate::{ceilings, fanout, fill};
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -64,6 +64,7 @@ struct Results {
     echo: Row,
     issue_warm: Row,
     introspect: Row,
+    revocation_fanout: Row,
     sign: Row,
     fdatasync: Row,
 }
@@ -74,6 +75,7 @@ struct Costs {
     echo: Cost,
     issue_warm: Cost,
     introspect: Cost,
+    revocation_fanout: Cost,
 }
 
 /// An answer of the broker, from which the echo and the signature take their sizes.
@@ -133,6 +135,10 @@ pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<()> {
         introspecting.push(Introspecting::new(channel, verifier.clone(), issued.held().collect())?);
     }
     let (introspect, introspect_cost, _) = drive(introspecting, plan, broker.id()).await?;
+
+    eprintln!("revocation_fanout");
+    let channels = tls.connect(broker.addr(), fanout::CONNECTIONS).await?;
+    let (revocation_fanout, fanout_cost) = fanout::fanout(channels, &world, broker.id()).await?;
     broker.stop().await?;
 
     eprintln!("ceilings");
@@ -158,11 +164,17 @@ pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<()> {
         results: Results {
             issue_warm: issue_warm.beside(&echo),
             introspect: introspect.beside(&echo),
+            revocation_fanout,
             echo,
             sign,
             fdatasync,
         },
-        cost: Costs { echo: echo_cost, issue_warm: issue_cost, introspect: introspect_cost },
+        cost: Costs {
+            echo: echo_cost,
+            issue_warm: issue_cost,
+            introspect: introspect_cost,
+            revocation_fanout: fanout_cost,
+        },
     };
     print(&report, &warnings);
     write_json(args.json.as_deref(), &report)
@@ -211,6 +223,7 @@ fn print(report: &Report, warnings: &[String]) {
         ("echo", &results.echo),
         ("issue_warm", &results.issue_warm),
         ("introspect", &results.introspect),
+        ("revocation_fanout", &results.revocation_fanout),
         ("sign", &results.sign),
         ("fdatasync", &results.fdatasync),
     ];
@@ -223,9 +236,11 @@ fn print(report: &Report, warnings: &[String]) {
 
 /// Where the CPU of a request goes, in microseconds.
 fn costs(report: &Report) -> Table {
-    let costs = [&report.cost.echo, &report.cost.issue_warm, &report.cost.introspect];
-    let mut table = Table::new(["CPU a request, µs", "echo", "issue_warm", "introspect"]);
-    let mut row = |name: &str, cells: [f64; 3]| {
+    let Costs { echo, issue_warm, introspect, revocation_fanout } = &report.cost;
+    let costs = [echo, issue_warm, introspect, revocation_fanout];
+    let mut table =
+        Table::new(["CPU a request, µs", "echo", "issue_warm", "introspect", "revocation_fanout"]);
+    let mut row = |name: &str, cells: [f64; 4]| {
         table.row(
             std::iter::once(name.to_owned())
                 .chain(cells.map(|cell| if cell > 0.0 { shown(cell) } else { String::new() })),
@@ -242,7 +257,7 @@ fn costs(report: &Report) -> Table {
             row(&format!("  {name}"), cells);
         }
     }
-    row("  of it the signature", [0.0, report.results.sign.p50_us, 0.0]);
+    row("  of it the signature", [0.0, report.results.sign.p50_us, 0.0, 0.0]);
     row("cores used, %", costs.map(|cost| cost.busy * 100.0));
     table
 }

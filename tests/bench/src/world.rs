@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use dayfly_core::clock::SystemClock;
 use dayfly_dev::StandIn;
 
+use crate::fanout::STREAMS;
 use crate::fill;
 use crate::leases::{OWNERS, owner_name};
 use crate::tls::Tls;
@@ -23,6 +24,8 @@ const REVIEW_CACHE_SECS: u64 = 60;
 pub(crate) const TARGET: &str = "orders";
 const VERIFIER_NAMESPACE: &str = "orders";
 const VERIFIER: &str = "orders-api";
+const OPERATORS: &str = "operators";
+const OPERATOR: &str = "on-call";
 /// Namespaces in one entry of a ceiling.
 const CEILING: u64 = 250;
 
@@ -34,6 +37,8 @@ pub(crate) struct World {
     pub(crate) tokens: Vec<String>,
     /// A verifier's token.
     pub(crate) verifier_token: String,
+    /// The token of an operator that may revoke everything.
+    pub(crate) operator_token: String,
     /// The broker's configuration.
     pub(crate) config: PathBuf,
 }
@@ -52,11 +57,14 @@ impl World {
         }
         stand_in.create_namespace(VERIFIER_NAMESPACE)?;
         let verifier_token = pod_token(&stand_in, VERIFIER_NAMESPACE, VERIFIER, "dayfly-verifier")?;
+        stand_in.create_namespace(OPERATORS)?;
+        let operator_token = pod_token(&stand_in, OPERATORS, OPERATOR, "dayfly-operator")?;
+        stand_in.allow(&format!("system:serviceaccount:{OPERATORS}:{OPERATOR}"), "revoke", "owners", None);
         write_policy(&home.join("policy"))?;
         let kubeconfig = stand_in.broker_kubeconfig(home)?;
         let config = home.join("dayfly.toml");
         fs::write(&config, configuration(stand_in.issuer(), &kubeconfig, leases, tls)?)?;
-        Ok(Self { _stand_in: stand_in, tokens, verifier_token, config })
+        Ok(Self { _stand_in: stand_in, tokens, verifier_token, operator_token, config })
     }
 }
 
@@ -169,6 +177,7 @@ calls_of_one_pod = 128
 calls_per_second_of_one_operator = 100000
 burst_of_one_operator = 100000
 calls_of_one_namespace = 1024
+streams_of_one_verifier = {STREAMS}
 ",
         cert = quoted(&fs::canonicalize(&tls.cert_file)?),
         key = quoted(&fs::canonicalize(&tls.key_file)?),

@@ -484,6 +484,12 @@ impl Operator {
         answer.lease.ok_or_else(|| Status::unknown("GetLease answered without a lease"))
     }
 
+    /// What became of a revocation.
+    pub async fn progress(&self, id: &str) -> Result<v1::GetRevocationResponse, Status> {
+        let request = v1::GetRevocationRequest { id: id.to_owned() };
+        Ok(self.client.clone().get_revocation(bearing(&self.token, request)).await?.into_inner())
+    }
+
     /// The revocation of this id.
     pub async fn revocation(&self, id: &str) -> Result<v1::Rule, Status> {
         let request = bearing(&self.token, v1::GetRevocationRequest { id: id.to_owned() });
@@ -566,6 +572,29 @@ impl Verifier {
     pub async fn introspect(&self, credential: &str) -> Result<v1::IntrospectResponse, Status> {
         let request = v1::IntrospectRequest { credential: credential.to_owned() };
         Ok(self.client.clone().introspect(bearing(&self.token, request)).await?.into_inner())
+    }
+
+    /// Watches revocations, from where `resume` says.
+    pub async fn watch(&self, resume: &str) -> Result<Streaming<v1::WatchRevocationsResponse>, Status> {
+        self.watch_over(self.client.clone(), resume).await
+    }
+
+    /// The same, over another connection.
+    pub async fn watch_by(
+        &self,
+        channel: Channel,
+        resume: &str,
+    ) -> Result<Streaming<v1::WatchRevocationsResponse>, Status> {
+        self.watch_over(VerifierServiceClient::new(channel), resume).await
+    }
+
+    async fn watch_over(
+        &self,
+        mut client: VerifierServiceClient<Channel>,
+        resume: &str,
+    ) -> Result<Streaming<v1::WatchRevocationsResponse>, Status> {
+        let request = v1::WatchRevocationsRequest { resume: resume.to_owned() };
+        client.watch_revocations(bearing(&self.token, request)).await.map(Response::into_inner)
     }
 
     /// The state of a credential's lease, as introspection has it.

@@ -67,6 +67,8 @@ pub enum ErrorReason {
     NamespaceTerminating = 39,
     /// PERMISSION_DENIED. The Grant has a claim that is above the Target's ceiling for this namespace and owner.
     ClaimAboveCeiling = 40,
+    /// PERMISSION_DENIED. No Target lists the caller among its verifiers, or none does any more.
+    NotAVerifier = 45,
     /// INVALID_ARGUMENT. A field of the request is wrong; `metadata.field` names it.
     InvalidField = 50,
     /// INVALID_ARGUMENT. The selector is empty. Name at least one field, or say `all`.
@@ -96,6 +98,9 @@ pub enum ErrorReason {
     SigningKeyMissing = 79,
     /// ABORTED. Policy or rules changed twice while this was decided. Ask again.
     DecisionOutrun = 80,
+    /// OUT_OF_RANGE. What came after `resume` cannot be told: it is of another incarnation of the store, or of other Targets
+    /// than those that list the caller now, or too old. Call again without it, to be told all that is in force.
+    ResumeOutOfRange = 85,
     /// RESOURCE_EXHAUSTED. The broker sheds load. Ask again after the hint.
     Overloaded = 90,
     /// RESOURCE_EXHAUSTED. The answer's reader took nothing for 15 s. Call again; a stream begins with what is then.
@@ -159,6 +164,7 @@ impl ErrorReason {
             Self::NotAllowed => "ERROR_REASON_NOT_ALLOWED",
             Self::NamespaceTerminating => "ERROR_REASON_NAMESPACE_TERMINATING",
             Self::ClaimAboveCeiling => "ERROR_REASON_CLAIM_ABOVE_CEILING",
+            Self::NotAVerifier => "ERROR_REASON_NOT_A_VERIFIER",
             Self::InvalidField => "ERROR_REASON_INVALID_FIELD",
             Self::SelectorEmpty => "ERROR_REASON_SELECTOR_EMPTY",
             Self::AfterMissing => "ERROR_REASON_AFTER_MISSING",
@@ -172,6 +178,7 @@ impl ErrorReason {
             Self::LeaseRenewed => "ERROR_REASON_LEASE_RENEWED",
             Self::SigningKeyMissing => "ERROR_REASON_SIGNING_KEY_MISSING",
             Self::DecisionOutrun => "ERROR_REASON_DECISION_OUTRUN",
+            Self::ResumeOutOfRange => "ERROR_REASON_RESUME_OUT_OF_RANGE",
             Self::Overloaded => "ERROR_REASON_OVERLOADED",
             Self::ReaderSlow => "ERROR_REASON_READER_SLOW",
             Self::LiveLeases => "ERROR_REASON_LIVE_LEASES",
@@ -219,6 +226,7 @@ impl ErrorReason {
             "ERROR_REASON_NOT_ALLOWED" => Some(Self::NotAllowed),
             "ERROR_REASON_NAMESPACE_TERMINATING" => Some(Self::NamespaceTerminating),
             "ERROR_REASON_CLAIM_ABOVE_CEILING" => Some(Self::ClaimAboveCeiling),
+            "ERROR_REASON_NOT_A_VERIFIER" => Some(Self::NotAVerifier),
             "ERROR_REASON_INVALID_FIELD" => Some(Self::InvalidField),
             "ERROR_REASON_SELECTOR_EMPTY" => Some(Self::SelectorEmpty),
             "ERROR_REASON_AFTER_MISSING" => Some(Self::AfterMissing),
@@ -232,6 +240,7 @@ impl ErrorReason {
             "ERROR_REASON_LEASE_RENEWED" => Some(Self::LeaseRenewed),
             "ERROR_REASON_SIGNING_KEY_MISSING" => Some(Self::SigningKeyMissing),
             "ERROR_REASON_DECISION_OUTRUN" => Some(Self::DecisionOutrun),
+            "ERROR_REASON_RESUME_OUT_OF_RANGE" => Some(Self::ResumeOutOfRange),
             "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
             "ERROR_REASON_READER_SLOW" => Some(Self::ReaderSlow),
             "ERROR_REASON_LIVE_LEASES" => Some(Self::LiveLeases),
@@ -1712,442 +1721,6 @@ pub mod workload_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// The credential in question.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-#[prost(skip_debug)]
-pub struct IntrospectRequest {
-    /// The credential as it was presented to the verifier; at most 8 KiB.
-    #[prost(string, tag = "1")]
-    pub credential: ::prost::alloc::string::String,
-}
-/// What Dayfly says of it (RFC 7662 in spirit).
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct IntrospectResponse {
-    /// Whether it is good now.
-    #[prost(bool, tag = "1")]
-    pub active: bool,
-    /// Its lease with its state. Set only for a credential of a target that lists the caller.
-    #[prost(message, optional, tag = "2")]
-    pub lease: ::core::option::Option<Lease>,
-    /// The store's position that this answer is as of.
-    #[prost(uint64, tag = "3")]
-    pub position: u64,
-}
-/// Nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetKeysRequest {}
-/// Public keys.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GetKeysResponse {
-    /// For access tokens, a JWK Set (RFC 7517, section 5) as JSON: every key that may have signed a credential that is
-    /// still alive, and the next one before it signs. Keys for SVIDs are never in it.
-    #[prost(string, tag = "1")]
-    pub jwks: ::prost::alloc::string::String,
-    /// Dayfly's issuer identifier: the `iss` of its tokens.
-    #[prost(string, tag = "2")]
-    pub issuer: ::prost::alloc::string::String,
-    /// For SVIDs, a bundle for each trust domain, by name.
-    #[prost(message, repeated, tag = "3")]
-    pub bundles: ::prost::alloc::vec::Vec<SpiffeBundle>,
-}
-/// The public keys of a trust domain (SPIFFE Trust Domain and Bundle).
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SpiffeBundle {
-    /// The trust domain's name, without `spiffe://`.
-    #[prost(string, tag = "1")]
-    pub trust_domain: ::prost::alloc::string::String,
-    /// A SPIFFE bundle (section 4) as JSON: a JWK Set whose keys have the use `jwt-svid`, with `spiffe_sequence` and
-    /// `spiffe_refresh_hint`. Keys for access tokens are never in it.
-    #[prost(string, tag = "2")]
-    pub bundle: ::prost::alloc::string::String,
-}
-/// Generated client implementations.
-pub mod verifier_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// For resource servers that check credentials.
-    ///
-    /// Every call but GetKeys carries `authorization: Bearer TOKEN`: a projected service-account token whose only audience
-    /// is `dayfly-verifier` (configurable), of a service account that the Target lists among its verifiers.
-    ///
-    /// | RPC | who may |
-    /// |---|---|
-    /// | Introspect | a verifier that the credential's Target lists |
-    /// | GetKeys | anyone: the keys are public |
-    #[derive(Debug, Clone)]
-    pub struct VerifierServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl<T> VerifierServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> VerifierServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            VerifierServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Says whether a credential is good now. Of another target's or an unknown credential it says only that it is not
-        /// active.
-        pub async fn introspect(
-            &mut self,
-            request: impl tonic::IntoRequest<super::IntrospectRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::IntrospectResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/dayfly.v1.VerifierService/Introspect",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("dayfly.v1.VerifierService", "Introspect"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// The public keys that credentials are signed with. Over HTTPS too: `GET /.well-known/jwks.json` for access tokens,
-        /// `GET /spiffe/TRUST-DOMAIN/bundle.json` for a trust domain's SVIDs.
-        pub async fn get_keys(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetKeysRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetKeysResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/dayfly.v1.VerifierService/GetKeys",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("dayfly.v1.VerifierService", "GetKeys"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod verifier_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with VerifierServiceServer.
-    #[async_trait]
-    pub trait VerifierService: std::marker::Send + std::marker::Sync + 'static {
-        /// Says whether a credential is good now. Of another target's or an unknown credential it says only that it is not
-        /// active.
-        async fn introspect(
-            &self,
-            request: tonic::Request<super::IntrospectRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::IntrospectResponse>,
-            tonic::Status,
-        >;
-        /// The public keys that credentials are signed with. Over HTTPS too: `GET /.well-known/jwks.json` for access tokens,
-        /// `GET /spiffe/TRUST-DOMAIN/bundle.json` for a trust domain's SVIDs.
-        async fn get_keys(
-            &self,
-            request: tonic::Request<super::GetKeysRequest>,
-        ) -> std::result::Result<tonic::Response<super::GetKeysResponse>, tonic::Status>;
-    }
-    /// For resource servers that check credentials.
-    ///
-    /// Every call but GetKeys carries `authorization: Bearer TOKEN`: a projected service-account token whose only audience
-    /// is `dayfly-verifier` (configurable), of a service account that the Target lists among its verifiers.
-    ///
-    /// | RPC | who may |
-    /// |---|---|
-    /// | Introspect | a verifier that the credential's Target lists |
-    /// | GetKeys | anyone: the keys are public |
-    #[derive(Debug)]
-    pub struct VerifierServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> VerifierServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for VerifierServiceServer<T>
-    where
-        T: VerifierService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/dayfly.v1.VerifierService/Introspect" => {
-                    #[allow(non_camel_case_types)]
-                    struct IntrospectSvc<T: VerifierService>(pub Arc<T>);
-                    impl<
-                        T: VerifierService,
-                    > tonic::server::UnaryService<super::IntrospectRequest>
-                    for IntrospectSvc<T> {
-                        type Response = super::IntrospectResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::IntrospectRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as VerifierService>::introspect(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = IntrospectSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/dayfly.v1.VerifierService/GetKeys" => {
-                    #[allow(non_camel_case_types)]
-                    struct GetKeysSvc<T: VerifierService>(pub Arc<T>);
-                    impl<
-                        T: VerifierService,
-                    > tonic::server::UnaryService<super::GetKeysRequest>
-                    for GetKeysSvc<T> {
-                        type Response = super::GetKeysResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GetKeysRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as VerifierService>::get_keys(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GetKeysSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for VerifierServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "dayfly.v1.VerifierService";
-    impl<T> tonic::server::NamedService for VerifierServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
 /// Which leases: `all`, or the conjunction of every field that is set. An empty selector is refused.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Selector {
@@ -2358,8 +1931,8 @@ pub struct GetRevocationResponse {
     /// covers nothing that has any.
     #[prost(message, optional, tag = "3")]
     pub progress: ::core::option::Option<Teardown>,
-    /// How far what no token's claim carries is spelled out for verifiers that never call. Unset until verifiers can watch
-    /// revocations, and for a rule whose every field is in the claims.
+    /// How far what no token's claim carries is spelled out for verifiers that never call. Unset for a rule whose every field
+    /// is in the claims. It begins anew when the broker starts.
     #[prost(message, optional, tag = "4")]
     pub spelled_out: ::core::option::Option<SpelledOut>,
 }
@@ -3470,6 +3043,621 @@ pub mod operator_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "dayfly.v1.OperatorService";
     impl<T> tonic::server::NamedService for OperatorServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// The credential in question.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct IntrospectRequest {
+    /// The credential as it was presented to the verifier; at most 8 KiB.
+    #[prost(string, tag = "1")]
+    pub credential: ::prost::alloc::string::String,
+}
+/// What Dayfly says of it (RFC 7662 in spirit).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct IntrospectResponse {
+    /// Whether it is good now.
+    #[prost(bool, tag = "1")]
+    pub active: bool,
+    /// Its lease with its state. Set only for a credential of a target that lists the caller.
+    #[prost(message, optional, tag = "2")]
+    pub lease: ::core::option::Option<Lease>,
+    /// The store's position that this answer is as of.
+    #[prost(uint64, tag = "3")]
+    pub position: u64,
+}
+/// Where to begin.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchRevocationsRequest {
+    /// `resume` of the last message that was applied, to be told what came after it; empty: everything in force first.
+    /// One that cannot be resumed from is answered OUT_OF_RANGE (RESUME_OUT_OF_RANGE): call again without it. It cannot
+    /// after a restore, after a change of the Targets that list the caller, or where a rule since then has been folded away.
+    #[prost(string, tag = "1")]
+    pub resume: ::prost::alloc::string::String,
+}
+/// Rules, or that there is nothing new.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchRevocationsResponse {
+    /// The store's position that this is as of: every rule up to it that the caller is told of has been told.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// Where to resume after this message. Survives a restart, not a restore.
+    #[prost(string, tag = "2")]
+    pub resume: ::prost::alloc::string::String,
+    /// Rules, oldest first; at most 100 in one message. None in a heartbeat, which comes every 5 s.
+    #[prost(message, repeated, tag = "3")]
+    pub rules: ::prost::alloc::vec::Vec<RevocationRule>,
+    /// Whether `rules` are of the list of all that is in force, which begins a stream without `resume`.
+    #[prost(bool, tag = "4")]
+    pub snapshot: bool,
+    /// Whether there is more to tell at once, in the next message: until the one where this is false, the verifier does not
+    /// know all. The first list always ends with such a message, even if it has nothing.
+    #[prost(bool, tag = "5")]
+    pub more: bool,
+    /// Ids of rules whose holds were lifted: what they cover stays revoked. Never set until holds can be lifted (issue 5).
+    #[prost(string, repeated, tag = "6")]
+    pub lifted: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Leases that rules cover whose selector no claim carries (image digest, credential id); at most 1000 in one message.
+    /// They are looked for in the background, and told again, from the first, on each stream.
+    #[prost(message, repeated, tag = "7")]
+    pub covered: ::prost::alloc::vec::Vec<CoveredLeases>,
+}
+/// A rule as a verifier needs it: it covers a token whose `jti` is not above the cut-off and whose claims match.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevocationRule {
+    /// Its id, a UUIDv7.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Its place in the order of all changes.
+    #[prost(uint64, tag = "2")]
+    pub position: u64,
+    /// Which tokens. By `image_digest` or `credential_id` no claim can be matched: of such a rule, `covered` tells the leases.
+    #[prost(message, optional, tag = "3")]
+    pub selector: ::core::option::Option<Selector>,
+    /// It covers a `jti` up to this one, compared as UUIDs.
+    #[prost(string, tag = "4")]
+    pub cut_off: ::prost::alloc::string::String,
+    /// What comes after. What a hold covers is revoked like what any rule covers.
+    #[prost(enumeration = "After", tag = "5")]
+    pub after: i32,
+    /// After this, UTC, no token that it covers is accepted by anyone, and it need not be kept.
+    #[prost(message, optional, tag = "6")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Leases that a rule covers, told one by one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CoveredLeases {
+    /// The rule's id. The rule was told before.
+    #[prost(string, tag = "1")]
+    pub rule: ::prost::alloc::string::String,
+    /// Their ids, each the `jti` of its token. Only of targets that list the caller.
+    #[prost(string, repeated, tag = "2")]
+    pub leases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether all have been told: until then the verifier does not know all that this rule covers.
+    #[prost(bool, tag = "3")]
+    pub complete: bool,
+}
+/// Nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetKeysRequest {}
+/// Public keys.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetKeysResponse {
+    /// For access tokens, a JWK Set (RFC 7517, section 5) as JSON: every key that may have signed a credential that is
+    /// still alive, and the next one before it signs. Keys for SVIDs are never in it.
+    #[prost(string, tag = "1")]
+    pub jwks: ::prost::alloc::string::String,
+    /// Dayfly's issuer identifier: the `iss` of its tokens.
+    #[prost(string, tag = "2")]
+    pub issuer: ::prost::alloc::string::String,
+    /// For SVIDs, a bundle for each trust domain, by name.
+    #[prost(message, repeated, tag = "3")]
+    pub bundles: ::prost::alloc::vec::Vec<SpiffeBundle>,
+}
+/// The public keys of a trust domain (SPIFFE Trust Domain and Bundle).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpiffeBundle {
+    /// The trust domain's name, without `spiffe://`.
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// A SPIFFE bundle (section 4) as JSON: a JWK Set whose keys have the use `jwt-svid`, with `spiffe_sequence` and
+    /// `spiffe_refresh_hint`. Keys for access tokens are never in it.
+    #[prost(string, tag = "2")]
+    pub bundle: ::prost::alloc::string::String,
+}
+/// Generated client implementations.
+pub mod verifier_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// For resource servers that check credentials.
+    ///
+    /// Every call but GetKeys carries `authorization: Bearer TOKEN`: a projected service-account token whose only audience
+    /// is `dayfly-verifier` (configurable), of a service account that the Target lists among its verifiers.
+    ///
+    /// | RPC | who may |
+    /// |---|---|
+    /// | Introspect | a verifier that the credential's Target lists |
+    /// | WatchRevocations | a verifier that any Target lists |
+    /// | GetKeys | anyone: the keys are public |
+    #[derive(Debug, Clone)]
+    pub struct VerifierServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> VerifierServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> VerifierServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            VerifierServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Says whether a credential is good now. Of another target's or an unknown credential it says only that it is not
+        /// active.
+        pub async fn introspect(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IntrospectRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IntrospectResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.VerifierService/Introspect",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.VerifierService", "Introspect"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tells of every revocation that concerns the caller, to be applied to a token's claims alone: first all that is in
+        /// force (or, with `resume`, what came after), then each new rule within 100 ms of its commit, and a heartbeat every 5 s.
+        /// It is told rules whose selector names no target, or a target that lists it; not who wrote them, nor why. A verifier
+        /// that has not been told all of the first list, or has heard nothing for 15 s, does not know what is revoked. A reader
+        /// that takes nothing for 15 s is cut (READER_SLOW); a verifier has at most 4 streams (OVERLOADED). It ends, with the
+        /// reason, when the token or its pod lose their authority, when no Target lists the caller any more (NOT_A_VERIFIER), and
+        /// when other Targets do than at its beginning (RESUME_OUT_OF_RANGE: call again without `resume`). Whoever is cut for anything else calls
+        /// again with the `resume` of the last message applied. A stream has no deadline but the caller's.
+        pub async fn watch_revocations(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchRevocationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchRevocationsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.VerifierService/WatchRevocations",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("dayfly.v1.VerifierService", "WatchRevocations"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The public keys that credentials are signed with. Over HTTPS too: `GET /.well-known/jwks.json` for access tokens,
+        /// `GET /spiffe/TRUST-DOMAIN/bundle.json` for a trust domain's SVIDs.
+        pub async fn get_keys(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetKeysRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetKeysResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.VerifierService/GetKeys",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.VerifierService", "GetKeys"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod verifier_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with VerifierServiceServer.
+    #[async_trait]
+    pub trait VerifierService: std::marker::Send + std::marker::Sync + 'static {
+        /// Says whether a credential is good now. Of another target's or an unknown credential it says only that it is not
+        /// active.
+        async fn introspect(
+            &self,
+            request: tonic::Request<super::IntrospectRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IntrospectResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchRevocations method.
+        type WatchRevocationsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::WatchRevocationsResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Tells of every revocation that concerns the caller, to be applied to a token's claims alone: first all that is in
+        /// force (or, with `resume`, what came after), then each new rule within 100 ms of its commit, and a heartbeat every 5 s.
+        /// It is told rules whose selector names no target, or a target that lists it; not who wrote them, nor why. A verifier
+        /// that has not been told all of the first list, or has heard nothing for 15 s, does not know what is revoked. A reader
+        /// that takes nothing for 15 s is cut (READER_SLOW); a verifier has at most 4 streams (OVERLOADED). It ends, with the
+        /// reason, when the token or its pod lose their authority, when no Target lists the caller any more (NOT_A_VERIFIER), and
+        /// when other Targets do than at its beginning (RESUME_OUT_OF_RANGE: call again without `resume`). Whoever is cut for anything else calls
+        /// again with the `resume` of the last message applied. A stream has no deadline but the caller's.
+        async fn watch_revocations(
+            &self,
+            request: tonic::Request<super::WatchRevocationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchRevocationsStream>,
+            tonic::Status,
+        >;
+        /// The public keys that credentials are signed with. Over HTTPS too: `GET /.well-known/jwks.json` for access tokens,
+        /// `GET /spiffe/TRUST-DOMAIN/bundle.json` for a trust domain's SVIDs.
+        async fn get_keys(
+            &self,
+            request: tonic::Request<super::GetKeysRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetKeysResponse>, tonic::Status>;
+    }
+    /// For resource servers that check credentials.
+    ///
+    /// Every call but GetKeys carries `authorization: Bearer TOKEN`: a projected service-account token whose only audience
+    /// is `dayfly-verifier` (configurable), of a service account that the Target lists among its verifiers.
+    ///
+    /// | RPC | who may |
+    /// |---|---|
+    /// | Introspect | a verifier that the credential's Target lists |
+    /// | WatchRevocations | a verifier that any Target lists |
+    /// | GetKeys | anyone: the keys are public |
+    #[derive(Debug)]
+    pub struct VerifierServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> VerifierServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for VerifierServiceServer<T>
+    where
+        T: VerifierService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/dayfly.v1.VerifierService/Introspect" => {
+                    #[allow(non_camel_case_types)]
+                    struct IntrospectSvc<T: VerifierService>(pub Arc<T>);
+                    impl<
+                        T: VerifierService,
+                    > tonic::server::UnaryService<super::IntrospectRequest>
+                    for IntrospectSvc<T> {
+                        type Response = super::IntrospectResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IntrospectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VerifierService>::introspect(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IntrospectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.VerifierService/WatchRevocations" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchRevocationsSvc<T: VerifierService>(pub Arc<T>);
+                    impl<
+                        T: VerifierService,
+                    > tonic::server::ServerStreamingService<
+                        super::WatchRevocationsRequest,
+                    > for WatchRevocationsSvc<T> {
+                        type Response = super::WatchRevocationsResponse;
+                        type ResponseStream = T::WatchRevocationsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchRevocationsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VerifierService>::watch_revocations(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchRevocationsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.VerifierService/GetKeys" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetKeysSvc<T: VerifierService>(pub Arc<T>);
+                    impl<
+                        T: VerifierService,
+                    > tonic::server::UnaryService<super::GetKeysRequest>
+                    for GetKeysSvc<T> {
+                        type Response = super::GetKeysResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetKeysRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VerifierService>::get_keys(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetKeysSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for VerifierServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "dayfly.v1.VerifierService";
+    impl<T> tonic::server::NamedService for VerifierServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

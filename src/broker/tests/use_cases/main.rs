@@ -17,3 +17,4 @@ mod revoke;
 mod rights;
 mod support;
 mod watch;
+mod watch_revocations;

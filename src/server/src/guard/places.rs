@@ -34,6 +34,10 @@ pub(crate) struct Limits {
     pub(crate) streams: usize,
     /// For streams of one workload: of one pod, by its uid.
     pub(crate) streams_of_one_workload: usize,
+    /// For streams of verifiers.
+    pub(crate) verifier_streams: usize,
+    /// For streams of one verifier: of one pod, by its uid.
+    pub(crate) streams_of_one_verifier: usize,
     /// How often one workload may call.
     pub(crate) rate: Rate,
     /// How often one operator may: so often for what ends something, and so often for the rest.
@@ -121,6 +125,7 @@ pub(crate) struct Places {
     open: Arc<Semaphore>,
     open_streams: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    verifier_streams: Arc<Semaphore>,
     streams_of: Arc<Counts<Share>>,
     limits: Limits,
 }
@@ -140,6 +145,7 @@ enum Share {
     User(ClusterName, String),
     Pod(ClusterName, Uid),
     Streams(Workload),
+    VerifierStreams(Workload),
 }
 
 /// What a call that is being verified holds.
@@ -193,6 +199,7 @@ impl Places {
             open: places(limits.open),
             open_streams: places(limits.open_streams),
             streams: places(limits.streams),
+            verifier_streams: places(limits.verifier_streams),
             streams_of: Arc::default(),
             limits: limits.clone(),
         }
@@ -226,13 +233,18 @@ impl Places {
         Ok(Arrival { _place: place, _token: token })
     }
 
-    /// A place for a stream of this verified workload.
-    pub(super) fn stream(&self, who: &Who) -> Result<Held, Full> {
-        let most = self.limits.streams_of_one_workload;
-        let count = Counted::one_more(&self.streams_of, Share::Streams(who.workload()), |_, count| {
+    /// A place for a stream of this verified caller.
+    pub(super) fn stream(&self, kind: Kind, who: &Who) -> Result<Held, Full> {
+        let (share, most, places) = if kind == Kind::Verifier {
+            let most = self.limits.streams_of_one_verifier;
+            (Share::VerifierStreams(who.workload()), most, &self.verifier_streams)
+        } else {
+            (Share::Streams(who.workload()), self.limits.streams_of_one_workload, &self.streams)
+        };
+        let count = Counted::one_more(&self.streams_of, share, |_, count| {
             if count < most { Ok(()) } else { Err(Full::Streams) }
         })?;
-        let place = place(&self.streams).map_err(|_| Full::Streams)?;
+        let place = place(places).map_err(|_| Full::Streams)?;
         Ok(Held::place(place).counted(Shares { _counted: vec![count] }))
     }
 

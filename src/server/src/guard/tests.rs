@@ -79,6 +79,8 @@ fn limits() -> Limits {
         open_streams: 1,
         streams: 3,
         streams_of_one_workload: 2,
+        verifier_streams: 3,
+        streams_of_one_verifier: 2,
         rate: OFTEN,
         operator_rate: OFTEN,
     }
@@ -375,6 +377,20 @@ async fn a_stream_holds_no_place_of_a_call_and_has_bounds_of_its_own() {
     assert_eq!(reason(&quick(&guard, WATCH, "b/0").await).unwrap(), "OVERLOADED", "three in all");
     let calls = [quick(&guard, ISSUE, "a/0").await, quick(&guard, ISSUE, "a/0").await];
     assert!(calls.iter().all(|answer| reason(answer).is_none()), "calls have their places");
+    drop(pod);
+    assert_eq!(reason(&quick(&guard, WATCH, "b/0").await), None);
+}
+
+#[tokio::test]
+async fn verifiers_have_streams_of_their_own() {
+    const WATCH: &str = "/dayfly.v1.VerifierService/WatchRevocations";
+    let guard = guard(&Limits { streams: 0, ..limits() });
+    let pod = [quick(&guard, WATCH, "a/0").await, quick(&guard, WATCH, "a/0").await];
+    assert!(pod.iter().all(|answer| reason(answer).is_none()), "workloads' streams leave them theirs");
+    assert_eq!(reason(&quick(&guard, WATCH, "a/0").await).unwrap(), "OVERLOADED", "two of one verifier");
+    let other = quick(&guard, WATCH, "a/1").await;
+    assert_eq!(reason(&other), None);
+    assert_eq!(reason(&quick(&guard, WATCH, "b/0").await).unwrap(), "OVERLOADED", "three in all");
     drop(pod);
     assert_eq!(reason(&quick(&guard, WATCH, "b/0").await), None);
 }

@@ -7,7 +7,7 @@ use dayfly_api::v1;
 use dayfly_api::v1::ErrorReason;
 use dayfly_api::v1::operator_service_server::OperatorService;
 use dayfly_broker::unowned::WHO_MAY_CHANGE;
-use dayfly_broker::{Broker, ListLeases, OwnerView, RevokeRequest, Revoked, UnownedNamespace};
+use dayfly_broker::{Broker, ListLeases, OwnerView, RevokeRequest, Revoked, SpelledOut, UnownedNamespace};
 use dayfly_core::ids::Incarnation;
 use dayfly_core::limits;
 use dayfly_core::rule::After;
@@ -104,6 +104,7 @@ impl OperatorService for Operators {
         let rule = self.broker.get_revocation(caller.bearer(), id).await.map_err(reject::status)?;
         Ok(Response::new(v1::GetRevocationResponse {
             rule: Some(dayfly_api::rule(&rule)),
+            spelled_out: self.broker.spelled_out(&rule).map(spelled_out),
             ..v1::GetRevocationResponse::default()
         }))
     }
@@ -191,6 +192,11 @@ fn page_size(wire: i32) -> Result<Option<usize>, Status> {
             &format!("1 to {}, or 0 for {}", limits::PAGE, limits::PAGE_DEFAULT),
         )),
     }
+}
+
+fn spelled_out(SpelledOut { leases, complete }: SpelledOut) -> v1::SpelledOut {
+    let told = u64::try_from(leases).unwrap_or(u64::MAX);
+    v1::SpelledOut { told, total: told, complete }
 }
 
 fn unowned(found: &UnownedNamespace) -> v1::UnownedNamespace {

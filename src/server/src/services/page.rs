@@ -1,10 +1,11 @@
-//! Page tokens: where the next page begins, in this incarnation of the store.
+//! Page tokens: where the next page begins, in this incarnation of the store. And where a watch is resumed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dayfly_api::rejection::Rejection;
 use dayfly_api::v1::ErrorReason;
-use dayfly_core::ids::{ClusterName, Incarnation, LeaseId, Namespace, OwnerName};
+use dayfly_broker::Resume;
+use dayfly_core::ids::{ClusterName, Incarnation, LeaseId, Namespace, OwnerName, Position};
 use tonic::Status;
 
 /// Leases after this id.
@@ -20,6 +21,32 @@ pub(super) struct OwnerToken {
 /// Namespaces without Owner after this one.
 pub(super) struct UnownedToken {
     pub(super) after: (ClusterName, Namespace),
+}
+
+/// Where a watch over revocations is resumed; the use case knows whether it can be.
+pub(super) struct RevocationsToken;
+
+impl RevocationsToken {
+    /// None for a watch from the start.
+    pub(super) fn read(text: &str) -> Result<Option<Resume>, Status> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let read = || {
+            let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+            let mut parts = decoded.strip_prefix("revocations:")?.splitn(3, ':');
+            let incarnation = Incarnation(parts.next()?.parse().ok()?);
+            let position = Position::new(parts.next()?.parse().ok()?);
+            Some(Resume { incarnation, position, told_of: parts.next()?.parse().ok()? })
+        };
+        let message = "`resume` is not one of this broker's: call again without it";
+        let not_ours = || Rejection::new(ErrorReason::ResumeOutOfRange, message).into_status();
+        read().map(Some).ok_or_else(not_ours)
+    }
+
+    pub(super) fn write(resume: &Resume) -> String {
+        token("revocations", resume.incarnation, &format!("{}:{}", resume.position, resume.told_of))
+    }
 }
 
 impl UnownedToken {
@@ -82,6 +109,8 @@ fn not_ours() -> Status {
 
 #[cfg(test)]
 mod tests {
+    use dayfly_core::digest::Digest;
+
     use super::*;
 
     #[test]
@@ -97,5 +126,18 @@ mod tests {
         let text = OwnerToken { after }.write(Incarnation(1));
         let read = OwnerToken::read(&text, Incarnation(1)).ok().flatten().unwrap().after;
         assert_eq!(read.1.as_str(), "payments");
+    }
+
+    #[test]
+    fn where_a_watch_is_resumed_reads_back() {
+        let (incarnation, position) = (Incarnation(2), Position::new(77));
+        let resume = Resume { incarnation, position, told_of: Digest::of(b"targets") };
+        let text = RevocationsToken::write(&resume);
+        assert_eq!(RevocationsToken::read(&text).ok(), Some(Some(resume)));
+        assert_eq!(RevocationsToken::read("").ok(), Some(None));
+        let leases = LeaseToken { after: LeaseId::from_u128(7) }.write(incarnation);
+        for bad in ["%%%", &leases, &text[..text.len() - 4]] {
+            assert_eq!(RevocationsToken::read(bad).unwrap_err().code(), tonic::Code::OutOfRange);
+        }
     }
 }

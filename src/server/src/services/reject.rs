@@ -18,7 +18,8 @@ pub(crate) fn status(error: Error) -> Status {
         Error::Unauthenticated { .. }
         | Error::Denied { .. }
         | Error::NotFound { .. }
-        | Error::FailedPrecondition { .. } => {
+        | Error::FailedPrecondition { .. }
+        | Error::OutOfRange { .. } => {
             tracing::info!(reason = reason_name(reason), "refused");
             rejection
         }

@@ -4,24 +4,33 @@ use std::sync::Arc;
 
 use dayfly_api::v1;
 use dayfly_api::v1::verifier_service_server::VerifierService;
-use dayfly_broker::Broker;
+use dayfly_broker::{Broker, CoveredNews, RevocationNews, RevocationWatch};
 use dayfly_core::limits;
 use dayfly_core::ports::{KeyUse, Signer};
 use dayfly_core::secret::Secret;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
+use super::page::RevocationsToken;
 use super::reject;
+use super::stream::{self, Answers, Source};
 
 pub(super) struct Verifiers {
     broker: Arc<Broker>,
     signer: Arc<dyn Signer>,
     issuer: String,
+    stopped: watch::Receiver<bool>,
 }
 
 impl Verifiers {
-    pub(super) fn new(broker: Arc<Broker>, signer: Arc<dyn Signer>, issuer: String) -> Self {
-        Self { broker, signer, issuer }
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        signer: Arc<dyn Signer>,
+        issuer: String,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
+        Self { broker, signer, issuer, stopped }
     }
 }
 
@@ -44,6 +53,18 @@ impl VerifierService for Verifiers {
         }))
     }
 
+    type WatchRevocationsStream = Answers<v1::WatchRevocationsResponse>;
+
+    async fn watch_revocations(
+        &self,
+        request: Request<v1::WatchRevocationsRequest>,
+    ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
+        let caller = Caller::behind(&request)?;
+        let resume = RevocationsToken::read(&request.into_inner().resume)?;
+        let watch = self.broker.watch_revocations(caller.bearer(), resume).await.map_err(reject::status)?;
+        Ok(Response::new(stream::answers(watch, self.stopped.clone(), limits::SLOW_READER)))
+    }
+
     async fn get_keys(
         &self,
         _: Request<v1::GetKeysRequest>,
@@ -56,5 +77,33 @@ impl VerifierService for Verifiers {
         });
         let (issuer, bundles) = (self.issuer.clone(), bundles.collect());
         Ok(Response::new(v1::GetKeysResponse { jwks, issuer, bundles }))
+    }
+}
+
+impl Source for RevocationWatch {
+    type Message = v1::WatchRevocationsResponse;
+
+    async fn next(&mut self) -> Result<Vec<Self::Message>, Status> {
+        self.next().await.map(|news| vec![message(&news)]).map_err(reject::status)
+    }
+}
+
+fn message(news: &RevocationNews) -> v1::WatchRevocationsResponse {
+    v1::WatchRevocationsResponse {
+        position: news.position.number(),
+        resume: RevocationsToken::write(&news.resume),
+        rules: news.rules.iter().map(|rule| dayfly_api::revocation_rule(rule)).collect(),
+        snapshot: news.snapshot,
+        more: news.more,
+        lifted: news.lifted.iter().map(ToString::to_string).collect(),
+        covered: news.covered.iter().map(covered).collect(),
+    }
+}
+
+fn covered(news: &CoveredNews) -> v1::CoveredLeases {
+    v1::CoveredLeases {
+        rule: news.rule.to_string(),
+        leases: news.leases.iter().map(ToString::to_string).collect(),
+        complete: news.complete,
     }
 }

@@ -18,7 +18,7 @@ use dayfly_core::time::Timestamp;
 use dayfly_policy::{File, Loaded, Reserved, Severity, UnownedGrace, load};
 
 pub(crate) use ports::{FakeCluster, FakeEngine, uid_of};
-pub(crate) use store::{FakeStore, Hang};
+pub(crate) use store::{FakeStore, Hang, UNTIL};
 
 pub(crate) const POLICY: &str = "
 apiVersion: dayfly.dev/v1alpha1

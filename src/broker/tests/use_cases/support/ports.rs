@@ -186,7 +186,11 @@ impl Reviewer for FakeCluster {
                 username: parts[2].clone(),
                 uid: uid_of(parts[2].rsplit(':').next().unwrap()).to_string(),
                 groups: Vec::new(),
-                extra: bound.into_iter().flatten().collect::<BTreeMap<_, _>>(),
+                extra: bound
+                    .into_iter()
+                    .flatten()
+                    .chain([extra("credential-id", format!("JTI={}", uid_of(token.expose_text().unwrap())))])
+                    .collect::<BTreeMap<_, _>>(),
                 of_secret: self.of_secret.load(Ordering::SeqCst),
             }))
         } else {

@@ -49,6 +49,9 @@ pub(crate) enum Hang {
     After,
 }
 
+/// How long after it was written a rule is in force.
+pub(crate) const UNTIL: Duration = Duration::from_secs(930);
+
 impl FakeStore {
     pub(crate) fn new(clock: Arc<TestClock>) -> Self {
         let state = State {
@@ -164,7 +167,7 @@ impl FakeStore {
                     written_at: self.clock.now(),
                     by: revocation.by,
                     reason: revocation.reason,
-                    until: self.clock.now(),
+                    until: self.clock.now().plus(UNTIL),
                     idempotency: revocation.idempotency,
                 });
                 state.rules = Arc::new(state.rules.with(Arc::clone(&written)));
@@ -273,6 +276,14 @@ impl LeaseStore for FakeStore {
             let told = self.state.lock().unwrap().told.clone();
             let own = told.into_iter().filter(|(at, of, _)| *at > after && *at <= position && *of == caller);
             Ok(News { position, leases: Some(own.map(|(_, _, lease)| lease).collect()) })
+        })
+    }
+
+    fn ruled(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(async move {
+            let mut bell = self.bell.subscribe();
+            bell.wait_for(|_| self.rules().position() > after).await.unwrap();
+            Ok(self.rules().position())
         })
     }
 
