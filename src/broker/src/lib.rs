@@ -1,11 +1,12 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`], [`revoke`],
-//! [`list`], [`explain`], [`unowned`]. They see only core's
+//! [`lift`], [`revocations`], [`list`], [`explain`], [`unowned`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
 
 mod attest;
 mod authenticate;
+pub mod counts;
 mod credential;
 pub mod denials;
 mod described;
@@ -14,11 +15,13 @@ pub mod explain;
 pub mod introspect;
 pub mod issue;
 pub mod kept;
+pub mod lift;
 pub mod list;
 mod operator;
 mod policies;
 pub mod release;
 pub mod renew;
+pub mod revocations;
 pub mod revoke;
 pub mod selector;
 pub mod unowned;
@@ -40,6 +43,7 @@ use dayfly_core::time::Timestamp;
 
 pub use attest::{Attested, Purpose};
 pub use authenticate::{Bearer, Caller, Verified};
+pub use counts::{LiveCount, LiveCounts};
 pub use denials::DenialCount;
 pub use described::Described;
 pub use error::{Error, Reason};
@@ -47,9 +51,12 @@ pub use explain::{About, Explained};
 pub use introspect::Introspection;
 pub use issue::{IssueRequest, Issued};
 pub use kept::DenialId;
+pub use lift::{LiftRequest, LiftedHold};
 pub use list::{LeaseViews, ListLeases, OwnerView};
+pub use operator::By;
 pub use policies::{Policies, PolicyUnavailable, UnknownCluster};
 pub use renew::{RenewRequest, Renewed};
+pub use revocations::{ListRevocations, Revocation, RevocationPage};
 pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};
 pub use unowned::UnownedNamespace;
@@ -137,6 +144,7 @@ pub struct Broker {
     denials: denials::Denials,
     kept: kept::KeptDenials,
     unowned: denials::UnownedDenials,
+    counts: counts::Counts,
 }
 
 /// A lease with its state now.
@@ -190,6 +198,7 @@ impl Broker {
             denials: denials::Denials::default(),
             kept: kept::KeptDenials::default(),
             unowned: denials::UnownedDenials::default(),
+            counts: counts::Counts::default(),
         })
     }
 

@@ -148,6 +148,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     background
         .spawn(background::keep_witness(Arc::clone(&store) as Arc<dyn LeaseStore>, Arc::clone(&witness)));
     background.spawn(background::flush_denials(Arc::clone(&broker)));
+    background.spawn(background::count_revocations(Arc::clone(&broker)));
     let every = Duration::from_secs(config.limits.policy_reload_secs.unwrap_or(2).max(1));
     for folder in folders {
         // Each by itself: one that hangs keeps no other from being read.
