@@ -7,7 +7,7 @@ use dayfly_core::digest::Digest;
 use dayfly_core::lease::{Check, Confirmation, Grounds, Lease, LeaseState, PolicyObject};
 use dayfly_core::limits;
 use dayfly_core::provenance::{Asserted, Image, ObjectRef, Provenance};
-use dayfly_core::rule::{After, Fields, Rule, Selector};
+use dayfly_core::rule::{After, Authority, Fields, Rule, Selector};
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Workload;
 
@@ -221,9 +221,21 @@ pub fn rule(rule: &Rule) -> v1::Rule {
         by: rule.by.to_string(),
         reason: rule.reason.clone(),
         until: Some(timestamp(rule.until)),
-        // What no rule has yet: the API says from when on.
-        lifted: None,
-        authority: v1::Authority::Unspecified.into(),
+        lifted: rule.lifted.as_ref().map(|lifted| v1::Lifted {
+            at: Some(timestamp(lifted.at)),
+            by: lifted.by.to_string(),
+            reason: lifted.reason.clone(),
+            position: lifted.position.number(),
+        }),
+        authority: match rule.authority {
+            Authority::Unrecorded => v1::Authority::Unspecified,
+            Authority::Owners => v1::Authority::Owners,
+            Authority::ClusterWide => v1::Authority::ClusterWide,
+            Authority::Socket => v1::Authority::Socket,
+            Authority::Dayfly => v1::Authority::Dayfly,
+        }
+        .into(),
+        // What no rule is yet: the API says from when on.
         in_memory_only: false,
     }
 }

@@ -105,6 +105,7 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::DecisionChanged
         | R::LeaseEnded
         | R::LeaseRenewed
+        | R::NotAHold
         | R::SigningKeyMissing => Code::FailedPrecondition,
         R::DecisionOutrun => Code::Aborted,
         R::ResumeOutOfRange => Code::OutOfRange,

@@ -198,6 +198,8 @@ reasons! {
     LeaseEnded = "LEASE_ENDED",
     /// The lease was renewed before.
     LeaseRenewed = "LEASE_RENEWED",
+    /// The revocation to lift is no hold.
+    NotAHold = "NOT_A_HOLD",
     /// The target signs with an imported key, and there is none.
     SigningKeyMissing = "SIGNING_KEY_MISSING",
     /// Policy or rules changed each time.

@@ -1,5 +1,5 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
-//! [`watch_revocations`], [`spell_out`], [`revoke`], [`list`], [`explain`], [`unowned`],
+//! [`watch_revocations`], [`spell_out`], [`revoke`], [`lift`], [`revocations`], [`list`], [`explain`], [`unowned`],
 //! [`reconcile`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
@@ -7,6 +7,7 @@
 
 mod attest;
 mod authenticate;
+pub mod counts;
 mod credential;
 pub mod denials;
 mod described;
@@ -15,12 +16,14 @@ pub mod explain;
 pub mod introspect;
 pub mod issue;
 pub mod kept;
+pub mod lift;
 pub mod list;
 mod operator;
 mod policies;
 pub mod reconcile;
 pub mod release;
 pub mod renew;
+pub mod revocations;
 pub mod revoke;
 pub mod selector;
 pub mod spell_out;
@@ -44,6 +47,7 @@ use dayfly_core::time::Timestamp;
 
 pub use attest::{Attested, Purpose};
 pub use authenticate::{Bearer, Caller, Verified};
+pub use counts::{LiveCount, LiveCounts};
 pub use denials::DenialCount;
 pub use described::Described;
 pub use error::{Error, Reason};
@@ -51,10 +55,13 @@ pub use explain::{About, Explained};
 pub use introspect::Introspection;
 pub use issue::{IssueRequest, Issued};
 pub use kept::DenialId;
+pub use lift::{LiftRequest, LiftedHold};
 pub use list::{LeaseViews, ListLeases, OwnerView};
+pub use operator::By;
 pub use policies::{Policies, PolicyUnavailable, UnknownCluster};
 pub use reconcile::{Reconciled, Scope};
 pub use renew::{RenewRequest, Renewed};
+pub use revocations::{ListRevocations, Revocation, RevocationPage};
 pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};
 pub use spell_out::SpelledOut;
@@ -145,6 +152,7 @@ pub struct Broker {
     kept: kept::KeptDenials,
     unowned: denials::UnownedDenials,
     spelling: spell_out::Spelling,
+    counts: counts::Counts,
 }
 
 /// A lease with its state now.
@@ -199,6 +207,7 @@ impl Broker {
             kept: kept::KeptDenials::default(),
             unowned: denials::UnownedDenials::default(),
             spelling: spell_out::Spelling::default(),
+            counts: counts::Counts::default(),
         })
     }
 

@@ -1,12 +1,12 @@
-//! Lists: leases, rules and owners, as far as the operator may read them.
+//! Lists: leases and owners, as far as the operator may read them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dayfly_core::change::LeaseFilter;
-use dayfly_core::ids::{ClusterName, LeaseId, OwnerName, RuleId};
+use dayfly_core::ids::{ClusterName, LeaseId, OwnerName};
 use dayfly_core::limits;
-use dayfly_core::rule::{Fields, Rule, Selector};
+use dayfly_core::rule::{Fields, Selector};
 use dayfly_policy::Owner;
 use dayfly_policy::parts::UNOWNED;
 use futures_util::future::join_all;
@@ -100,31 +100,6 @@ impl Broker {
         Err(not_found())
     }
 
-    /// A revocation's rule: verb `get` on the owner that its selector names, or on all owners. Whoever wrote it may
-    /// read it too.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is none, or the operator may not read it.
-    pub async fn get_revocation(&self, bearer: Bearer<'_>, id: RuleId) -> Result<Arc<Rule>, Error> {
-        let operator = self.operator(bearer).await?;
-        let not_found =
-            || Error::NotFound { message: format!("there is no revocation {id} that you may read") };
-        let rule = self.store.rules().get(id).cloned().ok_or_else(not_found)?;
-        let fields = match &rule.selector {
-            Selector::All => &Fields::default(),
-            Selector::Where(fields) => fields.as_ref(),
-        };
-        if rule.by == operator.actor() {
-            return Ok(rule);
-        }
-        let reached = operator.bounds.is_none_or(|own| fields.cluster.as_ref() == Some(own));
-        if reached && operator.may(Verb::Get, fields.owner.as_ref()).await? {
-            Ok(rule)
-        } else {
-            Err(not_found())
-        }
-    }
-
     /// The owners that the operator may list, by cluster and name, those above `after`.
     ///
     /// # Errors
@@ -151,7 +126,7 @@ impl Broker {
     }
 
     /// The owners that an operator may list; none means all of them.
-    async fn listable(
+    pub(crate) async fn listable(
         &self,
         operator: &Operator<'_>,
         named: Option<&OwnerName>,

@@ -2,13 +2,15 @@
 //!
 //! A right holds for what that cluster holds. Where several clusters are served, only operators of the home cluster act
 //! on the others; everyone else's selectors must name their own cluster.
+//!
+//! Whoever comes by the broker's own socket needs no cluster: it works when none answers, and may do everything.
 
 use std::sync::Arc;
 
 use dayfly_core::ids::{ClusterName, OwnerName};
 use dayfly_core::limits;
 use dayfly_core::ports::{Action, Cluster};
-use dayfly_core::rule::Actor;
+use dayfly_core::rule::{Actor, Selector};
 use dayfly_core::workload::Identity;
 
 use crate::authenticate::{Bearer, Caller};
@@ -20,6 +22,7 @@ pub(crate) enum Verb {
     Get,
     List,
     Revoke,
+    Lift,
 }
 
 impl Verb {
@@ -28,24 +31,54 @@ impl Verb {
             Self::Get => "get",
             Self::List => "list",
             Self::Revoke => "revoke",
+            Self::Lift => "lift",
         }
     }
 }
 
-/// An operator whose token was reviewed.
+/// Who calls as an operator.
+#[derive(Clone, Copy)]
+pub enum By<'a> {
+    /// Whoever presents a token.
+    Token(Bearer<'a>),
+    /// Whoever is at the other end of the broker's own socket: root, or the broker's own user.
+    Socket {
+        /// The numeric user id, as the kernel tells it.
+        uid: u32,
+    },
+}
+
+impl<'a> From<Bearer<'a>> for By<'a> {
+    fn from(bearer: Bearer<'a>) -> Self {
+        Self::Token(bearer)
+    }
+}
+
+/// An operator who is known.
 pub(crate) struct Operator<'a> {
-    pub(crate) cluster: &'a Cluster,
-    pub(crate) identity: Arc<Identity>,
+    who: Who<'a>,
     /// The only cluster whose things it may touch; none where it may touch every cluster's.
     pub(crate) bounds: Option<&'a ClusterName>,
 }
 
+enum Who<'a> {
+    /// Its token was reviewed.
+    Reviewed { cluster: &'a Cluster, identity: Arc<Identity> },
+    /// It came by the socket.
+    Socket { uid: u32 },
+}
+
 impl Broker {
     /// The operator that calls.
-    pub(crate) async fn operator(&self, bearer: Bearer<'_>) -> Result<Operator<'_>, Error> {
+    pub(crate) async fn operator<'a>(&'a self, by: impl Into<By<'a>>) -> Result<Operator<'a>, Error> {
+        let bearer = match by.into() {
+            By::Token(bearer) => bearer,
+            By::Socket { uid } => return Ok(Operator { who: Who::Socket { uid }, bounds: None }),
+        };
         let (cluster, identity) = self.authenticate(bearer, Caller::Operator).await?;
         let over_all = self.clusters.len() == 1 || self.home.as_ref() == Some(&cluster.name);
-        Ok(Operator { cluster, identity, bounds: (!over_all).then_some(&cluster.name) })
+        let bounds = (!over_all).then_some(&cluster.name);
+        Ok(Operator { who: Who::Reviewed { cluster, identity }, bounds })
     }
 
     /// The result, counted for the audit log if the operator was denied.
@@ -60,12 +93,36 @@ impl Broker {
 impl Operator<'_> {
     /// The operator, as it is recorded.
     pub(crate) fn actor(&self) -> Actor {
-        actor_of(&self.identity)
+        match &self.who {
+            Who::Reviewed { identity, .. } => actor_of(identity),
+            Who::Socket { uid } => Actor::socket(*uid),
+        }
+    }
+
+    /// What makes its idempotency keys its own.
+    pub(crate) fn key_scope(&self) -> [String; 3] {
+        match &self.who {
+            Who::Reviewed { identity, .. } => {
+                [identity.cluster.to_string(), identity.username.clone(), identity.uid.clone()]
+            }
+            // No cluster has this name.
+            Who::Socket { uid } => [String::new(), Actor::socket(*uid).username, String::new()],
+        }
+    }
+
+    /// Whether it came by the socket.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.who, Who::Socket { .. })
     }
 
     /// Whether it may touch what this cluster holds.
     pub(crate) fn reaches(&self, cluster: &ClusterName) -> bool {
         self.bounds.is_none_or(|own| own == cluster)
+    }
+
+    /// Whether it may touch what this selector is about.
+    pub(crate) fn reaches_all_of(&self, selector: &Selector) -> bool {
+        self.bounds.is_none_or(|own| selector.named().cluster.as_ref() == Some(own))
     }
 
     /// Whether it may read what these owners answer for, in this cluster: by any one of them, or where there is none by
@@ -84,17 +141,35 @@ impl Operator<'_> {
 
     /// Whether it may do this to an owner's things; without an owner, to everyone's.
     pub(crate) async fn may(&self, verb: Verb, owner: Option<&OwnerName>) -> Result<bool, Error> {
-        Ok(self.cluster.authorizer.allowed(&self.identity, &action(verb, owner)).await?)
+        match &self.who {
+            Who::Reviewed { cluster, identity } => {
+                Ok(cluster.authorizer.allowed(identity, &action(verb, owner)).await?)
+            }
+            Who::Socket { .. } => Ok(true),
+        }
     }
 
     /// Why it may not.
     pub(crate) fn refusal(&self, verb: Verb, owner: Option<&OwnerName>) -> Error {
-        let action = action(verb, owner);
         let on = match owner {
             Some(owner) => format!("owners.dayfly.dev named {owner}"),
             None => "all owners.dayfly.dev (no resourceNames)".to_owned(),
         };
-        let message = format!("needs verb {} on {on} in cluster {}", action.verb, self.cluster.name);
+        self.refused(verb, owner, &on)
+    }
+
+    /// Why it may not do this to one lease's owners, which are told only to those who may.
+    pub(crate) fn refusal_of_lease(&self, verb: Verb) -> Error {
+        self.refused(verb, None, "each owner of that lease in owners.dayfly.dev,")
+    }
+
+    fn refused(&self, verb: Verb, owner: Option<&OwnerName>, on: &str) -> Error {
+        let cluster = match &self.who {
+            Who::Reviewed { cluster, .. } => cluster.name.to_string(),
+            Who::Socket { .. } => String::new(),
+        };
+        let action = action(verb, owner);
+        let message = format!("needs verb {} on {on} in cluster {cluster}", action.verb);
         Error::NotAllowed { action, message }
     }
 }

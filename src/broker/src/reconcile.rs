@@ -13,7 +13,7 @@ use dayfly_core::ids::{ClusterName, LeaseId, Namespace, Uid};
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::limits;
 use dayfly_core::ports::{Affected, AffectedObjects, Cluster};
-use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
+use dayfly_core::rule::{Actor, After, Authority, Fields, Rule, Selector};
 use dayfly_policy::{Denial, PolicySet, shortened};
 
 use crate::attest::{Purpose, check_live};
@@ -275,8 +275,14 @@ impl Broker {
         let reason: String = reason.chars().filter(|letter| !letter.is_control()).collect();
         let reason = shortened(&reason, limits::REASON_BYTES);
         let selector = Selector::Where(Box::new(which));
-        let revocation =
-            Revocation { selector, after: After::Reissue, by: Actor::dayfly(), reason, idempotency: None };
+        let revocation = Revocation {
+            selector,
+            after: After::Reissue,
+            by: Actor::dayfly(),
+            authority: Authority::Dayfly,
+            reason,
+            idempotency: None,
+        };
         match self.store.commit(Change::Revoke(Box::new(revocation))).await? {
             Outcome::Committed(receipt) => {
                 done.rules.extend(receipt.rule);

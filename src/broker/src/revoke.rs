@@ -6,12 +6,11 @@ use dayfly_core::change::{Change, Conflict, Earlier, LeaseFilter, Outcome, Revoc
 use dayfly_core::ids::OwnerName;
 use dayfly_core::lease::Idempotency;
 use dayfly_core::limits;
-use dayfly_core::rule::{After, Fields, Rule, Selector};
+use dayfly_core::rule::{After, Authority, Fields, Rule, Selector};
 use dayfly_core::rules::RuleSet;
 
-use crate::authenticate::Bearer;
 use crate::issue::{check_idempotency_key, fingerprint, key_reused};
-use crate::operator::{Operator, Verb};
+use crate::operator::{By, Operator, Verb};
 use crate::selector::Which;
 use crate::{Broker, Error, Reason};
 
@@ -66,18 +65,22 @@ impl Broker {
     /// Ends every credential that the selector covers. It is in effect before this answers.
     ///
     /// It takes verb `revoke` on the owner that the selector names; on each owner of the one lease that it names; for
-    /// anything else, on all owners.
+    /// anything else, on all owners. Which it was is recorded: it says what right lifts a hold.
     ///
     /// # Errors
     /// Unless it says otherwise, nothing was written.
-    pub async fn revoke(&self, bearer: Bearer<'_>, request: &RevokeRequest) -> Result<Revoked, Error> {
-        let operator = self.operator(bearer).await?;
+    pub async fn revoke<'a>(
+        &'a self,
+        by: impl Into<By<'a>>,
+        request: &RevokeRequest,
+    ) -> Result<Revoked, Error> {
+        let operator = self.operator(by).await?;
         self.noted(&operator, self.revoke_as(&operator, request).await)
     }
 
     async fn revoke_as(&self, operator: &Operator<'_>, request: &RevokeRequest) -> Result<Revoked, Error> {
         check(request)?;
-        self.authorize(operator, &request.which).await?;
+        let authority = self.authorize(operator, &request.which).await?;
         if request.dry_run {
             let selector = self.resolve(operator, &request.which).await?;
             return self.dry_run(selector, request.after).await;
@@ -92,12 +95,16 @@ impl Broker {
             selector,
             after: request.after,
             by: operator.actor(),
+            authority,
             reason: request.reason.clone(),
             idempotency,
         };
         match self.store.commit(Change::Revoke(Box::new(revocation))).await? {
             Outcome::Committed(receipt) => match receipt.rule {
-                Some(rule) => Ok(self.written(rule, false)),
+                Some(rule) => {
+                    self.counts.add(&rule);
+                    Ok(self.written(rule, false))
+                }
                 None => Err(Error::internal("the store committed a revocation and told no rule")),
             },
             Outcome::Replayed(Earlier::Rule(rule)) => Ok(self.written(rule, true)),
@@ -106,8 +113,12 @@ impl Broker {
         }
     }
 
-    /// Whether the operator may end all that the selector can cover.
-    async fn authorize(&self, operator: &Operator<'_>, which: &Which) -> Result<(), Error> {
+    /// By which right the operator may end all that the selector can cover: the widest that it has, since whoever may
+    /// lift a hold of one owner is not to lift what was ordered from above.
+    async fn authorize(&self, operator: &Operator<'_>, which: &Which) -> Result<Authority, Error> {
+        if operator.is_local() {
+            return Ok(Authority::Socket);
+        }
         let fields = which.by_value();
         if let Some(own) = operator.bounds
             && fields.and_then(|fields| fields.cluster.as_ref()) != Some(own)
@@ -115,24 +126,27 @@ impl Broker {
             let message = format!("your rights are those of cluster {own}: name it in selector.cluster");
             return Err(Error::denied(Reason::NotAllowed, message));
         }
+        let cluster_wide = operator.may(Verb::Revoke, None).await?;
         let owners: Vec<OwnerName> = match fields {
             Some(Fields { owner: Some(owner), .. }) => vec![owner.clone()],
             Some(Fields { lease: Some(id), .. }) => {
                 let lease = self.store.lease(*id).await?.filter(|l| operator.reaches(&l.workload.cluster));
                 match lease {
                     Some(lease) => lease.owners.iter().cloned().collect(),
-                    None if operator.may(Verb::Revoke, None).await? => {
+                    None if cluster_wide => {
                         return Err(Error::NotFound { message: format!("there is no lease {id}") });
                     }
                     // Without the right over all, an unknown lease answers like one of another owner.
-                    None => return Err(no_right_to_lease(operator)),
+                    None => return Err(operator.refusal_of_lease(Verb::Revoke)),
                 }
             }
             _ => Vec::new(),
         };
+        if cluster_wide {
+            return Ok(Authority::ClusterWide);
+        }
         if owners.is_empty() {
-            let may = operator.may(Verb::Revoke, None).await?;
-            return if may { Ok(()) } else { Err(operator.refusal(Verb::Revoke, None)) };
+            return Err(operator.refusal(Verb::Revoke, None));
         }
         for owner in &owners {
             if !operator.may(Verb::Revoke, Some(owner)).await? {
@@ -140,11 +154,11 @@ impl Broker {
                 return Err(if named {
                     operator.refusal(Verb::Revoke, Some(owner))
                 } else {
-                    no_right_to_lease(operator)
+                    operator.refusal_of_lease(Verb::Revoke)
                 });
             }
         }
-        Ok(())
+        Ok(Authority::Owners)
     }
 
     fn earlier(&self, idempotency: Option<&Idempotency>) -> Result<Option<Arc<Rule>>, Error> {
@@ -210,27 +224,18 @@ impl Broker {
     }
 }
 
-/// Which owners a lease has is told only to those who may end it.
-fn no_right_to_lease(operator: &Operator<'_>) -> Error {
-    match operator.refusal(Verb::Revoke, None) {
-        Error::NotAllowed { action, .. } => Error::NotAllowed {
-            action,
-            message: format!(
-                "needs verb revoke on each owner of that lease in owners.dayfly.dev, in cluster {}",
-                operator.cluster.name
-            ),
-        },
-        other => other,
-    }
-}
-
-fn check(request: &RevokeRequest) -> Result<(), Error> {
-    let reason = &request.reason;
+/// Why something is done: on one line.
+pub(crate) fn check_reason(reason: &str) -> Result<(), Error> {
     if reason.trim().is_empty() || reason.len() > limits::REASON_BYTES || reason.chars().any(char::is_control)
     {
         let message = format!("say why, in 1 to {} bytes on one line", limits::REASON_BYTES);
         return Err(Error::invalid("reason", message));
     }
+    Ok(())
+}
+
+fn check(request: &RevokeRequest) -> Result<(), Error> {
+    check_reason(&request.reason)?;
     if let Which::Where(named) = &request.which
         && **named == crate::Named::default()
     {
@@ -241,22 +246,21 @@ fn check(request: &RevokeRequest) -> Result<(), Error> {
 
 fn idempotency(operator: &Operator<'_>, request: &RevokeRequest) -> Option<Idempotency> {
     let key = request.idempotency_key.as_deref()?.as_bytes().to_vec();
-    let identity = &operator.identity;
     let bytes = |text: &str| text.as_bytes().to_vec();
     let after = match request.after {
         After::Reissue => "REISSUE",
         After::Hold => "HOLD",
     };
-    let caller =
-        [bytes("Revoke"), bytes(identity.cluster.as_str()), bytes(&identity.username), bytes(&identity.uid)];
+    let [cluster, username, uid] = operator.key_scope();
+    let caller = [bytes("Revoke"), bytes(&cluster), bytes(&username), bytes(&uid), key];
     Some(Idempotency {
-        key: fingerprint(&[caller.as_slice(), &[key]].concat()),
+        key: fingerprint(&caller),
         request: fingerprint(&[bytes(&request.which.as_named()), bytes(after), bytes(&request.reason)]),
     })
 }
 
 /// Whether neither this nor any hold keeps everything that the selector covers from new credentials.
-fn can_reissue(rules: &RuleSet, selector: &Selector, after: After) -> bool {
+pub(crate) fn can_reissue(rules: &RuleSet, selector: &Selector, after: After) -> bool {
     after == After::Reissue && !rules.holds().any(|hold| contains(&hold.selector, selector))
 }
 

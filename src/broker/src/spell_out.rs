@@ -98,28 +98,30 @@ impl Spelling {
         self.bell.send_replace(());
     }
 
-    fn retain(&self, keep: impl Fn(&Rule) -> bool) {
+    fn retain(&self, keep: impl Fn(RuleId) -> bool) {
         let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-        rules.retain(|_, spelled| keep(&spelled.rule));
+        rules.retain(|id, _| keep(*id));
     }
 }
 
 impl Broker {
     /// Spells out what there is, and each rule as it comes. Ends when the store closes.
     pub async fn spell_out(&self) {
-        let mut after = Position::ZERO;
-        while let Ok(ruled) = self.store.ruled(after).await {
+        let (mut heard, mut last) = (Position::ZERO, None);
+        while let Ok(ruled) = self.store.ruled(heard).await {
             let (rules, now) = (self.store.rules(), self.not_ahead());
-            self.spelling.retain(|rule| rule.in_force(now));
+            // As it is now: a hold may have been lifted.
+            self.spelling.retain(|id| rules.get(id).is_some_and(|rule| rule.in_force(now)));
             let wanted = |rule: &&Arc<Rule>| {
                 rule.in_force(now) && !rule.selector.is_in_claims() && !self.spelling.is_known(rule.id)
             };
-            for rule in rules.after(after).filter(wanted) {
+            for rule in rules.after(last).filter(wanted) {
                 if self.spell(rule).await == Err(StoreError::Closing) {
                     return;
                 }
             }
-            after = ruled.max(rules.position());
+            heard = ruled.max(rules.position());
+            last = last.max(rules.iter().next_back().map(|rule| rule.id));
         }
     }
 

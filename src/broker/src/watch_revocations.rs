@@ -3,7 +3,7 @@
 //! It is told rules, in their order and each once on a stream. What is shared by all streams is the store's rule set: a
 //! stream is a place in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use dayfly_core::digest::Digest;
 use dayfly_core::ids::{ClusterName, Incarnation, LeaseId, Position, RuleId, TargetName};
 use dayfly_core::limits::{HEARTBEAT, STREAM_REVIEW};
 use dayfly_core::rule::{Rule, Selector};
+use dayfly_core::rules::RuleSet;
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::{ServiceAccount, Workload};
@@ -46,6 +47,12 @@ pub struct RevocationNews {
     pub covered: Option<CoveredNews>,
 }
 
+impl RevocationNews {
+    fn is_nothing(&self) -> bool {
+        self.rules.is_empty() && self.lifted.is_empty() && self.covered.is_none()
+    }
+}
+
 /// Leases that a rule covers which no claim can be matched by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoveredNews {
@@ -77,6 +84,8 @@ pub struct RevocationWatch {
     listed: Listed,
     told_of: Digest,
     position: Position,
+    /// The last rule that was told or passed by; none before the first.
+    last: Option<RuleId>,
     /// The first list is of all that is in force, and has not been told whole.
     snapshot: bool,
     /// There is more to tell at once; so there is to begin with.
@@ -139,9 +148,10 @@ impl Broker {
             return Err(not_a_verifier());
         }
         let told_of = listed.fingerprint(&self.store.mark().instance.to_string());
-        if let Some(resume) = resume {
-            self.check_resume(&resume, told_of)?;
-        }
+        let last = match resume {
+            Some(resume) => self.last_told(&resume, told_of)?,
+            None => None,
+        };
         Ok(RevocationWatch {
             token: Secret::from(bearer.token.expose().to_vec()),
             named: bearer.cluster.cloned(),
@@ -149,6 +159,7 @@ impl Broker {
             listed,
             told_of,
             position: resume.map_or(Position::ZERO, |resume| resume.position),
+            last,
             snapshot: resume.is_none(),
             more: true,
             spelled: BTreeMap::new(),
@@ -188,20 +199,21 @@ impl Broker {
         policies.map(|policy| policy.map(|policy| policy.generation())).collect()
     }
 
-    fn check_resume(&self, resume: &Resume, told_of: Digest) -> Result<(), Error> {
+    /// The last rule that was told before this.
+    fn last_told(&self, resume: &Resume, told_of: Digest) -> Result<Option<RuleId>, Error> {
         // The position before the rules, so that these are all up to it.
         let mark = self.store.mark();
         let (rules, now) = (self.store.rules(), self.not_ahead());
-        if resume.incarnation != mark.incarnation || resume.position > mark.position {
+        if resume.incarnation != mark.incarnation || resume.position > mark.position.max(rules.position()) {
             return Err(out_of_range("`resume` is not of this incarnation of the store"));
         }
         if resume.told_of != told_of {
             return Err(out_of_range("other Targets list the caller than when `resume` was told"));
         }
-        if rules.after(resume.position).any(|rule| !rule.in_force(now)) {
+        if !rules.is_whole_since(resume.position, now) {
             return Err(out_of_range("a rule since `resume` has been folded away"));
         }
-        Ok(())
+        Ok(rules.last_up_to(resume.position).map(|rule| rule.id))
     }
 
     /// The time that decides what is over and need not be told: a clock that was set ahead ends nothing.
@@ -243,7 +255,7 @@ impl RevocationWatch {
             self.check_listed()?;
             // From here to the answer nothing waits: what was heard is told.
             let news = self.news();
-            if due || !news.rules.is_empty() || news.covered.is_some() {
+            if due || !news.is_nothing() {
                 return Ok(news);
             }
         }
@@ -254,12 +266,18 @@ impl RevocationWatch {
         // The position before the rules, so that these are all up to it.
         let mark = self.broker.store.mark();
         let (rules, now) = (self.broker.store.rules(), self.broker.not_ahead());
+        let from = self.position;
         let concerns = |rule: &&Arc<Rule>| rule.in_force(now) && self.listed.concerns(&rule.selector);
-        let mut untold = rules.after(self.position).filter(concerns);
+        let mut untold = rules.after(self.last).filter(concerns);
         let told: Vec<_> = untold.by_ref().take(RULES_AT_ONCE).cloned().collect();
         let more_rules = untold.next().is_some();
-        let last = told.last().filter(|_| more_rules).map(|rule| rule.position);
-        self.position = last.unwrap_or_else(|| mark.position.max(rules.position()));
+        if let Some(last) = told.last().filter(|_| more_rules) {
+            (self.position, self.last) = (last.position, Some(last.id));
+        } else {
+            self.position = mark.position.max(rules.position());
+            self.last = self.last.max(rules.iter().next_back().map(|rule| rule.id));
+        }
+        let lifted = self.lifted(&rules, &told, from);
         let snapshot = self.snapshot;
         let (covered, more_covered) = if more_rules { (None, false) } else { self.covered() };
         self.more = more_rules || more_covered;
@@ -272,9 +290,20 @@ impl RevocationWatch {
             rules: told,
             snapshot,
             more: self.more,
-            lifted: Vec::new(),
+            lifted,
             covered,
         }
+    }
+
+    /// The holds among these rules that were lifted by now, and those told before that were lifted since.
+    fn lifted(&self, rules: &RuleSet, told: &[Arc<Rule>], from: Position) -> Vec<RuleId> {
+        let now = self.broker.not_ahead();
+        // Whoever begins knows of no other holds.
+        let known = |rule: &&Arc<Rule>| !self.snapshot || rule.in_force(now);
+        let since = rules.lifted(from, self.position).filter(|rule| self.listed.concerns(&rule.selector));
+        let of_told = told.iter().filter(|rule| rule.lifted.is_some());
+        let lifted: BTreeSet<_> = since.filter(known).chain(of_told).map(|rule| rule.id).collect();
+        lifted.into_iter().collect()
     }
 
     /// The next part of what is spelled out, and whether there is another.

@@ -8,8 +8,11 @@ use serde::Serialize;
 
 use crate::connect::Connection;
 use crate::failure::Usage;
-use crate::output::{Output, facts};
+use crate::output::{Output, facts, table};
 use crate::view::time;
+
+/// The largest page that the API gives.
+const PAGE: usize = 1000;
 
 /// Ends every credential that the selector covers, with one durable rule, effective before this answers.
 #[derive(Args)]
@@ -153,6 +156,18 @@ struct RuleView<'a> {
     by: &'a str,
     reason: &'a str,
     until: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    authority: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lifted: Option<LiftedView<'a>>,
+}
+
+#[derive(Serialize)]
+struct LiftedView<'a> {
+    at: String,
+    by: &'a str,
+    reason: &'a str,
+    position: u64,
 }
 
 #[derive(Serialize)]
@@ -214,11 +229,34 @@ fn revoke_text(answer: &v1::RevokeResponse, dry_run: bool) -> String {
     facts(&lines)
 }
 
-/// Looks at revocations.
+/// Looks at revocations, and lifts holds.
 #[derive(Subcommand)]
 pub(crate) enum Revocations {
-    /// Shows the rule that a revocation wrote.
+    /// Lists the rules that revocations wrote, newest first.
+    List(List),
+    /// Shows the rule that a revocation wrote, and how many live leases it ended.
     Get(Get),
+    /// Ends a hold: what it is about may be asked for again. What was revoked stays revoked.
+    Lift(Lift),
+}
+
+/// Which revocations to list.
+#[derive(Args)]
+pub(crate) struct List {
+    /// Those whose selector names this owner.
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
+    /// Only those that hold, or cover something that a verifier may still accept.
+    #[arg(long)]
+    in_force: bool,
+    /// Only those that hold.
+    #[arg(long)]
+    holds: bool,
+    /// At most this many.
+    #[arg(long, default_value_t = 100, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Which revocation.
@@ -230,12 +268,171 @@ pub(crate) struct Get {
     output: Output,
 }
 
+/// Which hold to end.
+#[derive(Args)]
+pub(crate) struct Lift {
+    /// The rule's id.
+    id: String,
+    /// Why: it is recorded.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Serialize)]
+struct ListView<'a> {
+    rules: Vec<RuleView<'a>>,
+    /// There are more than the limit.
+    more: bool,
+}
+
+#[derive(Serialize)]
+struct GetView<'a> {
+    #[serde(flatten)]
+    rule: RuleView<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<CountsView<'a>>,
+}
+
+#[derive(Serialize)]
+struct CountsView<'a> {
+    state: &'static str,
+    leases: u64,
+    by_owner_and_target: Vec<CountView<'a>>,
+}
+
+#[derive(Serialize)]
+struct CountView<'a> {
+    owner: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    narrowed_owner: &'a str,
+    target: &'a str,
+    leases: u64,
+}
+
+#[derive(Serialize)]
+struct LiftView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<RuleView<'a>>,
+    repeated: bool,
+    can_reissue: bool,
+}
+
 impl Revocations {
     /// Asks, and prints.
     pub(crate) async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
-        let Self::Get(get) = self;
-        let rule = connection.client()?.get_revocation(get.id).await?;
-        get.output.answer(&rule_view(&rule), || facts(&rule_facts(&rule)))
+        match self {
+            Self::List(list) => list.run(connection).await,
+            Self::Get(get) => {
+                let answer = connection.client()?.get_revocation(get.id).await?;
+                let rule = answer.rule.unwrap_or_default();
+                let counts = answer.counts.as_ref();
+                let view = GetView { rule: rule_view(&rule), counts: counts.map(counts_view) };
+                get.output.answer(&view, || get_text(&rule, counts))
+            }
+            Self::Lift(lift) => {
+                let request = v1::LiftRevocationRequest { id: lift.id, reason: lift.reason };
+                let answer = connection.client()?.lift_revocation(request).await?;
+                let view = LiftView {
+                    rule: answer.rule.as_ref().map(rule_view),
+                    repeated: answer.repeated,
+                    can_reissue: answer.can_reissue,
+                };
+                lift.output.answer(&view, || lift_text(&answer))
+            }
+        }
+    }
+}
+
+impl List {
+    async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let client = connection.client()?;
+        let mut request = v1::ListRevocationsRequest {
+            owner: self.owner.unwrap_or_default(),
+            in_force_only: self.in_force,
+            holds_only: self.holds,
+            ..Default::default()
+        };
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let mut rules: Vec<v1::Rule> = Vec::new();
+        let more = loop {
+            let left = limit - rules.len();
+            request.page_size = i32::try_from(left.min(PAGE)).unwrap_or_default();
+            let page = client.list_revocations(request.clone()).await?;
+            rules.extend(page.rules);
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() || rules.len() >= limit {
+                break !request.page_token.is_empty();
+            }
+        };
+        let view = ListView { rules: rules.iter().map(rule_view).collect(), more };
+        self.output.answer(&view, || {
+            let more = if more { "there are more: see --limit\n" } else { "" };
+            rule_table(&rules) + more
+        })
+    }
+}
+
+fn rule_table(rules: &[v1::Rule]) -> String {
+    let row = |rule: &v1::Rule| {
+        [
+            rule.id.clone(),
+            time(rule.written_at.as_ref()),
+            rule.selector.as_ref().map(in_words).unwrap_or_default(),
+            if rule.lifted.is_some() { "hold, lifted".to_owned() } else { after(rule).to_owned() },
+            time(rule.until.as_ref()),
+            rule.by.clone(),
+            rule.reason.clone(),
+        ]
+    };
+    let head = ["REVOCATION", "WRITTEN", "SELECTOR", "AFTER", "UNTIL", "BY", "REASON"];
+    table(head, &rules.iter().map(row).collect::<Vec<_>>())
+}
+
+fn get_text(rule: &v1::Rule, counts: Option<&v1::LiveCounts>) -> String {
+    let mut lines = rule_facts(rule);
+    if let Some(counts) = counts {
+        let so_far = if counts.state() == v1::CountState::Counted { "" } else { " so far: still counting" };
+        lines.push(("ended", format!("{} live leases{so_far}", counts.leases)));
+        lines.extend(counts.by_owner_and_target.iter().map(|count| {
+            let narrowed = match count.narrowed_owner.as_str() {
+                "" => String::new(),
+                narrowed => format!("/{narrowed}"),
+            };
+            ("of them", format!("{} of {}{narrowed} for {}", count.leases, count.owner, count.target))
+        }));
+    }
+    facts(&lines)
+}
+
+fn lift_text(answer: &v1::LiftRevocationResponse) -> String {
+    let mut lines = answer.rule.as_ref().map(rule_facts).unwrap_or_default();
+    if answer.repeated {
+        lines.push(("repeated", "it was lifted before: nothing was changed".to_owned()));
+    }
+    let new = if answer.can_reissue { "they may ask again now" } else { "none: another hold stands" };
+    lines.push(("new ones", new.to_owned()));
+    facts(&lines)
+}
+
+fn counts_view(counts: &v1::LiveCounts) -> CountsView<'_> {
+    CountsView {
+        state: match counts.state() {
+            v1::CountState::Counted => "counted",
+            v1::CountState::Counting | v1::CountState::Unspecified => "counting",
+        },
+        leases: counts.leases,
+        by_owner_and_target: counts
+            .by_owner_and_target
+            .iter()
+            .map(|count| CountView {
+                owner: &count.owner,
+                narrowed_owner: &count.narrowed_owner,
+                target: &count.target,
+                leases: count.leases,
+            })
+            .collect(),
     }
 }
 
@@ -254,11 +451,35 @@ fn rule_view(rule: &v1::Rule) -> RuleView<'_> {
         by: &rule.by,
         reason: &rule.reason,
         until: time(rule.until.as_ref()),
+        authority: match rule.authority() {
+            v1::Authority::Owners => "owners",
+            v1::Authority::ClusterWide => "cluster_wide",
+            v1::Authority::Socket => "socket",
+            v1::Authority::Dayfly => "dayfly",
+            v1::Authority::Unspecified => "",
+        },
+        lifted: rule.lifted.as_ref().map(|lifted| LiftedView {
+            at: time(lifted.at.as_ref()),
+            by: &lifted.by,
+            reason: &lifted.reason,
+            position: lifted.position,
+        }),
     }
 }
 
-fn rule_facts(rule: &v1::Rule) -> [(&'static str, String); 9] {
-    [
+fn rule_facts(rule: &v1::Rule) -> Vec<(&'static str, String)> {
+    let lifted = rule
+        .lifted
+        .as_ref()
+        .map(|lifted| format!("{} by {}: {}", time(lifted.at.as_ref()), lifted.by, lifted.reason));
+    let by_right = match rule.authority() {
+        v1::Authority::Owners => "on the owners that it is about",
+        v1::Authority::ClusterWide => "on all owners",
+        v1::Authority::Socket => "of whoever is on the broker's machine",
+        v1::Authority::Dayfly => "of Dayfly itself",
+        v1::Authority::Unspecified => "",
+    };
+    vec![
         ("revocation", rule.id.clone()),
         ("position", rule.position.to_string()),
         ("selector", rule.selector.as_ref().map(in_words).unwrap_or_default()),
@@ -267,7 +488,9 @@ fn rule_facts(rule: &v1::Rule) -> [(&'static str, String); 9] {
         ("written", time(rule.written_at.as_ref())),
         ("by", rule.by.clone()),
         ("reason", rule.reason.clone()),
+        ("by right", by_right.to_owned()),
         ("offline", format!("a verifier that never asks may accept it until {}", time(rule.until.as_ref()))),
+        ("lifted", lifted.unwrap_or_default()),
     ]
 }
 
@@ -343,6 +566,43 @@ mod tests {
         insta::assert_snapshot!("rule_json", serde_json::to_string_pretty(&rule_view(&rule)).unwrap());
         let dry = v1::RevokeResponse { rule: None, would_cover: 7, would_cover_at_least: true, ..answer() };
         insta::assert_snapshot!("dry_run_text", revoke_text(&dry, true));
+    }
+
+    #[test]
+    fn a_lifted_hold_and_what_it_ended() {
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let lifted = v1::Lifted {
+            at: at(1_795_435_400),
+            by: "bob@east".to_owned(),
+            reason: "it is over".to_owned(),
+            position: 19,
+        };
+        let rule = v1::Rule {
+            after: v1::After::Hold.into(),
+            authority: v1::Authority::ClusterWide.into(),
+            lifted: Some(lifted),
+            ..answer().rule.unwrap()
+        };
+        let count = |narrowed: &str, leases| v1::LiveCount {
+            owner: "payments".to_owned(),
+            narrowed_owner: narrowed.to_owned(),
+            target: "orders".to_owned(),
+            leases,
+        };
+        let mut counts = v1::LiveCounts {
+            state: v1::CountState::Counting.into(),
+            leases: 4,
+            by_owner_and_target: Vec::new(),
+        };
+        insta::assert_snapshot!("counting_text", get_text(&rule, Some(&counts)));
+        counts.state = v1::CountState::Counted.into();
+        counts.by_owner_and_target = vec![count("api-team", 3), count("", 1)];
+        insta::assert_snapshot!("counted_text", get_text(&rule, Some(&counts)));
+        let view = GetView { rule: rule_view(&rule), counts: Some(counts_view(&counts)) };
+        insta::assert_snapshot!("counted_json", serde_json::to_string_pretty(&view).unwrap());
+        insta::assert_snapshot!("rules_table", rule_table(&[rule.clone(), answer().rule.unwrap()]));
+        let lifted = v1::LiftRevocationResponse { rule: Some(rule), repeated: true, can_reissue: false };
+        insta::assert_snapshot!("lift_text", lift_text(&lifted));
     }
 
     #[test]

@@ -595,6 +595,17 @@ fn the_verbs_do_what_they_say_against_a_broker() {
     assert_eq!(dev.introspect(credential, &["--require-active"]).code, 1);
     let held = dev.run("payments.token", &["issue", "--target", "orders"]);
     assert!(held.code == 3 && held.err.contains("reason: HELD"), "{held:?}");
+    let holds = dev.json("operator.token", &["revocations", "list", "--holds", "--in-force", "--limit", "1"]);
+    assert_eq!((&holds["rules"][0]["id"], &holds["more"]), (&rule["id"], &false.into()));
+    let lift = ["revocations", "lift", rule["id"].as_str().unwrap(), "--reason", "the drill is over"];
+    let lifted = dev.json("operator.token", &lift);
+    assert_eq!((&lifted["repeated"], &lifted["can_reissue"]), (&false.into(), &true.into()));
+    assert_eq!(lifted["rule"]["lifted"]["reason"], "the drill is over");
+    assert_eq!(dev.json("operator.token", &lift)["repeated"], true);
+    assert_eq!(dev.run("payments.token", &["issue", "--target", "orders"]).code, 0);
+    assert_eq!(dev.introspect(credential, &["--require-active"]).code, 1);
+    let table = dev.run("operator.token", &["revocations", "list"]);
+    assert!(table.code == 0 && table.out.contains("hold, lifted"), "{table:?}");
     let keys: Value = serde_json::from_str(
         &run(&["keys", "--server", &dev.server, "--ca-file", &dev.path("ca.crt").display().to_string()]).out,
     )

@@ -161,11 +161,29 @@ impl Client {
         self.call(request, send).await
     }
 
-    /// A revocation's rule, as an operator.
-    pub async fn get_revocation(&self, id: impl Into<String>) -> Result<v1::Rule, Error> {
+    /// A revocation, as an operator: its rule is there.
+    pub async fn get_revocation(&self, id: impl Into<String>) -> Result<v1::GetRevocationResponse, Error> {
         let send = |channel, request| async move { operator(channel).get_revocation(request).await };
         let answer = self.call(v1::GetRevocationRequest { id: id.into() }, send).await?;
-        answer.rule.ok_or(Error::Malformed("rule"))
+        if answer.rule.is_some() { Ok(answer) } else { Err(Error::Malformed("rule")) }
+    }
+
+    /// A page of revocations, the newest first, as an operator.
+    pub async fn list_revocations(
+        &self,
+        request: v1::ListRevocationsRequest,
+    ) -> Result<v1::ListRevocationsResponse, Error> {
+        let send = |channel, request| async move { operator(channel).list_revocations(request).await };
+        self.call(request, send).await
+    }
+
+    /// Ends the hold of a revocation, as an operator. A repeat changes nothing, and says so.
+    pub async fn lift_revocation(
+        &self,
+        request: v1::LiftRevocationRequest,
+    ) -> Result<v1::LiftRevocationResponse, Error> {
+        let send = |channel, request| async move { operator(channel).lift_revocation(request).await };
+        self.call(request, send).await
     }
 
     /// A page of the Owners that the caller may list, as an operator.

@@ -45,6 +45,8 @@ pub enum EventKind {
     Renewed = 12,
     /// What a Grant of mode Audit would have decided, of one minute, workload, target, Grant and outcome.
     Audited = 11,
+    /// A rule's hold was lifted.
+    Lifted = 13,
 }
 
 impl EventKind {
@@ -64,6 +66,7 @@ impl EventKind {
             Self::RollbackAccepted => "rollback-accepted",
             Self::Renewed => "renewed",
             Self::Audited => "audited",
+            Self::Lifted => "lifted",
         }
     }
 }
@@ -245,6 +248,17 @@ impl Draft {
         Self { kind: EventKind::Revoked, subject: Some(rule.id.to_bytes()), detail }
     }
 
+    /// A rule's hold was lifted.
+    pub fn lifted(rule: &Rule, by: &Actor, reason: &str) -> Self {
+        let detail = Detail {
+            actor: by.to_string(),
+            selector: rule.selector.to_string(),
+            reason: reason.to_owned(),
+            ..Detail::default()
+        };
+        Self { kind: EventKind::Lifted, subject: Some(rule.id.to_bytes()), detail }
+    }
+
     /// Something that changes neither lease nor rule.
     pub fn note(kind: EventKind, actor: &Actor, note: String) -> Self {
         Self { kind, subject: None, detail: Detail { actor: actor.to_string(), note, ..Detail::default() } }
@@ -334,9 +348,14 @@ impl Event {
         self.subject.filter(|_| of_lease).map(LeaseId::from_bytes)
     }
 
-    /// The rule it is about, if it is about one.
+    /// The rule that was written, if one was.
     pub fn rule(&self) -> Option<RuleId> {
         self.subject.filter(|_| self.kind == EventKind::Revoked).map(RuleId::from_bytes)
+    }
+
+    /// The rule whose hold was lifted, if one was.
+    pub fn lifted(&self) -> Option<RuleId> {
+        self.subject.filter(|_| self.kind == EventKind::Lifted).map(RuleId::from_bytes)
     }
 }
 

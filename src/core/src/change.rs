@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::audit::Draft;
 use crate::digest::Digest;
-use crate::ids::{Incarnation, InstanceId, KeyId, LeaseId, Position, StartNumber};
+use crate::ids::{Incarnation, InstanceId, KeyId, LeaseId, Position, RuleId, StartNumber};
 use crate::lease::{Idempotency, Lease};
 use crate::live::{AtCap, LiveCaps};
 use crate::merkle;
-use crate::rule::{Actor, After, Rule, Selector};
+use crate::rule::{Actor, After, Authority, Rule, Selector};
 use crate::time::Timestamp;
 
 /// One change of the store: committed whole or not at all, with exactly one event in the audit log.
@@ -31,6 +31,8 @@ pub enum Change {
     },
     /// A new rule. Its id, position, cut-off and `until` are given by the commit.
     Revoke(Box<Revocation>),
+    /// The end of a rule's hold. What it covers stays revoked.
+    Lift(Box<Lift>),
     /// A new signing key, sealed.
     Key(SealedKey),
     /// An event that changes nothing else.
@@ -58,10 +60,23 @@ pub struct Revocation {
     pub after: After,
     /// Who.
     pub by: Actor,
+    /// By which right.
+    pub authority: Authority,
     /// Why.
     pub reason: String,
     /// The operator's idempotency key, where one was sent.
     pub idempotency: Option<Idempotency>,
+}
+
+/// A hold to end.
+#[derive(Debug, Clone)]
+pub struct Lift {
+    /// Which rule's.
+    pub rule: RuleId,
+    /// Who.
+    pub by: Actor,
+    /// Why.
+    pub reason: String,
 }
 
 /// A signing key as it rests: sealed with a key that is not in the store.
@@ -88,7 +103,7 @@ pub enum Outcome {
     Committed(Receipt),
     /// A rule newer than the decision is about this lease: decide again, with a new id.
     Covered(Arc<Rule>),
-    /// The same idempotency key was committed before, with this.
+    /// The same idempotency key was committed before, with this; or the hold was lifted before.
     Replayed(Earlier),
     /// The store's state is not what the change expects.
     Conflict(Conflict),
@@ -99,7 +114,7 @@ pub enum Outcome {
 pub struct Receipt {
     /// Its position.
     pub position: Position,
-    /// The rule, where the change was a revocation.
+    /// The rule, where the change was a revocation or lifted one.
     pub rule: Option<Arc<Rule>>,
 }
 
@@ -139,6 +154,12 @@ pub enum Conflict {
     /// As many leases are live as may be.
     #[error("as many leases are live as may be: {}", .0.most)]
     AtCap(AtCap),
+    /// There is no such rule.
+    #[error("there is no such rule")]
+    NoSuchRule,
+    /// The rule never held anything.
+    #[error("the rule is no hold")]
+    NotHold,
     /// A key of this id exists.
     #[error("a key of this id exists")]
     KeyExists,

@@ -10,7 +10,7 @@ use crate::change::SealedKey;
 use crate::digest::Digest;
 use crate::ids::{LeaseId, Position, RuleId, Uid};
 use crate::lease::Idempotency;
-use crate::rule::{Actor, After, Fields, Rule, Selector};
+use crate::rule::{Actor, After, Authority, Fields, Lifted, Rule, Selector};
 use crate::time::Timestamp;
 
 /// A stored record does not read back.
@@ -71,6 +71,27 @@ struct RuleRecord {
     credential_id: String,
     #[prost(bytes = "vec", tag = "24")]
     lease: Vec<u8>,
+    /// As in the API; 0 where it is not recorded.
+    #[prost(uint32, tag = "25")]
+    authority: u32,
+    #[prost(message, tag = "26")]
+    lifted: Option<LiftedRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LiftedRecord {
+    #[prost(uint64, tag = "1")]
+    at: u64,
+    #[prost(string, tag = "2")]
+    actor_cluster: String,
+    #[prost(string, tag = "3")]
+    actor: String,
+    #[prost(string, tag = "4")]
+    actor_uid: String,
+    #[prost(string, tag = "5")]
+    reason: String,
+    #[prost(uint64, tag = "6")]
+    position: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -120,6 +141,21 @@ pub fn encode_rule(rule: &Rule) -> Vec<u8> {
         key: show(fields.key.as_ref()),
         credential_id: show(fields.credential_id.as_ref()),
         lease: fields.lease.map(|id| id.to_bytes().to_vec()).unwrap_or_default(),
+        authority: match rule.authority {
+            Authority::Unrecorded => 0,
+            Authority::Owners => 1,
+            Authority::ClusterWide => 2,
+            Authority::Socket => 3,
+            Authority::Dayfly => 4,
+        },
+        lifted: rule.lifted.as_ref().map(|lifted| LiftedRecord {
+            at: lifted.at.as_millis(),
+            actor_cluster: show(lifted.by.cluster.as_ref()),
+            actor: lifted.by.username.clone(),
+            actor_uid: lifted.by.uid.clone(),
+            reason: lifted.reason.clone(),
+            position: lifted.position.number(),
+        }),
     }
     .encode_to_vec()
 }
@@ -164,6 +200,15 @@ pub fn decode_rule(bytes: &[u8]) -> Result<Rule, BadRecord> {
         reason: record.reason,
         until: Timestamp::from_millis(record.until),
         idempotency: read.idempotency(&record.idempotency_key, &record.idempotency_request)?,
+        authority: match record.authority {
+            0 => Authority::Unrecorded,
+            1 => Authority::Owners,
+            2 => Authority::ClusterWide,
+            3 => Authority::Socket,
+            4 => Authority::Dayfly,
+            _ => return Err(read.bad(&"its authority is of a newer version")),
+        },
+        lifted: record.lifted.map(|lifted| read.lifted(lifted)).transpose()?,
     })
 }
 
@@ -248,6 +293,16 @@ impl Reader {
         Ok(Some(Digest::from_bytes(bytes)))
     }
 
+    fn lifted(&self, record: LiftedRecord) -> Result<Lifted, BadRecord> {
+        let cluster = self.optional(&record.actor_cluster)?;
+        Ok(Lifted {
+            at: Timestamp::from_millis(record.at),
+            by: Actor { cluster, username: record.actor, uid: record.actor_uid },
+            reason: record.reason,
+            position: Position::new(record.position),
+        })
+    }
+
     fn idempotency(&self, key: &[u8], request: &[u8]) -> Result<Option<Idempotency>, BadRecord> {
         Ok(match (self.digest(key)?, self.digest(request)?) {
             (Some(key), Some(request)) => Some(Idempotency { key, request }),
@@ -276,6 +331,14 @@ mod tests {
             let mut rule = Rule::test(4, selector, 17).holding();
             rule.by.cluster = "east".parse().ok();
             rule.idempotency = Some(Idempotency { key: Digest::of(b"k"), request: Digest::of(b"r") });
+            assert_eq!(decode_rule(&encode_rule(&rule)), Ok(rule.clone()));
+            rule.authority = Authority::Owners;
+            rule.lifted = Some(Lifted {
+                at: rule.until,
+                by: rule.by.clone(),
+                reason: "over".to_owned(),
+                position: Position::new(9),
+            });
             assert_eq!(decode_rule(&encode_rule(&rule)), Ok(rule));
         }
         let key = SealedKey {

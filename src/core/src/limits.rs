@@ -23,8 +23,12 @@ pub const ACTOR_BYTES: usize = 256;
 pub const PAGE: usize = 1000;
 /// A page where the request names no size.
 pub const PAGE_DEFAULT: usize = 100;
+/// Rules that are looked at for one page of revocations, which may be short then.
+pub const RULES_LOOKED_AT: usize = 20_000;
 /// One policy file, in bytes.
 pub const POLICY_FILE_BYTES: u64 = 1024 * 1024;
+/// Rules that are folded away and still kept in memory, the newest.
+pub const FOLDED_RULES: usize = 100_000;
 /// Policy files in a folder.
 pub const POLICY_FILES: usize = 10_000;
 /// The shortest life of a credential.

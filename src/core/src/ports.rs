@@ -13,10 +13,12 @@ use crate::change::{
 use crate::clock::ClockJumped;
 use crate::digest::Digest;
 use crate::ids::{
-    Audience, ClusterName, KeyId, LeaseId, Namespace, NodeName, PodName, Position, ServiceAccountName, Uid,
+    Audience, ClusterName, KeyId, LeaseId, Namespace, NodeName, PodName, Position, RuleId,
+    ServiceAccountName, Uid,
 };
 use crate::lease::Lease;
 use crate::provenance::{Image, Labels, ObjectRef};
+use crate::rule::Rule;
 use crate::rules::RuleSet;
 use crate::secret::Secret;
 pub use crate::signing::{KeyUse, SigningAlgorithm, TargetRef};
@@ -56,8 +58,11 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// [`StoreError::ClockJumped`] while the clock cannot be trusted.
     fn draw(&self) -> Result<Draw, StoreError>;
 
-    /// All rules committed so far. Read it after [`LeaseStore::draw`].
+    /// All rules committed so far that count. Read it after [`LeaseStore::draw`].
     fn rules(&self) -> Arc<RuleSet>;
+
+    /// The rule of this id, one that was folded away too, for as long as leases that it covers are kept.
+    fn rule(&self, id: RuleId) -> BoxFuture<'_, Result<Option<Arc<Rule>>, StoreError>>;
 
     /// Commits a change. When it answers, the answer is durable. The writer alone gives positions and audit order, and
     /// checks coverage, idempotency and expected state.

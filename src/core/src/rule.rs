@@ -33,6 +33,38 @@ pub struct Rule {
     pub until: Timestamp,
     /// Digest over method, actor and idempotency key, where one was sent, and the digest over the request.
     pub idempotency: Option<crate::lease::Idempotency>,
+    /// The right by which it was written, which says what right lifts it.
+    pub authority: Authority,
+    /// The end of its hold. What it covers stays revoked.
+    pub lifted: Option<Lifted>,
+}
+
+/// The right by which a rule was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Authority {
+    /// Not recorded: a rule from before that was. It counts as cluster-wide.
+    Unrecorded,
+    /// The right on each owner that it can cover.
+    Owners,
+    /// The right on all owners.
+    ClusterWide,
+    /// The broker's own socket, or its store while it is stopped.
+    Socket,
+    /// Dayfly itself.
+    Dayfly,
+}
+
+/// The end of a hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifted {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub by: Actor,
+    /// Why, in their words.
+    pub reason: String,
+    /// Its place in the order of all changes: what is decided after it is not held any more.
+    pub position: Position,
 }
 
 /// What a workload whose leases were revoked may do next. There is no default: it is always said.
@@ -59,6 +91,11 @@ impl Actor {
     /// Dayfly itself.
     pub fn dayfly() -> Self {
         Self { cluster: None, username: "dayfly".to_owned(), uid: String::new() }
+    }
+
+    /// Whoever came by the broker's socket, or opened its store: a user of its machine, by the numeric user id.
+    pub fn socket(uid: u32) -> Self {
+        Self { cluster: None, username: format!("socket:uid={uid}"), uid: String::new() }
     }
 }
 
@@ -110,6 +147,22 @@ pub struct Fields {
     pub lease: Option<LeaseId>,
 }
 
+impl Fields {
+    const NONE: Self = Self {
+        cluster: None,
+        owner: None,
+        namespace: None,
+        service_account: None,
+        pod: None,
+        node: None,
+        grant: None,
+        target: None,
+        key: None,
+        credential_id: None,
+        lease: None,
+    };
+}
+
 /// A selector names nothing. `all` has to be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the selector is empty: name at least one field, or say `all`")]
@@ -136,7 +189,16 @@ impl Selector {
 
     /// Whether a token's claims say if it is about that token. Else each lease it is about is spelled out for verifiers.
     pub fn is_in_claims(&self) -> bool {
-        !matches!(self, Self::Where(fields) if fields.credential_id.is_some())
+        self.named().credential_id.is_none()
+    }
+
+    /// The fields that it names: none of them where it is about everything.
+    pub fn named(&self) -> &Fields {
+        static NONE: Fields = Fields::NONE;
+        match self {
+            Self::All => &NONE,
+            Self::Where(fields) => fields,
+        }
     }
 
     /// Whether it is about this lease, whatever its id.
@@ -187,13 +249,17 @@ impl fmt::Display for Selector {
 impl Rule {
     /// Whether nothing new may be issued of what it is about.
     pub fn holds(&self) -> bool {
-        self.after == After::Hold
+        self.after == After::Hold && self.lifted.is_none()
     }
 
-    /// Whether anything that it covers may still be accepted anywhere, or it keeps anything from being issued. One that is
-    /// not in force any more is not told to anyone. `now` is not to be ahead.
+    /// Whether it is to be checked and told: it holds, or covers something that a verifier may still accept.
     pub fn in_force(&self, now: Timestamp) -> bool {
         self.holds() || now <= self.until
+    }
+
+    /// Its newest change: it was written, or lifted.
+    pub fn changed_at(&self) -> Position {
+        self.lifted.as_ref().map_or(self.position, |lifted| lifted.position)
     }
 
     /// Whether it revokes this lease.
@@ -219,6 +285,8 @@ impl Rule {
             reason: "test".to_owned(),
             until: written_at,
             idempotency: None,
+            authority: Authority::ClusterWide,
+            lifted: None,
         }
     }
 

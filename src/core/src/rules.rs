@@ -1,8 +1,10 @@
 //! All rules, in an index that makes a check cost the same however many there are.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Bound;
 use std::sync::Arc;
+
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use crate::digest::Digest;
 use crate::ids::{
@@ -10,36 +12,76 @@ use crate::ids::{
     Uid,
 };
 use crate::lease::Lease;
-use crate::rule::{Fields, Rule, Selector};
+use crate::limits::FOLDED_RULES;
+use crate::rule::{Fields, Lifted, Rule, Selector};
+use crate::time::Timestamp;
 
-/// Rules that are indexed apart before they join the others, so that one more does not copy them all.
-const RECENT: usize = if cfg!(test) { 4 } else { 256 };
-
-/// All rules. A value: the writer replaces it whole, readers keep the one they have.
+/// All rules that count, and those folded away of late. A value: the writer replaces it whole, readers keep the one they
+/// have. Its parts are persistent trees, so that one rule more among many copies little.
 ///
 /// Rules of one selector are kept together, in the order of their cut-offs. A lease is looked up once for each set of
 /// fields that any rule names: what a check costs depends on how many such sets there are, not on how many rules.
+///
+/// A rule past [`Rule::until`] that holds nothing covers nothing that anyone may still accept, and is *folded away*
+/// ([`RuleSet::fold`]): it is not told to verifiers any more, and not read at a start before it is needed. The newest
+/// [`FOLDED_RULES`] of those are remembered apart, so that a lease shows as revoked after its credential's end too, and
+/// so that no clock that goes back brings any of them back to life. Leases above the cut-offs of all that is folded are
+/// not looked up there.
 #[derive(Debug, Clone, Default)]
 pub struct RuleSet {
     hasher: RandomState,
-    older: Arc<Layer>,
-    recent: Layer,
+    position: Position,
+    counting: Index,
+    folded: Index,
+    /// When those that hold nothing may be folded.
+    ends: RedBlackTreeSetSync<(Timestamp, RuleId)>,
+    /// Which hold was lifted at a position.
+    lifts: RedBlackTreeMapSync<Position, RuleId>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Layer {
-    /// The sets of fields that selectors name.
-    shapes: Vec<Shape>,
-    by_selector: HashMap<u64, Vec<Alike>>,
-    by_position: Vec<Arc<Rule>>,
-    by_idempotency: HashMap<Digest, Arc<Rule>>,
+struct Index {
+    /// The sets of fields that selectors name, and how many rules name each.
+    shapes: Vec<(Shape, usize)>,
+    by_selector: HashTrieMapSync<u64, Vec<Alike>>,
+    /// Ids grow with positions.
+    by_id: RedBlackTreeMapSync<RuleId, Arc<Rule>>,
+    by_idempotency: HashTrieMapSync<Digest, Arc<Rule>>,
 }
 
 /// The rules of one selector, oldest first.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Alike {
-    rules: Vec<Arc<Rule>>,
-    holds: Vec<Arc<Rule>>,
+    rules: RedBlackTreeMapSync<(LeaseId, RuleId), Arc<Rule>>,
+    holds: RedBlackTreeMapSync<RuleId, Arc<Rule>>,
+}
+
+impl Alike {
+    fn put(&mut self, rule: &Arc<Rule>) {
+        self.rules.insert_mut((rule.cut_off, rule.id), Arc::clone(rule));
+        if rule.holds() {
+            self.holds.insert_mut(rule.id, Arc::clone(rule));
+        } else {
+            self.holds.remove_mut(&rule.id);
+        }
+    }
+
+    fn any(&self) -> Option<&Arc<Rule>> {
+        self.rules.first().map(|(_, rule)| rule)
+    }
+
+    /// The first whose cut-off is not below this id.
+    fn covering(&self, lease: LeaseId) -> Option<&Arc<Rule>> {
+        self.rules.range((lease, RuleId::from_u128(0))..).next().map(|(_, rule)| rule)
+    }
+
+    fn hold(&self) -> Option<&Arc<Rule>> {
+        self.holds.first().map(|(_, rule)| rule)
+    }
+
+    fn last(&self) -> Option<&Arc<Rule>> {
+        self.rules.last().map(|(_, rule)| rule)
+    }
 }
 
 /// Which fields a selector names.
@@ -150,45 +192,85 @@ impl<'a> Parts<'a> {
     }
 }
 
-impl Layer {
-    fn add(&mut self, hasher: &RandomState, rule: Arc<Rule>) {
+impl Index {
+    /// Adds a rule, or puts it in the place of its earlier self.
+    fn put(&mut self, hasher: &RandomState, rule: Arc<Rule>) {
         let parts = Parts::of(&rule.selector);
-        let shape = parts.shape();
-        if !self.shapes.contains(&shape) {
-            self.shapes.push(shape);
-        }
-        let alike = self.by_selector.entry(hasher.hash_one(&parts)).or_default();
-        let same = |alike: &&mut Alike| alike.rules.first().is_some_and(|one| one.selector == rule.selector);
-        let hold = rule.holds().then(|| Arc::clone(&rule));
-        match alike.iter_mut().find(same) {
-            Some(alike) => {
-                alike.rules.push(Arc::clone(&rule));
-                alike.holds.extend(hold);
+        let (shape, hash) = (parts.shape(), hasher.hash_one(&parts));
+        if !self.by_id.contains_key(&rule.id) {
+            match self.shapes.iter_mut().find(|(known, _)| *known == shape) {
+                Some((_, rules)) => *rules += 1,
+                None => self.shapes.push((shape, 1)),
             }
-            None => alike.push(Alike { rules: vec![Arc::clone(&rule)], holds: Vec::from_iter(hold) }),
         }
+        // Hashes may collide.
+        let mut alikes = self.by_selector.get(&hash).cloned().unwrap_or_default();
+        let same = |alike: &&mut Alike| alike.any().is_some_and(|one| one.selector == rule.selector);
+        if let Some(alike) = alikes.iter_mut().find(same) {
+            alike.put(&rule);
+        } else {
+            let mut alike = Alike::default();
+            alike.put(&rule);
+            alikes.push(alike);
+        }
+        self.by_selector.insert_mut(hash, alikes);
         if let Some(idempotency) = rule.idempotency {
-            self.by_idempotency.insert(idempotency.key, Arc::clone(&rule));
+            self.by_idempotency.insert_mut(idempotency.key, Arc::clone(&rule));
         }
-        self.by_position.push(rule);
+        self.by_id.insert_mut(rule.id, rule);
     }
 
-    /// The rules about this lease, those of one selector together.
-    fn matching<'s>(&'s self, hasher: &RandomState, lease: &Lease) -> Vec<&'s Alike> {
-        let mut found: Vec<&Alike> = Vec::new();
+    fn remove(&mut self, hasher: &RandomState, rule: &Rule) {
+        if !self.by_id.remove_mut(&rule.id) {
+            return;
+        }
+        let parts = Parts::of(&rule.selector);
+        let (shape, hash) = (parts.shape(), hasher.hash_one(&parts));
+        self.shapes.iter_mut().filter(|(known, _)| *known == shape).for_each(|(_, rules)| *rules -= 1);
+        self.shapes.retain(|(_, rules)| *rules > 0);
+        let mut alikes = self.by_selector.get(&hash).cloned().unwrap_or_default();
+        for alike in &mut alikes {
+            alike.rules.remove_mut(&(rule.cut_off, rule.id));
+            alike.holds.remove_mut(&rule.id);
+        }
+        alikes.retain(|alike| alike.any().is_some());
+        if alikes.is_empty() {
+            self.by_selector.remove_mut(&hash);
+        } else {
+            self.by_selector.insert_mut(hash, alikes);
+        }
+        if let Some(idempotency) = rule.idempotency {
+            self.by_idempotency.remove_mut(&idempotency.key);
+        }
+    }
+
+    /// Those before this one, newest first.
+    fn before(&self, id: Option<RuleId>) -> impl Iterator<Item = &Arc<Rule>> {
+        let end = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_id.range((Bound::Unbounded, end)).rev().map(|(_, rule)| rule)
+    }
+
+    fn last(&self) -> Option<&Arc<Rule>> {
+        self.by_id.last().map(|(_, rule)| rule)
+    }
+
+    /// Of the rules that `choose` takes, each of those of one selector that is about this lease, the earliest.
+    fn earliest<'s>(
+        &'s self,
+        hasher: &RandomState,
+        lease: &Lease,
+        choose: impl Fn(&'s Alike) -> Option<&'s Arc<Rule>>,
+    ) -> Option<&'s Arc<Rule>> {
+        let mut earliest: Option<&Arc<Rule>> = None;
         for owner in lease.owners.iter() {
             let all = Parts::of_lease(lease, owner);
-            let own = self.shapes.iter().filter_map(|shape| all.only(*shape));
-            let alike = own.filter_map(|parts| self.by_selector.get(&hasher.hash_one(&parts))).flatten();
-            for alike in alike {
-                // Hashes may collide.
-                let about = alike.rules.first().is_some_and(|rule| rule.selector.matches(lease));
-                if about && !found.iter().any(|known| std::ptr::eq(*known, alike)) {
-                    found.push(alike);
-                }
-            }
+            let own = self.shapes.iter().filter_map(|(shape, _)| all.only(*shape));
+            let alikes = own.filter_map(|parts| self.by_selector.get(&hasher.hash_one(&parts))).flatten();
+            let about = |alike: &&Alike| alike.any().is_some_and(|rule| rule.selector.matches(lease));
+            let found = alikes.filter(about).filter_map(&choose).min_by_key(|rule| rule.position);
+            earliest = earliest.into_iter().chain(found).min_by_key(|rule| rule.position);
         }
-        found
+        earliest
     }
 }
 
@@ -203,97 +285,170 @@ impl RuleSet {
 
     /// Adds a rule that is later than all in it, and whose cut-off is not below theirs.
     pub fn add(&mut self, rule: Arc<Rule>) {
-        debug_assert!(self.position() < rule.position, "rules come in the order of their positions");
         debug_assert!(
-            self.iter().next_back().is_none_or(|last| last.cut_off <= rule.cut_off),
-            "cut-offs grow with positions"
+            self.counting.last().is_none_or(|last| {
+                last.position < rule.position && last.id < rule.id && last.cut_off <= rule.cut_off
+            }),
+            "rules come in the order of their positions, and ids and cut-offs grow with them"
         );
-        self.recent.add(&self.hasher, rule);
-        if self.recent.by_position.len() >= RECENT {
-            let recent = std::mem::take(&mut self.recent);
-            let older = Arc::make_mut(&mut self.older);
-            recent.by_position.into_iter().for_each(|rule| older.add(&self.hasher, rule));
+        self.put(rule);
+    }
+
+    /// Ends a hold: the rule as it is then. None where there is no such rule among those that count, or it holds nothing.
+    pub fn lift(&mut self, id: RuleId, lifted: Lifted) -> Option<Arc<Rule>> {
+        let held = self.counting.by_id.get(&id).filter(|rule| rule.holds())?;
+        let rule = Arc::new(Rule { lifted: Some(lifted), ..Rule::clone(held) });
+        self.put(Arc::clone(&rule));
+        Some(rule)
+    }
+
+    fn put(&mut self, rule: Arc<Rule>) {
+        self.note(&rule);
+        if !rule.holds() {
+            self.ends.insert_mut((rule.until, rule.id));
+        }
+        self.counting.put(&self.hasher, rule);
+    }
+
+    fn note(&mut self, rule: &Rule) {
+        self.position = self.position.max(rule.changed_at());
+        if let Some(lifted) = &rule.lifted {
+            self.lifts.insert_mut(lifted.position, rule.id);
         }
     }
 
-    /// The newest rule's position; zero without rules.
+    /// Whether there is a rule to fold away by now.
+    pub fn folds(&self, now: Timestamp) -> bool {
+        self.to_fold(now).is_some()
+    }
+
+    /// The next to fold.
+    fn to_fold(&self, now: Timestamp) -> Option<Arc<Rule>> {
+        let (_, id) = self.ends.first()?;
+        self.counting.by_id.get(id).filter(|rule| !rule.in_force(now)).cloned()
+    }
+
+    /// Folds away rules that are not in force any more ([`Rule::in_force`]), at most this many; gives them.
+    pub fn fold(&mut self, now: Timestamp, most: usize) -> Vec<Arc<Rule>> {
+        let mut folded = Vec::new();
+        while folded.len() < most
+            && let Some(rule) = self.to_fold(now)
+        {
+            self.ends.remove_mut(&(rule.until, rule.id));
+            self.counting.remove(&self.hasher, &rule);
+            self.remember(Arc::clone(&rule));
+            folded.push(rule);
+        }
+        folded
+    }
+
+    /// Remembers a rule that is folded away, for as long as it is among the newest of those.
+    pub fn remember(&mut self, rule: Arc<Rule>) {
+        self.note(&rule);
+        self.folded.put(&self.hasher, rule);
+        if self.folded.by_id.size() > FOLDED_RULES
+            && let Some((_, oldest)) = self.folded.by_id.first()
+        {
+            let oldest = Arc::clone(oldest);
+            self.folded.remove(&self.hasher, &oldest);
+            self.lifts.remove_mut(&oldest.changed_at());
+        }
+    }
+
+    /// The newest change of any of its rules: when it was written, or lifted; zero without rules.
     pub fn position(&self) -> Position {
-        self.iter().next_back().map_or(Position::ZERO, |rule| rule.position)
+        self.position
     }
 
     /// The first rule that covers this lease.
     pub fn covering(&self, lease: &Lease) -> Option<&Arc<Rule>> {
-        let first = |alike: &'_ Alike| alike.rules.partition_point(|rule| rule.cut_off < lease.id);
-        self.earliest(lease, |alike| alike.rules.get(first(alike)))
+        let of = |index: &'_ Index| index.last().is_some_and(|last| lease.id <= last.cut_off);
+        let first = |index| Index::earliest(index, &self.hasher, lease, |alike| alike.covering(lease.id));
+        let found = [&self.folded, &self.counting].into_iter().filter(|index| of(index)).filter_map(first);
+        found.min_by_key(|rule| rule.position)
     }
 
     /// A rule later than `decided_under` that is about this lease: its decision is out of date.
     pub fn newer(&self, lease: &Lease, decided_under: Position) -> Option<&Arc<Rule>> {
-        if self.position() <= decided_under {
-            return None;
-        }
-        self.earliest(lease, |alike| alike.rules.last().filter(|rule| rule.position > decided_under))
+        let is_newer = |rule: &&Arc<Rule>| rule.position > decided_under;
+        let of = |index: &'_ Index| index.last().as_ref().is_some_and(is_newer);
+        let last = |index| Index::earliest(index, &self.hasher, lease, |alike| alike.last().filter(is_newer));
+        let found = [&self.folded, &self.counting].into_iter().filter(|index| of(index)).filter_map(last);
+        found.min_by_key(|rule| rule.position)
     }
 
     /// The first hold that is about this lease: nothing new may be issued.
     pub fn holding(&self, lease: &Lease) -> Option<&Arc<Rule>> {
-        self.earliest(lease, |alike| alike.holds.first())
+        self.counting.earliest(&self.hasher, lease, Alike::hold)
     }
 
     /// Every hold, of one selector the first.
     pub fn holds(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        let layers = [self.older.as_ref(), &self.recent];
-        let alike = layers.into_iter().flat_map(|layer| layer.by_selector.values().flatten());
-        alike.filter_map(|alike| alike.holds.first())
+        let alike = self.counting.by_selector.values().flatten();
+        alike.filter_map(Alike::hold)
     }
 
-    /// Of the rules that `choose` takes, each of those of one selector that is about this lease, the earliest.
-    fn earliest<'s>(
-        &'s self,
-        lease: &Lease,
-        choose: impl Fn(&'s Alike) -> Option<&'s Arc<Rule>>,
-    ) -> Option<&'s Arc<Rule>> {
-        let of = |layer: &'s Layer| {
-            let matching = layer.matching(&self.hasher, lease);
-            matching.into_iter().filter_map(&choose).min_by_key(|rule| rule.position)
-        };
-        of(&self.older).or_else(|| of(&self.recent))
-    }
-
-    /// The rule of this id.
+    /// The rule of this id, one that is folded away too while it is remembered.
     pub fn get(&self, id: RuleId) -> Option<&Arc<Rule>> {
-        // Ids grow with positions, so each list is in the ids' order too.
-        let of = |layer: &'_ Layer| layer.by_position.binary_search_by_key(&id, |rule| rule.id);
-        match of(&self.older) {
-            Ok(found) => self.older.by_position.get(found),
-            Err(_) => of(&self.recent).ok().and_then(|found| self.recent.by_position.get(found)),
-        }
+        self.counting.by_id.get(&id).or_else(|| self.folded.by_id.get(&id))
     }
 
     /// The rule a caller's idempotency key made.
     pub fn by_idempotency(&self, key: Digest) -> Option<&Arc<Rule>> {
-        self.recent.by_idempotency.get(&key).or_else(|| self.older.by_idempotency.get(&key))
+        self.counting.by_idempotency.get(&key).or_else(|| self.folded.by_idempotency.get(&key))
     }
 
-    /// All rules, oldest first.
+    /// All rules that are not folded away, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Rule>> {
-        self.older.by_position.iter().chain(&self.recent.by_position)
+        self.counting.by_id.values()
     }
 
-    /// The rules later than this position, oldest first.
-    pub fn after(&self, position: Position) -> impl Iterator<Item = &Arc<Rule>> {
-        fn later(rules: &[Arc<Rule>], position: Position) -> impl Iterator<Item = &Arc<Rule>> {
-            rules.iter().skip(rules.partition_point(|rule| rule.position <= position))
-        }
-        later(&self.older.by_position, position).chain(later(&self.recent.by_position, position))
+    /// The rules after this one (none: all) that are not folded away, oldest first.
+    pub fn after(&self, id: Option<RuleId>) -> impl Iterator<Item = &Arc<Rule>> {
+        let start = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.counting.by_id.range((start, Bound::Unbounded)).map(|(_, rule)| rule)
     }
 
-    /// How many rules there are.
+    /// The last rule up to this position, of those that are not folded away.
+    pub fn last_up_to(&self, position: Position) -> Option<&Arc<Rule>> {
+        self.iter().rev().find(|rule| rule.position <= position)
+    }
+
+    /// Whether every rule later than this position is there and in force: whoever was told of all up to it can be told the
+    /// rest. Of those folded away only the newest are known, and the newest decides.
+    pub fn is_whole_since(&self, position: Position, now: Timestamp) -> bool {
+        self.folded.last().is_none_or(|last| last.position <= position)
+            && self.iter().rev().take_while(|rule| rule.position > position).all(|rule| rule.in_force(now))
+    }
+
+    /// The holds that were lifted after this position and up to that one, by the lifts' positions: those that are in memory.
+    pub fn lifted(&self, after: Position, to: Position) -> impl Iterator<Item = &Arc<Rule>> {
+        let lifts = self.lifts.range((Bound::Excluded(after), Bound::Included(to.max(after))));
+        lifts.filter_map(|(_, id)| self.get(*id))
+    }
+
+    /// All rules in force, oldest first: what covers anything that a verifier may still accept, and every hold.
+    pub fn in_force(&self, now: Timestamp) -> impl DoubleEndedIterator<Item = &Arc<Rule>> {
+        self.iter().filter(move |rule| rule.in_force(now))
+    }
+
+    /// All rules before this one (none: all), newest first, those remembered of what is folded away among them.
+    pub fn before(&self, id: Option<RuleId>) -> impl Iterator<Item = &Arc<Rule>> {
+        let mut counting = self.counting.before(id).peekable();
+        let mut folded = self.folded.before(id).peekable();
+        std::iter::from_fn(move || match (counting.peek(), folded.peek()) {
+            (Some(one), Some(other)) if one.id < other.id => folded.next(),
+            (Some(_), _) => counting.next(),
+            (None, _) => folded.next(),
+        })
+    }
+
+    /// How many rules there are that are not folded away.
     pub fn len(&self) -> usize {
-        self.older.by_position.len() + self.recent.by_position.len()
+        self.counting.by_id.size()
     }
 
-    /// Whether there are none.
+    /// Whether there are none of those.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -304,7 +459,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rule::After;
+    use crate::ports::Clock as _;
 
     fn selector(which: u8) -> Selector {
         let fields = match which % 9 {
@@ -338,39 +493,158 @@ mod tests {
         lease
     }
 
+    fn by_test(position: u64, at: Timestamp) -> Lifted {
+        let by = crate::rule::Actor::dayfly();
+        Lifted { at, by, reason: "a test".to_owned(), position: Position::new(position) }
+    }
+
     proptest! {
-        /// The index never changes an answer: it agrees with asking each rule in turn.
+        /// Neither the index nor folding changes an answer: it agrees with asking each rule in turn.
         #[test]
         fn index_agrees_with_a_scan(
-            rules in prop::collection::vec((any::<u8>(), 0u128..3), 0..40), id in 0u128..40, which: u8, under in 0u64..40
+            rules in prop::collection::vec((any::<u8>(), 0u128..3, 0u64..60), 0..40),
+            id in 0u128..40, which: u8, under in 0u64..40, fold_at in prop::collection::vec(0u64..90, 3),
+            lifts in prop::collection::vec(0usize..40, 0..4),
         ) {
+            let mut fold_at = fold_at;
+            fold_at.sort_unstable();
             let mut set = RuleSet::default();
             let mut all = Vec::new();
-            let mut cut_off = 0;
-            for (n, (which, above)) in rules.into_iter().enumerate() {
+            let (mut cut_off, mut until) = (0, Timestamp::default());
+            for (n, (which, above, lasts)) in rules.into_iter().enumerate() {
                 cut_off += above;
+                until = until.max(Timestamp::from_secs(lasts));
                 let mut rule = Rule::test(n as u64 + 1, selector(which), cut_off);
-                rule.id = RuleId::from_u128(100 + n as u128);
+                (rule.id, rule.until) = (RuleId::from_u128(100 + n as u128), until);
                 let rule = Arc::new(if which > 200 { rule.holding() } else { rule });
                 set.add(Arc::clone(&rule));
                 all.push(rule);
+                if n == 20 {
+                    set.fold(Timestamp::from_secs(fold_at[0]), 3);
+                }
+            }
+            for (n, which) in lifts.into_iter().enumerate() {
+                let Some(rule) = all.get_mut(which) else { continue };
+                if let Some(lifted) = set.lift(rule.id, by_test(100 + n as u64, Timestamp::from_secs(1))) {
+                    prop_assert!(rule.holds() && !lifted.holds());
+                    *rule = lifted;
+                }
             }
             let lease = lease(id, which);
-            let first = |test: &dyn Fn(&Rule) -> bool| all.iter().find(|rule| test(rule)).map(|rule| rule.id);
-            prop_assert_eq!(set.covering(&lease).map(|rule| rule.id), first(&|rule| rule.covers(&lease)));
-            prop_assert_eq!(
-                set.holding(&lease).map(|rule| rule.id),
-                first(&|rule| rule.after == After::Hold && rule.selector.matches(&lease))
-            );
-            prop_assert_eq!(
-                set.newer(&lease, Position::new(under)).is_some(),
-                first(&|rule| rule.position > Position::new(under) && rule.selector.matches(&lease)).is_some()
-            );
-            let later = all.iter().filter(|rule| rule.position > Position::new(under));
-            prop_assert!(set.after(Position::new(under)).eq(later));
-            for rule in &all {
-                prop_assert_eq!(set.get(rule.id).map(|found| found.position), Some(rule.position));
+            for at in fold_at.into_iter().map(Timestamp::from_secs) {
+                let first = |test: &dyn Fn(&Rule) -> bool| all.iter().find(|rule| test(rule)).map(|rule| rule.id);
+                prop_assert_eq!(set.covering(&lease).map(|rule| rule.id), first(&|rule| rule.covers(&lease)));
+                prop_assert_eq!(
+                    set.holding(&lease).map(|rule| rule.id),
+                    first(&|rule| rule.holds() && rule.selector.matches(&lease))
+                );
+                prop_assert_eq!(
+                    set.newer(&lease, Position::new(under)).is_some(),
+                    first(&|rule| rule.position > Position::new(under) && rule.selector.matches(&lease)).is_some()
+                );
+                for rule in &all {
+                    prop_assert_eq!(set.get(rule.id), Some(rule));
+                }
+                let newest_first: Vec<_> = set.before(None).cloned().collect();
+                prop_assert!(newest_first.iter().eq(all.iter().rev()));
+                let some = set.before(Some(RuleId::from_u128(110))).map(|rule| rule.id.as_u128());
+                prop_assert!(some.eq((100..110.min(100 + all.len() as u128)).rev()));
+                set.fold(at, usize::MAX);
+                prop_assert!(!set.folds(at));
+                prop_assert_eq!(set.len() + set.folded.by_id.size(), all.len());
+                // Whatever a verifier may still accept is covered by a rule that it is told, if by any.
+                let told = set.in_force(at).map(|rule| rule.id);
+                prop_assert!(told.eq(all.iter().filter(|rule| rule.holds() || rule.until >= at).map(|rule| rule.id)));
             }
         }
+    }
+
+    /// A check looks up each set of fields that rules name, once for each owner of the lease, and no more.
+    #[test]
+    fn a_check_and_one_more_rule_cost_the_same_with_ten_rules_and_a_hundred_thousand() {
+        fn of(rules: u128) -> RuleSet {
+            let mut set = RuleSet::default();
+            for n in 1..=rules {
+                let pod = Fields { pod: Some(Uid::from_u128(1000 + n)), ..Fields::default() };
+                let owner = Fields { owner: "checkout".parse().ok(), ..Fields::default() };
+                let fields = if n % 2 == 0 { pod } else { owner };
+                let position = u64::try_from(n).unwrap();
+                set.add(Arc::new(Rule::test(position, Selector::fields(fields).unwrap(), 10 * n)));
+            }
+            set
+        }
+        let clock = crate::clock::SystemClock::new();
+        let cost = |set: &RuleSet| {
+            let lease = Lease::test(5);
+            let begun = clock.monotonic();
+            for _ in 0..20_000 {
+                assert!(std::hint::black_box(set).covering(&lease).is_none());
+                assert!(std::hint::black_box(set).holding(&lease).is_none());
+            }
+            let checked = clock.monotonic().saturating_sub(begun);
+            let (mut set, begun) = (set.clone(), clock.monotonic());
+            for n in 0..2000u64 {
+                // As the writer does: readers keep the set from before.
+                let before = set.clone();
+                let position = set.position().number() + 1;
+                set.add(Arc::new(Rule::test(position, selector(1), 10 * u128::from(position))));
+                assert!(before.position() < set.position(), "{n}");
+            }
+            (checked, clock.monotonic().saturating_sub(begun))
+        };
+        let (few, many) = (of(10), of(100_000));
+        assert_eq!((few.counting.shapes.len(), many.counting.shapes.len()), (2, 2), "that many look-ups");
+        let best = |set: &RuleSet| {
+            let runs: Vec<_> = (0..5).map(|_| cost(set)).collect();
+            (runs.iter().map(|run| run.0).min().unwrap(), runs.iter().map(|run| run.1).min().unwrap())
+        };
+        let (few, many) = (best(&few), best(&many));
+        // A scan would make it ten thousand times as much.
+        assert!(many.0 < few.0 * 20, "checks: {few:?} and {many:?}");
+        assert!(many.1 < few.1 * 50, "one more: {few:?} and {many:?}");
+    }
+
+    #[test]
+    fn only_so_many_are_remembered_of_what_is_folded() {
+        let mut set = RuleSet::default();
+        for n in 1..=FOLDED_RULES as u64 + 2 {
+            set.remember(Arc::new(Rule::test(n, Selector::All, u128::from(n) * 10)));
+        }
+        let covering = |id| set.covering(&Lease::test(id)).map(|rule| rule.position.number());
+        assert_eq!((covering(5), covering(25)), (Some(3), Some(3)));
+        assert_eq!((set.folded.by_id.size(), set.len()), (FOLDED_RULES, 0));
+    }
+
+    #[test]
+    fn what_came_after_a_position_is_known_with_its_lifts() {
+        let mut set = RuleSet::default();
+        for n in 1..=5_u32 {
+            let mut rule = Rule::test((n * 10).into(), selector(0), n.into());
+            rule.id = RuleId::from_u128((100 + n).into());
+            rule.until = Timestamp::from_secs((n * 1000).into());
+            set.add(Arc::new(if n == 2 { rule.holding() } else { rule }));
+        }
+        let id = |n: u128| Some(RuleId::from_u128(100 + n));
+        let (at, now) = (Position::new, Timestamp::from_secs(3500));
+        let ids = |rules: &mut dyn Iterator<Item = &Arc<Rule>>| -> Vec<_> {
+            rules.map(|rule| Some(rule.id)).collect()
+        };
+        assert_eq!(ids(&mut set.after(id(3))), [id(4), id(5)]);
+        assert_eq!(ids(&mut set.after(None)).len(), 5);
+        assert_eq!(set.last_up_to(at(39)).map(|rule| rule.id), id(3));
+        assert!(set.is_whole_since(at(30), now) && !set.is_whole_since(at(29), now), "the third is over");
+
+        set.lift(RuleId::from_u128(102), by_test(60, now)).unwrap();
+        assert_eq!(set.position(), at(60));
+        assert_eq!(ids(&mut set.lifted(at(50), at(60))), [id(2)]);
+        assert_eq!(ids(&mut set.lifted(at(60), at(60))), []);
+        set.fold(now, usize::MAX);
+        assert_eq!(ids(&mut set.after(None)), [id(4), id(5)]);
+        assert_eq!(
+            ids(&mut set.lifted(at(0), at(99))),
+            [id(2)],
+            "who was told of the hold hears that it is over"
+        );
+        assert!(set.is_whole_since(at(30), now) && !set.is_whole_since(at(29), now));
     }
 }

@@ -212,6 +212,17 @@ pub(crate) async fn flush_denials(broker: Arc<Broker>) {
     }
 }
 
+/// Counts the live leases that revocations ended.
+pub(crate) async fn count_revocations(broker: Arc<Broker>) {
+    loop {
+        if let Err(error) = broker.count_a_revocation().await {
+            tracing::warn!(%error, "what a revocation ended was not counted; it is when it is asked for");
+            // While the store does not read, there is no hurry.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
 /// Tells the health service (grpc.health.v1) whether the broker is ready.
 pub(crate) async fn report_health(readiness: Arc<Readiness>, health: HealthReporter) {
     let mut ticks = tokio::time::interval(Duration::from_millis(200));

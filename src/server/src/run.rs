@@ -168,6 +168,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         let broker = Arc::clone(&broker);
         async move { broker.spell_out().await }
     });
+    background.spawn(background::count_revocations(Arc::clone(&broker)));
     let every = Duration::from_secs(config.limits.policy_reload_secs.unwrap_or(2).max(1));
     for folder in folders {
         // Each by itself: one that hangs keeps no other from being read.

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use dayfly_core::audit::{Draft, EventKind};
 use dayfly_core::change::{
-    Change, Conflict, Earlier, Issue, LeaseFilter, Outcome, Receipt, Revocation, SealedKey,
+    Change, Conflict, Earlier, Issue, LeaseFilter, Lift, Outcome, Receipt, Revocation, SealedKey,
 };
 use dayfly_core::digest::Digest;
-use dayfly_core::ids::{LeaseId, Position, Uid};
+use dayfly_core::ids::{LeaseId, Position, RuleId, Uid};
 use dayfly_core::lease::{Lease, LeaseState, Phase};
 use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
 use dayfly_core::merkle;
 use dayfly_core::ports::{BoxFuture, Clock as _, LeaseStore, StoreError, TestClock};
-use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
+use dayfly_core::rule::{Actor, After, Authority, Fields, Rule, Selector};
 use prost::Message as _;
 use tokio::time::timeout;
 
@@ -65,6 +65,8 @@ cases![
     what_ends_makes_room_for_another,
     live_leases_are_counted_again_after_a_start,
     a_renewal_takes_the_place_of_the_earlier_lease,
+    a_hold_is_lifted_once_and_what_it_covered_stays_revoked,
+    a_rule_past_its_until_is_folded_away_and_still_found,
 ];
 
 /// A lease with a fresh id, to be changed and issued.
@@ -83,7 +85,14 @@ pub async fn issue(store: &dyn LeaseStore, issue: Issue) -> Outcome {
 /// A revocation of this, by nobody in particular.
 pub fn revocation(selector: Selector) -> Revocation {
     let by = Actor { cluster: None, username: "alice".to_owned(), uid: String::new() };
-    Revocation { selector, after: After::Reissue, by, reason: "a drill".to_owned(), idempotency: None }
+    Revocation {
+        selector,
+        after: After::Reissue,
+        by,
+        authority: Authority::Owners,
+        reason: "a drill".to_owned(),
+        idempotency: None,
+    }
 }
 
 /// Writes a rule.
@@ -92,6 +101,12 @@ pub async fn revoke(store: &dyn LeaseStore, revocation: Revocation) -> Arc<Rule>
         Outcome::Committed(Receipt { rule: Some(rule), .. }) => rule,
         other => panic!("{other:?}"),
     }
+}
+
+/// The end of this rule's hold, by nobody in particular.
+pub fn lift(rule: &Rule) -> Change {
+    let by = Actor { cluster: None, username: "bob".to_owned(), uid: String::new() };
+    Change::Lift(Box::new(Lift { rule: rule.id, by, reason: "over".to_owned() }))
 }
 
 /// Of an owner.
@@ -731,6 +746,13 @@ async fn rules_are_waited_for_and_leases_wake_nobody(harness: &dyn Harness) {
     };
     let (told, three) = tokio::join!(told, revoke(&*store, revocation(owner("payments"))));
     assert_eq!(told, Ok((three.position, three.position)), "whoever is told finds it");
+
+    let hold = Revocation { after: After::Hold, ..revocation(owner("payments")) };
+    let hold = revoke(&*store, hold).await;
+    let (told, lifted) = tokio::join!(store.ruled(hold.position), store.commit(lift(&hold)));
+    assert_eq!(told, Ok(position(&lifted.unwrap())), "a lift is told like a rule");
+    let ids: Vec<_> = store.rules().lifted(hold.position, told.unwrap()).map(|rule| rule.id).collect();
+    assert_eq!(ids, [hold.id]);
 }
 
 /// Issues a lease of this pod under these caps.
@@ -893,4 +915,114 @@ async fn a_renewal_takes_the_place_of_the_earlier_lease(harness: &dyn Harness) {
     let two = LiveCaps { total: Some(3), ..LiveCaps::default() };
     position(&capped(&*store, 7, two).await);
     assert_eq!(at_cap(&capped(&*store, 7, two).await), (LiveOf::Target, 3));
+}
+
+async fn a_hold_is_lifted_once_and_what_it_covered_stays_revoked(harness: &dyn Harness) {
+    let store = harness.store();
+    let covered = drawn(&*store);
+    let id = covered.lease.id;
+    position(&issue(&*store, covered).await);
+    harness.clock().advance(Duration::from_secs(1));
+    let late = drawn(&*store);
+    let reissue = revoke(&*store, revocation(owner("payments"))).await;
+    let held = Revocation { after: After::Hold, ..revocation(owner("payments")) };
+    let hold = revoke(&*store, Revocation { authority: Authority::ClusterWide, ..held }).await;
+    let conflicts =
+        [(lift(&reissue), Conflict::NotHold), (lift(&Rule::test(1, Selector::All, 3)), Conflict::NoSuchRule)];
+    for (change, expected) in conflicts {
+        assert_eq!(conflict(&store.commit(change).await.unwrap()), expected);
+    }
+    let again = drawn(&*store).lease;
+    assert_eq!(store.rules().holding(&again).map(|rule| rule.id), Some(hold.id));
+    harness.clock().advance(Duration::from_secs(1));
+    let lifted = match store.commit(lift(&hold)).await.unwrap() {
+        Outcome::Committed(Receipt { position, rule: Some(rule) }) => {
+            assert_eq!(rule.lifted.as_ref().map(|lifted| lifted.position), Some(position));
+            assert_eq!(store.rules().position(), position, "whoever waits for news of rules is told");
+            rule
+        }
+        other => panic!("{other:?}"),
+    };
+    let by = lifted.lifted.clone().unwrap();
+    assert_eq!((by.by.username.as_str(), by.reason.as_str()), ("bob", "over"));
+    assert!(by.at > hold.written_at && lifted.authority == Authority::ClusterWide);
+    assert_eq!(
+        *lifted,
+        Rule { lifted: lifted.lifted.clone(), ..Rule::clone(&hold) },
+        "nothing else of it changes"
+    );
+    let event = store.events(by.position, 1).await.unwrap().remove(0).read().unwrap();
+    assert_eq!((event.kind, event.lifted()), (EventKind::Lifted, Some(hold.id)));
+    let mut store = store;
+    for _ in 0..2 {
+        let before = store.mark();
+        match store.commit(lift(&hold)).await.unwrap() {
+            Outcome::Replayed(Earlier::Rule(rule)) => assert_eq!(rule, lifted),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(store.mark(), before);
+        let rules = store.rules();
+        assert!(rules.holding(&again).is_none() && rules.holds().next().is_none());
+        let lease = store.lease(id).await.unwrap().unwrap();
+        assert_eq!(lease.state(&rules, harness.clock().now()).name(), "revoked");
+        drop(store);
+        store = harness.reopen();
+    }
+    let outcome = issue(&*store, late).await;
+    assert!(matches!(outcome, Outcome::Covered(_)), "decided before the hold: {outcome:?}");
+    position(&issue(&*store, drawn(&*store)).await);
+}
+
+async fn a_rule_past_its_until_is_folded_away_and_still_found(harness: &dyn Harness) {
+    let mut store = harness.store();
+    let (covered, late) = (drawn(&*store), drawn(&*store));
+    let id = covered.lease.id;
+    position(&issue(&*store, covered).await);
+    harness.clock().advance(Duration::from_secs(1));
+    let keyed = Lease::test(0).with_key("key", "request").idempotency;
+    let rule = revoke(&*store, Revocation { idempotency: keyed, ..revocation(Selector::All) }).await;
+    let hold = revoke(&*store, Revocation { after: After::Hold, ..revocation(owner("payments")) }).await;
+    let lifted = revoke(&*store, Revocation { after: After::Hold, ..revocation(owner("checkout")) }).await;
+    position(&store.commit(lift(&lifted)).await.unwrap());
+    // Those told to verifiers, and how many there are.
+    let told = |store: &dyn LeaseStore| {
+        let rules = store.rules();
+        (
+            rules.in_force(harness.clock().now()).map(|rule| rule.id).collect::<Vec<_>>(),
+            rules.before(None).count(),
+        )
+    };
+    assert_eq!(told(&*store), (vec![rule.id, hold.id, lifted.id], 3));
+    harness.clock().advance(rule.until.since(harness.clock().now()) + Duration::from_millis(1));
+    for _ in 0..3 {
+        let outcome = issue(&*store, late.clone()).await;
+        assert!(
+            matches!(outcome, Outcome::Covered(_)),
+            "what was decided before it is out of date: {outcome:?}"
+        );
+        let note = Draft::note(EventKind::PolicyChanged, &rule.by, "time to tidy up".to_owned());
+        position(&store.commit(Change::Note(Box::new(note))).await.unwrap());
+        assert_eq!(told(&*store), (vec![hold.id], 3));
+        let rules = store.rules();
+        let lease = store.lease(id).await.unwrap().unwrap();
+        let LeaseState::Revoked { by, at } = lease.state(&rules, harness.clock().now()) else {
+            panic!("what was revoked before its end is revoked")
+        };
+        assert_eq!((by, at), (rule.id, rule.written_at));
+        assert_eq!(store.rule(rule.id).await.unwrap().as_ref(), Some(&rule));
+        assert_eq!(store.rule(RuleId::from_u128(7)).await.unwrap(), None);
+        let again = Revocation { idempotency: keyed, ..revocation(Selector::All) };
+        let repeated = store.commit(Change::Revoke(Box::new(again))).await.unwrap();
+        assert!(matches!(repeated, Outcome::Replayed(Earlier::Rule(earlier)) if earlier == rule));
+        let relifted = store.commit(lift(&lifted)).await.unwrap();
+        assert!(matches!(relifted, Outcome::Replayed(Earlier::Rule(_))));
+        let none = store.commit(lift(&rule)).await.unwrap();
+        assert_eq!(conflict(&none), Conflict::NotHold);
+        drop(store);
+        store = harness.reopen();
+    }
+    // The hold is folded when it is lifted.
+    position(&store.commit(lift(&hold)).await.unwrap());
+    position(&issue(&*store, drawn(&*store)).await);
+    assert_eq!(told(&*store), (Vec::new(), 3));
 }

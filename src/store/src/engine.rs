@@ -71,6 +71,15 @@ impl Engine {
         Scan { inner: self.db.range(from.to_vec()..), prefix }
     }
 
+    /// Keys and values under a prefix of one byte, from the last to the first.
+    pub(crate) fn scan_back(
+        &self,
+        prefix: &[u8; 1],
+    ) -> impl Iterator<Item = Result<(IVec, IVec), StoreError>> {
+        let mut inner = self.db.range(prefix.to_vec()..vec![prefix[0] + 1]);
+        std::iter::from_fn(move || guarded(|| inner.next_back().transpose()).transpose())
+    }
+
     /// The last key and value that is not above `to`, if its key starts with `prefix`.
     pub(crate) fn last_up_to(&self, prefix: &[u8], to: &[u8]) -> Result<Option<(IVec, IVec)>, StoreError> {
         let found = guarded(|| self.db.range(prefix.to_vec()..=to.to_vec()).next_back().transpose())?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
-use dayfly_core::change::{Change, Conflict, Earlier, Issue, Outcome, Receipt, Revocation, SealedKey};
+use dayfly_core::change::{Change, Conflict, Earlier, Issue, Lift, Outcome, Receipt, Revocation, SealedKey};
 use dayfly_core::digest::Digest;
 use dayfly_core::encoding::{self, Own};
 use dayfly_core::generator::IdGenerator;
@@ -13,7 +13,7 @@ use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::limits::{RECORD_BYTES, STORED_VALUE_BYTES};
 use dayfly_core::live::{AtCap, LiveOf};
 use dayfly_core::ports::StoreError;
-use dayfly_core::rule::Rule;
+use dayfly_core::rule::{Lifted, Rule};
 use dayfly_core::signing::KeyPurpose;
 use dayfly_core::time::Timestamp;
 use prost::Message;
@@ -25,6 +25,7 @@ use crate::layout::{self, Entry, EventGroup};
 use crate::live::{self, Keys, Live, Next};
 use crate::news::Told;
 use crate::recent::{RecentKeys, SeenNamespaces};
+use crate::rules;
 use crate::runs::{self, Records};
 use crate::shared::Shared;
 use crate::tip::Tip;
@@ -121,7 +122,9 @@ impl<'a> Group<'a> {
     /// The change is refused and the commit is as before; but for [`StoreError::Poisoned`]: then there is no commit.
     pub(crate) fn add(&mut self, change: Change) -> Result<Outcome, StoreError> {
         let reserve = match &change {
-            Change::Revoke(_) | Change::Release { .. } => self.shared.options.rule_reserve_bytes,
+            Change::Revoke(_) | Change::Lift(_) | Change::Release { .. } => {
+                self.shared.options.rule_reserve_bytes
+            }
             _ => self.shared.options.reserve_bytes,
         };
         if self.room < reserve {
@@ -132,6 +135,7 @@ impl<'a> Group<'a> {
             Change::Reissue { lease, digest } => self.reissue(lease, &digest),
             Change::Release { lease } => self.release(lease),
             Change::Revoke(revocation) => self.revoke(*revocation),
+            Change::Lift(lift) => self.lift(*lift),
             Change::Key(key) => self.key(&key),
             Change::Note(draft) => self.append(&draft).map(committed),
         }
@@ -392,6 +396,8 @@ impl<'a> Group<'a> {
             reason: revocation.reason,
             until: self.tip.latest_expiry.max(self.now).plus(self.shared.options.limits.leeway),
             idempotency: revocation.idempotency,
+            authority: revocation.authority,
+            lifted: None,
         };
         let record = sized(encoding::encode_rule(&rule))?;
         let position = self.append(&Draft::revoked(&rule))?;
@@ -401,6 +407,31 @@ impl<'a> Group<'a> {
         Arc::make_mut(&mut self.tip.rules).add(Arc::clone(&rule));
         self.tip.highest = self.tip.highest.max(LeaseId::from_bytes(id.to_bytes()));
         Ok(Outcome::Committed(Receipt { position, rule: Some(rule) }))
+    }
+
+    fn lift(&mut self, lift: Lift) -> Result<Outcome, StoreError> {
+        let rule = match self.tip.rules.get(lift.rule) {
+            Some(rule) => Arc::clone(rule),
+            None => match rules::find_folded(self.engine, lift.rule, self.tip.position)? {
+                Some(rule) => rule,
+                None => return Ok(Outcome::Conflict(Conflict::NoSuchRule)),
+            },
+        };
+        if rule.lifted.is_some() {
+            return Ok(Outcome::Replayed(Earlier::Rule(rule)));
+        }
+        if !rule.holds() {
+            return Ok(Outcome::Conflict(Conflict::NotHold));
+        }
+        let Lift { by, reason, .. } = lift;
+        let draft = Draft::lifted(&rule, &by, &reason);
+        let lifted = Lifted { at: self.now, by, reason, position: self.tip.position.next() };
+        let rule = Rule { lifted: Some(lifted.clone()), ..Rule::clone(&rule) };
+        let record = sized(encoding::encode_rule(&rule))?;
+        let position = self.append(&draft)?;
+        self.insert(layout::rule(rule.position), record);
+        let rule = Arc::make_mut(&mut self.tip.rules).lift(rule.id, lifted);
+        Ok(Outcome::Committed(Receipt { position, rule }))
     }
 
     /// A cut-off above every id given out, and the rule's id right above it.

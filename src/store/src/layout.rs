@@ -9,7 +9,8 @@
 //! | `b` id | a [basis](crate::bases): the rest, of the lease with this id and of later ones |
 //! | `o` owner 0 id | an [`Entry`]: enough of a lease to pass it by unread |
 //! | `n` cluster 0 namespace 0 owner | empty: the owner of the namespace for some lease, once; stays |
-//! | `r` position | the rule |
+//! | `r` position | the rule, as long as it counts |
+//! | `f` position | the rule, folded away; pruned with the last lease that it covers |
 //! | `k` purpose 0 key-id | the sealed key |
 //! | `e` position | [`EventGroup`]: the events from this position on |
 //! | `t` level index | a full tile: 256 hashes (C2SP tlog-tiles) |
@@ -86,6 +87,7 @@ pub(crate) const BASES: u8 = b'b';
 pub(crate) const OWNERS: u8 = b'o';
 pub(crate) const NAMESPACES: u8 = b'n';
 pub(crate) const RULES: u8 = b'r';
+pub(crate) const FOLDED: u8 = b'f';
 pub(crate) const KEYS: u8 = b'k';
 pub(crate) const EVENTS: u8 = b'e';
 pub(crate) const TILES: u8 = b't';
@@ -232,6 +234,11 @@ pub(crate) fn fingerprint(key: &Digest) -> u64 {
 
 pub(crate) fn rule(position: Position) -> Vec<u8> {
     with_number(vec![RULES], position.number())
+}
+
+/// The same, folded away.
+pub(crate) fn folded(position: Position) -> Vec<u8> {
+    with_number(vec![FOLDED], position.number())
 }
 
 pub(crate) fn key(purpose: &str, id: &str) -> Vec<u8> {

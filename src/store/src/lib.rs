@@ -29,6 +29,7 @@ mod prune;
 mod queue;
 mod reader;
 mod recent;
+mod rules;
 mod runs;
 mod shared;
 mod store;

@@ -1,5 +1,5 @@
 //! Leases that are old or too many are removed from the low end of ids, whole runs, a few with each commit; then the bases
-//! that nobody may refer to any more. Their events stay.
+//! that nobody may refer to any more, and the rules that are folded away and cover none that is left. Their events stay.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::bases;
 use crate::engine::damaged;
 use crate::group::Group;
 use crate::layout;
+use crate::rules;
 use crate::runs;
 use crate::tip::Tip;
 
@@ -30,19 +31,27 @@ pub(crate) struct Schedule {
     next_expiry: Timestamp,
     /// No basis is below this one, and not before then is it looked for.
     bases: (LeaseId, Timestamp),
+    /// No rule that is folded away has a cut-off below this one.
+    rules: LeaseId,
 }
 
 impl Default for Schedule {
     fn default() -> Self {
         let start = Timestamp::default();
-        Self { next_look: start, next_expiry: start, bases: (LeaseId::from_u128(0), start) }
+        Self {
+            next_look: start,
+            next_expiry: start,
+            bases: (LeaseId::from_u128(0), start),
+            rules: LeaseId::from_u128(0),
+        }
     }
 }
 
 impl Schedule {
     /// Whether there may be something to prune.
     pub(crate) fn is_due(&self, tip: &Tip, most: u64, now: Timestamp) -> bool {
-        self.leases_due(tip, most, now) || (self.bases_due(tip) && now >= self.bases.1)
+        self.leases_due(tip, most, now)
+            || ((self.bases_due(tip) || self.rules_due(tip)) && now >= self.bases.1)
     }
 
     fn leases_due(&self, tip: &Tip, most: u64, now: Timestamp) -> bool {
@@ -53,9 +62,18 @@ impl Schedule {
         tip.pruned.is_some_and(|pruned| bases::lowest(pruned) > self.bases.0)
     }
 
-    /// How far bases are pruned.
-    pub(crate) fn next_basis(&self) -> LeaseId {
-        self.bases.0
+    fn rules_due(&self, tip: &Tip) -> bool {
+        tip.pruned.is_some_and(|pruned| self.rules <= pruned)
+    }
+
+    /// A rule with this cut-off was folded away.
+    pub(crate) fn folded(&mut self, cut_off: LeaseId) {
+        self.rules = self.rules.min(cut_off);
+    }
+
+    /// How far bases and rules are pruned.
+    pub(crate) fn lowest(&self) -> [LeaseId; 2] {
+        [self.bases.0, self.rules]
     }
 
     /// Nothing could be pruned: not to be tried again at once.
@@ -73,6 +91,9 @@ impl Schedule {
         }
         if self.bases_due(group.tip) && now >= self.bases.1 {
             self.prune_bases(group, operations)?;
+        }
+        if self.rules_due(group.tip) && now >= self.bases.1 {
+            self.prune_rules(group, operations)?;
         }
         Ok(())
     }
@@ -133,6 +154,30 @@ impl Schedule {
         tracing::error!(%error, "leases do not read back: nothing is pruned");
         self.next_look = now.plus(AFTER_DAMAGE);
         self.next_expiry = self.next_look;
+        self.bases.1 = self.next_look;
+    }
+
+    /// Rules that are folded away and cover no lease that is not pruned.
+    fn prune_rules(&mut self, group: &mut Group<'_>, operations: usize) -> Result<(), StoreError> {
+        let engine = group.engine;
+        for entry in engine.scan(&[layout::FOLDED], &[layout::FOLDED]) {
+            let (key, value) = entry?;
+            let cut_off = match rules::read(&key, &value) {
+                Ok(rule) => rule.cut_off,
+                Err(error) => {
+                    self.rest_after(&error, group.now());
+                    return Ok(());
+                }
+            };
+            if Some(cut_off) > group.tip.pruned || group.operations() >= operations {
+                self.rules = cut_off;
+                return Ok(());
+            }
+            group.remove(key.to_vec());
+        }
+        // Those that this commit folds away are told of apart.
+        self.rules = LeaseId::from_u128(u128::MAX);
+        Ok(())
     }
 
     /// Bases that no lease may refer to which is not pruned.

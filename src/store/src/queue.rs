@@ -57,7 +57,7 @@ impl Queue {
     /// [`StoreError::Busy`] when there is no room, [`StoreError::Closing`] after [`Queue::stop`].
     pub(crate) fn push(&self, request: Request) -> Result<(), StoreError> {
         let room = match request.change {
-            Change::Revoke(_) => self.bound + ROOM_FOR_RULES,
+            Change::Revoke(_) | Change::Lift(_) => self.bound + ROOM_FOR_RULES,
             _ => self.bound,
         };
         let mut state = self.lock();

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dayfly_core::change::{LogHead, Mark};
 use dayfly_core::generator::IdGenerator;
-use dayfly_core::ids::{LeaseId, StartNumber};
+use dayfly_core::ids::{LeaseId, RuleId, StartNumber};
 use dayfly_core::lease::Lease;
 use dayfly_core::ports::StoreError;
+use dayfly_core::rule::Rule;
 use dayfly_core::rules::RuleSet;
 use dayfly_core::time::Timestamp;
 
@@ -18,6 +19,7 @@ use crate::news::Newest;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::recent::RecentLeases;
+use crate::rules;
 use crate::runs;
 use crate::time::Time;
 use crate::tip::Tip;
@@ -85,7 +87,7 @@ impl Shared {
                 *generator = IdGenerator::above(tip.highest);
             }
         }
-        if self.rules.load().position() != tip.rules.position() {
+        if !Arc::ptr_eq(&self.rules.load(), &tip.rules) {
             self.rules.store(Arc::clone(&tip.rules));
         }
         self.head.store(Arc::new(Head::of(tip)));
@@ -107,6 +109,14 @@ impl Shared {
             None => runs::read(engine, id)?,
         };
         own.map_or(Ok(None), |own| self.bases.lease(engine, own))
+    }
+
+    /// A rule, from memory or from disk.
+    pub(crate) fn rule(&self, engine: &Engine, id: RuleId) -> Result<Option<Arc<Rule>>, StoreError> {
+        match self.rules.load().get(id) {
+            Some(rule) => Ok(Some(Arc::clone(rule))),
+            None => rules::find_folded(engine, id, self.head.load().mark.position),
+        }
     }
 
     /// The time, in any case: see [`Time::cautious`].

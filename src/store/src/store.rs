@@ -12,11 +12,11 @@ use dayfly_core::change::{
 use dayfly_core::clock::ClockJumped;
 use dayfly_core::digest::Digest;
 use dayfly_core::encoding;
-use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, StartNumber};
+use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, StartNumber};
 use dayfly_core::lease::Lease;
 use dayfly_core::limits::{PAGE, TTL_MAX};
 use dayfly_core::ports::{BoxFuture, LeaseStore, Rng, StoreError};
-use dayfly_core::rule::{Actor, After, Selector};
+use dayfly_core::rule::{Actor, After, Authority, Rule, Selector};
 use dayfly_core::rules::RuleSet;
 use prost::Message;
 use tokio::sync::oneshot;
@@ -159,6 +159,13 @@ impl LeaseStore for SledStore {
 
     fn rules(&self) -> Arc<RuleSet> {
         self.shared.rules.load_full()
+    }
+
+    fn rule(&self, id: RuleId) -> BoxFuture<'_, Result<Option<Arc<Rule>>, StoreError>> {
+        match self.shared.rules.load().get(id) {
+            Some(rule) => Box::pin(std::future::ready(Ok(Some(Arc::clone(rule))))),
+            None => self.readers.look_up(move |shared, engine| shared.rule(engine, id)),
+        }
     }
 
     fn commit(&self, change: Change) -> BoxFuture<'_, Result<Outcome, StoreError>> {
@@ -313,6 +320,7 @@ fn adoption(shared: &Shared, writer: &mut Writer, witness: &Mark) -> Vec<Change>
         selector: Selector::All,
         after: After::Reissue,
         by: Actor::dayfly(),
+        authority: Authority::Dayfly,
         reason: "a store behind its witness was accepted: everything issued before is revoked".to_owned(),
         idempotency: None,
     };

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use dayfly_core::change::{LogHead, Mark};
-use dayfly_core::encoding;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, StartNumber};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rules::RuleSet;
@@ -12,6 +11,7 @@ use dayfly_core::time::Timestamp;
 use crate::engine::{Engine, damaged};
 use crate::layout::{self, Header, Progress};
 use crate::log::Log;
+use crate::rules;
 
 /// Where the store is.
 pub(crate) struct Tip {
@@ -93,7 +93,7 @@ impl Tip {
             pruned,
             reopened: progress.reopened,
             log,
-            rules: Arc::new(load_rules(engine)?),
+            rules: Arc::new(rules::load(engine)?),
         })
     }
 
@@ -135,17 +135,4 @@ impl Tip {
 
 fn id(key: &[u8], bytes: &[u8]) -> Result<LeaseId, StoreError> {
     bytes.try_into().map(LeaseId::from_bytes).map_err(|_| damaged(key, &"an id is not 16 bytes"))
-}
-
-fn load_rules(engine: &Engine) -> Result<RuleSet, StoreError> {
-    let mut rules = RuleSet::default();
-    for entry in engine.scan(&[layout::RULES], &[layout::RULES]) {
-        let (key, value) = entry?;
-        let rule = encoding::decode_rule(&value).map_err(|error| damaged(&key, &error))?;
-        if rules.position() >= rule.position {
-            return Err(damaged(&key, &"it is out of order"));
-        }
-        rules.add(Arc::new(rule));
-    }
-    Ok(rules)
 }

@@ -1,10 +1,11 @@
 //! Everything a store holds, checked against everything else it holds.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use dayfly_core::audit::{Event, EventKind};
 use dayfly_core::encoding;
-use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position};
+use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId};
 use dayfly_core::lease::{Lease, Owners, Phase};
 use dayfly_core::merkle::Hash;
 use dayfly_core::ports::StoreError;
@@ -15,6 +16,7 @@ use crate::error::OpenError;
 use crate::files::Found;
 use crate::layout::{self, Entry, EventGroup};
 use crate::log::Log;
+use crate::rules;
 use crate::runs;
 use crate::store;
 use crate::tip::Tip;
@@ -74,6 +76,8 @@ struct Check<'a> {
     engine: &'a Engine,
     tip: &'a Tip,
     bases: Bases,
+    /// Where each rule was written, and lifted.
+    rules: HashMap<RuleId, (Position, Option<Position>)>,
     report: VerifyReport,
 }
 
@@ -89,19 +93,44 @@ impl<'a> Check<'a> {
             tiles: 0,
             leases: 0,
             bases: 0,
-            rules: tip.rules.len() as u64,
+            rules: 0,
             keys: 0,
             problems: Vec::new(),
         };
-        Self { engine, tip, bases: Bases::new(BASES), report }
+        Self { engine, tip, bases: Bases::new(BASES), rules: HashMap::new(), report }
     }
 
     fn run(mut self) -> Result<VerifyReport, StoreError> {
+        self.rules()?;
         self.log()?;
         self.bases()?;
         self.leases()?;
         self.keys()?;
         Ok(self.report)
+    }
+
+    fn rules(&mut self) -> Result<(), StoreError> {
+        for prefix in [layout::RULES, layout::FOLDED] {
+            for entry in self.engine.scan(&[prefix], &[prefix]) {
+                let (key, value) = entry?;
+                let rule = match rules::read(&key, &value) {
+                    Ok(rule) => rule,
+                    Err(error) => {
+                        self.problem(error.to_string());
+                        continue;
+                    }
+                };
+                self.report.rules += 1;
+                let at = rule.lifted.as_ref().map(|lifted| lifted.position);
+                let place = layout::number_at_end(&key);
+                if self.rules.insert(rule.id, (rule.position, at)).is_some()
+                    || place != Some(rule.position.number())
+                {
+                    self.problem(format!("rule {} is there twice, or not in its place", rule.id));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn problem(&mut self, what: String) {
@@ -112,7 +141,7 @@ impl<'a> Check<'a> {
 
     fn log(&mut self) -> Result<(), StoreError> {
         let mut log = Log::default();
-        let mut revoked = 0;
+        let (mut revoked, mut lifted) = (0, 0);
         for entry in self.engine.scan(&[layout::EVENTS], &[layout::EVENTS]) {
             let (key, value) = entry?;
             let group: EventGroup =
@@ -121,7 +150,8 @@ impl<'a> Check<'a> {
                 let position = log.frontier().size() + 1;
                 match record.read() {
                     Ok(event) if event.position == Position::new(position) => {
-                        revoked += u64::from(event.rule().is_some());
+                        revoked += usize::from(event.rule().is_some_and(|id| self.rules.contains_key(&id)));
+                        lifted += usize::from(event.lifted().is_some_and(|id| self.rules.contains_key(&id)));
                         self.event(&event, &mut log)?;
                     }
                     Ok(event) => {
@@ -146,8 +176,12 @@ impl<'a> Check<'a> {
                 self.report.events, self.tip.position
             ));
         }
-        if revoked != self.report.rules {
-            self.problem(format!("there are {} rules and {revoked} events of rules", self.report.rules));
+        let lifts = self.rules.values().filter(|(_, lifted)| lifted.is_some()).count();
+        if (revoked, lifted) != (self.rules.len(), lifts) {
+            self.problem(format!(
+                "there are {} rules, {lifts} of them lifted, and events of {revoked} and {lifted}",
+                self.rules.len()
+            ));
         }
         Ok(())
     }
@@ -167,9 +201,17 @@ impl<'a> Check<'a> {
             self.issued(id, event)?;
         }
         self.changed(event)?;
-        let rule = event.rule().map(|id| self.tip.rules.get(id).map(|rule| rule.position));
-        if rule.is_some_and(|at| at != Some(event.position)) {
-            self.problem(format!("the rule of event {} is not there", event.position));
+        if let Some(id) = event.rule().or(event.lifted()) {
+            let shows = match self.rules.get(&id) {
+                Some((written, lifted)) => {
+                    [Some(*written), *lifted][usize::from(event.lifted().is_some())] == Some(event.position)
+                }
+                // Right above the cut-off: nothing that it covers is left.
+                None => Some(LeaseId::from_bytes(id.to_bytes())) <= self.tip.pruned,
+            };
+            if !shows {
+                self.problem(format!("the rule of event {} is not there", event.position));
+            }
         }
         Ok(())
     }

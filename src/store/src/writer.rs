@@ -23,6 +23,7 @@ use crate::live::{self, Live};
 use crate::prune::Schedule;
 use crate::queue::{Request, Stop, Work};
 use crate::recent::{RecentKeys, SeenNamespaces};
+use crate::rules;
 use crate::shared::Shared;
 use crate::tip::{NoTip, Tip};
 
@@ -121,21 +122,22 @@ impl Writer {
             let work = self.shared.queue.take(patience, fits);
             self.tend_live();
             match work {
-                Work::Changes(requests) if requests.is_empty() => self.prune(),
+                Work::Changes(requests) if requests.is_empty() => self.tidy(),
                 Work::Changes(requests) => self.commit_all(requests),
                 Work::Stop(stop) => return self.stop(stop),
             }
         }
     }
 
-    /// Prunes a little, while there is nothing else to do.
-    fn prune(&mut self) {
-        if !self.pruning_is_due() {
+    /// Prunes and folds a little, while there is nothing else to do.
+    fn tidy(&mut self) {
+        let pruning = self.pruning_is_due();
+        if !pruning && !self.tip.rules.folds(self.shared.cautious_now()) {
             return;
         }
-        let before = (self.tip.leases, self.schedule.next_basis());
+        let before = (self.tip.leases, self.schedule.lowest());
         self.commit_all(Vec::new());
-        if (self.tip.leases, self.schedule.next_basis()) == before {
+        if pruning && (self.tip.leases, self.schedule.lowest()) == before {
             self.schedule.rest(self.shared.cautious_now());
         }
     }
@@ -198,8 +200,12 @@ impl Writer {
         extra(&mut group);
         let changed = group.operations() > 0 || group.tip.position > before;
         if room >= shared.options.rule_reserve_bytes {
+            let folded = rules::fold(&mut group);
             let most = if changed { BATCH - OVERHEAD } else { PRUNING };
             self.schedule.prune(&mut group, most)?;
+            for rule in folded {
+                self.schedule.folded(rule.cut_off);
+            }
         }
         if changed || group.operations() > 0 {
             let Ready { batch, records, brought, bases, pruned, told } = group.ready()?;

@@ -484,17 +484,30 @@ impl Operator {
         answer.lease.ok_or_else(|| Status::unknown("GetLease answered without a lease"))
     }
 
-    /// What became of a revocation.
-    pub async fn progress(&self, id: &str) -> Result<v1::GetRevocationResponse, Status> {
-        let request = v1::GetRevocationRequest { id: id.to_owned() };
-        Ok(self.client.clone().get_revocation(bearing(&self.token, request)).await?.into_inner())
+    /// The rule of the revocation of this id.
+    pub async fn revocation(&self, id: &str) -> Result<v1::Rule, Status> {
+        let answer = self.revocation_and_counts(id).await?;
+        answer.rule.ok_or_else(|| Status::unknown("GetRevocation answered without a rule"))
     }
 
     /// The revocation of this id.
-    pub async fn revocation(&self, id: &str) -> Result<v1::Rule, Status> {
+    pub async fn revocation_and_counts(&self, id: &str) -> Result<v1::GetRevocationResponse, Status> {
         let request = bearing(&self.token, v1::GetRevocationRequest { id: id.to_owned() });
-        let answer = self.client.clone().get_revocation(request).await?.into_inner();
-        answer.rule.ok_or_else(|| Status::unknown("GetRevocation answered without a rule"))
+        Ok(self.client.clone().get_revocation(request).await?.into_inner())
+    }
+
+    /// Lifts the hold of this id.
+    pub async fn lift(&self, id: &str) -> Result<v1::LiftRevocationResponse, Status> {
+        let request = v1::LiftRevocationRequest { id: id.to_owned(), reason: "it is over".to_owned() };
+        Ok(self.client.clone().lift_revocation(bearing(&self.token, request)).await?.into_inner())
+    }
+
+    /// A page of revocations.
+    pub async fn revocations(
+        &self,
+        request: v1::ListRevocationsRequest,
+    ) -> Result<v1::ListRevocationsResponse, Status> {
+        Ok(self.client.clone().list_revocations(bearing(&self.token, request)).await?.into_inner())
     }
 
     /// A page of leases.

@@ -93,6 +93,8 @@ pub enum ErrorReason {
     /// FAILED_PRECONDITION. The lease to renew, or that of a repeated request, was renewed before: a lease is renewed once.
     /// Renew the newer one, or ask Issue.
     LeaseRenewed = 73,
+    /// FAILED_PRECONDITION. The revocation to lift is no hold: what it ended may be asked for again as it is.
+    NotAHold = 74,
     /// FAILED_PRECONDITION. The Target signs with an algorithm whose keys are imported (RS256), and none was imported for
     /// it. Whoever runs the broker does that: `dayfly keys import FILE --target NAME`.
     SigningKeyMissing = 79,
@@ -176,6 +178,7 @@ impl ErrorReason {
             Self::DecisionChanged => "ERROR_REASON_DECISION_CHANGED",
             Self::LeaseEnded => "ERROR_REASON_LEASE_ENDED",
             Self::LeaseRenewed => "ERROR_REASON_LEASE_RENEWED",
+            Self::NotAHold => "ERROR_REASON_NOT_A_HOLD",
             Self::SigningKeyMissing => "ERROR_REASON_SIGNING_KEY_MISSING",
             Self::DecisionOutrun => "ERROR_REASON_DECISION_OUTRUN",
             Self::ResumeOutOfRange => "ERROR_REASON_RESUME_OUT_OF_RANGE",
@@ -238,6 +241,7 @@ impl ErrorReason {
             "ERROR_REASON_DECISION_CHANGED" => Some(Self::DecisionChanged),
             "ERROR_REASON_LEASE_ENDED" => Some(Self::LeaseEnded),
             "ERROR_REASON_LEASE_RENEWED" => Some(Self::LeaseRenewed),
+            "ERROR_REASON_NOT_A_HOLD" => Some(Self::NotAHold),
             "ERROR_REASON_SIGNING_KEY_MISSING" => Some(Self::SigningKeyMissing),
             "ERROR_REASON_DECISION_OUTRUN" => Some(Self::DecisionOutrun),
             "ERROR_REASON_RESUME_OUT_OF_RANGE" => Some(Self::ResumeOutOfRange),
@@ -1880,12 +1884,11 @@ pub struct Rule {
     /// The latest moment at which a verifier that never calls Dayfly may still accept any of it, UTC.
     #[prost(message, optional, tag = "9")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
-    /// Its hold was lifted. What it covers stays revoked. Unset where it was not, which is everywhere until holds can be
-    /// lifted (issue 5), and for AFTER_REISSUE.
+    /// Its hold was lifted. What it covers stays revoked. Unset where it was not, and for AFTER_REISSUE.
     #[prost(message, optional, tag = "10")]
     pub lifted: ::core::option::Option<Lifted>,
-    /// The right by which it was written, which says what right lifts it. Unspecified until holds can be lifted (issue 5),
-    /// and for rules from before: those count as cluster-wide.
+    /// The right by which it was written, the widest that its writer had, which says what right lifts it. Unspecified for
+    /// rules from before it was recorded: those count as cluster-wide.
     #[prost(enumeration = "Authority", tag = "11")]
     pub authority: i32,
     /// It could not be made durable: it is in effect in the memory of the broker that answered, which issues nothing
@@ -1923,8 +1926,9 @@ pub struct GetRevocationResponse {
     /// Its rule.
     #[prost(message, optional, tag = "1")]
     pub rule: ::core::option::Option<Rule>,
-    /// How many live leases it ended, counted in the background: no scan stands between a revocation and its effect.
-    /// Unset until rules are counted (issue 5).
+    /// How many live leases it ended, counted in the background: no scan stands between a revocation and its effect. It
+    /// survives no start of the broker: then it is counted anew when it is asked for. Unset for a rule that has been out of
+    /// force for so long that the broker keeps it on disk alone.
     #[prost(message, optional, tag = "2")]
     pub counts: ::core::option::Option<LiveCounts>,
     /// How far the teardown of what it covers has come. Unset until targets with outside effects exist, and where it
@@ -1936,6 +1940,59 @@ pub struct GetRevocationResponse {
     #[prost(message, optional, tag = "4")]
     pub spelled_out: ::core::option::Option<SpelledOut>,
 }
+/// Which revocations.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRevocationsRequest {
+    /// Only those whose selector names this owner; empty: all that the caller may list.
+    #[prost(string, tag = "1")]
+    pub owner: ::prost::alloc::string::String,
+    /// Only those in force: they hold, or cover something that a verifier may still accept.
+    #[prost(bool, tag = "2")]
+    pub in_force_only: bool,
+    /// Only those that hold.
+    #[prost(bool, tag = "3")]
+    pub holds_only: bool,
+    /// At most this many, 1 to 1000; 0 is 100. A page may be shorter although more follow.
+    #[prost(int32, tag = "4")]
+    pub page_size: i32,
+    /// `next_page_token` of the page before. Survives a restart, not a restore.
+    #[prost(string, tag = "5")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of revocations. Of those that are out of force, the newest 100 000 are listed; GetRevocation finds older ones
+/// for as long as any lease is kept that they cover.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRevocationsResponse {
+    /// Their rules, the newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub rules: ::prost::alloc::vec::Vec<Rule>,
+    /// Where the next page begins; empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Which hold to end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiftRevocationRequest {
+    /// The rule's id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Why, in words, 1 to 512 bytes on one line: it is recorded. Required.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What was done.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiftRevocationResponse {
+    /// The rule as it is now.
+    #[prost(message, optional, tag = "1")]
+    pub rule: ::core::option::Option<Rule>,
+    /// It was lifted before, and nothing was changed: by whom, when and why is in the rule.
+    #[prost(bool, tag = "2")]
+    pub repeated: bool,
+    /// Whether what it is about can get new credentials now: no other hold keeps all of it from.
+    #[prost(bool, tag = "3")]
+    pub can_reissue: bool,
+}
 /// The leases that were live when a rule was written, and that it ended.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LiveCounts {
@@ -1945,7 +2002,8 @@ pub struct LiveCounts {
     /// How many leases.
     #[prost(uint64, tag = "2")]
     pub leases: u64,
-    /// The same by owner and target: the largest first, at most 1000. What is beyond is in `leases` alone.
+    /// The same by owner and target: the largest first, at most 1000. What is beyond is in `leases` alone. Empty until all
+    /// are counted.
     #[prost(message, repeated, tag = "3")]
     pub by_owner_and_target: ::prost::alloc::vec::Vec<LiveCount>,
 }
@@ -2287,6 +2345,8 @@ pub mod operator_service_client {
     /// | GetLease | get | owners | the lease's owner |
     /// | Revoke | revoke | owners | each owner the selector can cover; without a name where that is not bounded |
     /// | GetRevocation | get | owners | the owner in the rule's selector; without a name where there is none |
+    /// | ListRevocations | list | owners | the owner in each rule's selector; without a name: all |
+    /// | LiftRevocation | lift | owners | each owner the rule covers, where it was written by the right on those; else without a name |
     /// | ListOwners | list | owners | the owner listed; without a name: all |
     /// | ListUnowned | list | owners | none: what nobody answers for is for those who may list all |
     /// | Explain | get | owners | an owner of what is explained; without a name where it has none, or several claim it |
@@ -2456,6 +2516,56 @@ pub mod operator_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.OperatorService", "GetRevocation"));
             self.inner.unary(req, path, codec).await
         }
+        /// Revocations' rules, the newest first, of the owners that the caller may list.
+        pub async fn list_revocations(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRevocationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRevocationsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/ListRevocations",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "ListRevocations"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends the hold of a revocation: what it is about may be asked for again from then on. What it covers stays revoked.
+        pub async fn lift_revocation(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LiftRevocationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LiftRevocationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/LiftRevocation",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "LiftRevocation"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The Owners that the caller may list, with their namespaces.
         pub async fn list_owners(
             &mut self,
@@ -2576,6 +2686,22 @@ pub mod operator_service_server {
             tonic::Response<super::GetRevocationResponse>,
             tonic::Status,
         >;
+        /// Revocations' rules, the newest first, of the owners that the caller may list.
+        async fn list_revocations(
+            &self,
+            request: tonic::Request<super::ListRevocationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRevocationsResponse>,
+            tonic::Status,
+        >;
+        /// Ends the hold of a revocation: what it is about may be asked for again from then on. What it covers stays revoked.
+        async fn lift_revocation(
+            &self,
+            request: tonic::Request<super::LiftRevocationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LiftRevocationResponse>,
+            tonic::Status,
+        >;
         /// The Owners that the caller may list, with their namespaces.
         async fn list_owners(
             &self,
@@ -2611,6 +2737,8 @@ pub mod operator_service_server {
     /// | GetLease | get | owners | the lease's owner |
     /// | Revoke | revoke | owners | each owner the selector can cover; without a name where that is not bounded |
     /// | GetRevocation | get | owners | the owner in the rule's selector; without a name where there is none |
+    /// | ListRevocations | list | owners | the owner in each rule's selector; without a name: all |
+    /// | LiftRevocation | lift | owners | each owner the rule covers, where it was written by the right on those; else without a name |
     /// | ListOwners | list | owners | the owner listed; without a name: all |
     /// | ListUnowned | list | owners | none: what nobody answers for is for those who may list all |
     /// | Explain | get | owners | an owner of what is explained; without a name where it has none, or several claim it |
@@ -2871,6 +2999,98 @@ pub mod operator_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/dayfly.v1.OperatorService/ListRevocations" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRevocationsSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::ListRevocationsRequest>
+                    for ListRevocationsSvc<T> {
+                        type Response = super::ListRevocationsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRevocationsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::list_revocations(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRevocationsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/LiftRevocation" => {
+                    #[allow(non_camel_case_types)]
+                    struct LiftRevocationSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::LiftRevocationRequest>
+                    for LiftRevocationSvc<T> {
+                        type Response = super::LiftRevocationResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LiftRevocationRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::lift_revocation(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LiftRevocationSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/dayfly.v1.OperatorService/ListOwners" => {
                     #[allow(non_camel_case_types)]
                     struct ListOwnersSvc<T: OperatorService>(pub Arc<T>);
@@ -3095,7 +3315,8 @@ pub struct WatchRevocationsResponse {
     /// know all. The first list always ends with such a message, even if it has nothing.
     #[prost(bool, tag = "5")]
     pub more: bool,
-    /// Ids of rules whose holds were lifted: what they cover stays revoked. Never set until holds can be lifted (issue 5).
+    /// Ids of rules whose holds were lifted: what they cover stays revoked. A rule that is told after its hold was lifted is
+    /// among them in the same message. One that the verifier does not know does not matter.
     #[prost(string, repeated, tag = "6")]
     pub lifted: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Leases that rules cover whose selector no claim carries (image digest, credential id); at most 1000 in one message.

@@ -192,6 +192,7 @@ pub(crate) fn revoke_payments(store: &FakeStore, after: After) {
         selector: Selector::owner("payments".parse().unwrap()),
         after,
         by: Actor { cluster: None, username: "test".to_owned(), uid: String::new() },
+        authority: dayfly_core::rule::Authority::ClusterWide,
         reason: "incident 12".to_owned(),
         idempotency: None,
     };

@@ -66,7 +66,7 @@ async fn what_one_may_not_read_is_not_found() {
     let rules = dayfly_core::ports::LeaseStore::rules(&*world.store);
     let rule = rules.iter().next().unwrap();
     let get = async |user: &str| world.broker.get_revocation(bearer(&operator(user)), rule.id).await;
-    assert_eq!(get("root").await.unwrap().id, rule.id);
+    assert_eq!(get("root").await.unwrap().rule.id, rule.id);
     assert_eq!(refused(get("alice").await).reason(), Reason::NotFound);
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dayfly_broker::{About, Error, ListLeases, RevokeRequest, Revoked, Which};
+use dayfly_broker::{About, Error, LiftRequest, ListLeases, ListRevocations, RevokeRequest, Revoked, Which};
 use dayfly_core::ids::{LeaseId, RuleId};
 use dayfly_core::rule::{After, Fields};
 
@@ -25,7 +25,7 @@ fn payments() -> Which {
 fn revoke() -> RevokeRequest {
     RevokeRequest {
         which: payments(),
-        after: After::Reissue,
+        after: After::Hold,
         reason: "a test".to_owned(),
         dry_run: false,
         idempotency_key: None,
@@ -43,6 +43,14 @@ async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId
         "GetLease" => broker.get_lease(caller, lease).await.map(drop),
         "Revoke" => broker.revoke(caller, &revoke()).await.map(drop),
         "GetRevocation" => broker.get_revocation(caller, rule).await.map(drop),
+        "ListRevocations" => {
+            let request = ListRevocations { owner: "payments".parse().ok(), ..ListRevocations::default() };
+            broker.list_revocations(caller, &request).await.map(drop)
+        }
+        "LiftRevocation" => {
+            let request = LiftRequest { rule, reason: "a test".to_owned() };
+            broker.lift(caller, &request).await.map(drop)
+        }
         "ListOwners" => broker.list_owners(caller, None, None).await.map(drop),
         "ListUnowned" => broker.list_unowned(caller, None, None).await.map(drop),
         "Explain" => broker.explain(caller, &About::Lease(lease)).await.map(drop),
@@ -54,17 +62,17 @@ async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId
 async fn each_rpc_takes_the_right_that_its_row_names() {
     let world = World::new();
     world.issued().await;
-    world.east().allow("root", "revoke", None);
-    let Ok(Revoked::Written { rule, .. }) = world.broker.revoke(bearer(&operator("root")), &revoke()).await
+    world.east().allow("team", "revoke", Some("payments"));
+    let Ok(Revoked::Written { rule, .. }) = world.broker.revoke(bearer(&operator("team")), &revoke()).await
     else {
-        panic!("root may revoke")
+        panic!("a team may revoke its own")
     };
     let [lease] = world.store.all().try_into().map(|all: [Arc<_>; 1]| all).unwrap();
     let table = table();
-    assert_eq!(table.len(), 7);
+    assert_eq!(table.len(), 9);
     for (rpc, verb, resource) in table {
         assert_eq!(resource, "owners", "{rpc}: the cluster of these tests refuses every other");
-        for right in ["get", "list", "revoke"] {
+        for right in ["get", "list", "revoke", "lift"] {
             let user = format!("{rpc}-{right}");
             // What nobody owns is for those who may list all.
             let owner = (rpc != "ListUnowned").then_some("payments");
@@ -73,7 +81,7 @@ async fn each_rpc_takes_the_right_that_its_row_names() {
             assert_eq!(allowed, right == verb, "{rpc} with {right}");
         }
         let elsewhere = format!("{rpc}-elsewhere");
-        for right in ["get", "list", "revoke"] {
+        for right in ["get", "list", "revoke", "lift"] {
             world.east().allow(&elsewhere, right, Some("checkout"));
         }
         let refused = call(&world, &rpc, &elsewhere, lease.id, rule.id).await;

@@ -2,10 +2,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_broker::{CoveredNews, Error, Reason, Resume, RevocationNews, RevocationWatch};
-use dayfly_core::change::{Change, Outcome, Receipt, Revocation};
+use dayfly_core::change::{Change, Lift, Outcome, Receipt, Revocation};
 use dayfly_core::ids::{Incarnation, Position, RuleId};
 use dayfly_core::ports::LeaseStore as _;
-use dayfly_core::rule::{Actor, After, Fields, Rule, Selector};
+use dayfly_core::rule::{Actor, After, Authority, Fields, Rule, Selector};
 use dayfly_core::secret::Secret;
 use tokio::time::timeout;
 
@@ -42,7 +42,8 @@ fn target(name: &str) -> Selector {
 fn write(world: &World, selector: Selector, after: After) -> Arc<Rule> {
     let by = Actor { cluster: None, username: "test".to_owned(), uid: String::new() };
     let reason = "incident 12".to_owned();
-    let revocation = Revocation { selector, after, by, reason, idempotency: None };
+    let authority = Authority::ClusterWide;
+    let revocation = Revocation { selector, after, by, authority, reason, idempotency: None };
     match world.store.commit_now(Change::Revoke(Box::new(revocation))).unwrap() {
         Outcome::Committed(Receipt { rule: Some(rule), .. }) => rule,
         other => panic!("{other:?}"),
@@ -64,6 +65,12 @@ fn listed_by_ledger_too() -> String {
     POLICY.replace("spec: {jwt: {audiences", with_verifier)
 }
 
+fn lift(world: &World, rule: RuleId) {
+    let by = Actor { cluster: None, username: "test".to_owned(), uid: String::new() };
+    let lift = Lift { rule, by, reason: "it is over".to_owned() };
+    assert!(matches!(world.store.commit_now(Change::Lift(Box::new(lift))), Ok(Outcome::Committed(_))));
+}
+
 fn ids(news: &RevocationNews) -> Vec<RuleId> {
     news.rules.iter().map(|rule| rule.id).collect()
 }
@@ -72,7 +79,7 @@ fn ids(news: &RevocationNews) -> Vec<RuleId> {
 async fn next(watch: &mut RevocationWatch) -> RevocationNews {
     loop {
         let news = watch.next().await.unwrap_or_else(|error| panic!("{error}"));
-        if !news.rules.is_empty() || news.covered.is_some() {
+        if !news.rules.is_empty() || !news.lifted.is_empty() || news.covered.is_some() {
             return news;
         }
     }
@@ -314,4 +321,28 @@ async fn of_other_targets_leases_none_are_told() {
         assert_eq!(news.covered.unwrap(), CoveredNews { rule: rule.id, leases: told, complete: true });
     }
     spelling.abort();
+}
+
+#[tokio::test]
+async fn hears_that_a_hold_was_lifted() {
+    let world = World::new();
+    let [one, two, over] =
+        ["payments", "checkout", "payments"].map(|name| write(&world, owner(name), After::Hold));
+    let theirs = write(&world, target("ledger"), After::Hold);
+    let (mut watch, first) = begun(&world, None).await;
+    lift(&world, theirs.id);
+    lift(&world, one.id);
+    let news = next(&mut watch).await;
+    assert_eq!((ids(&news), &news.lifted), (vec![], &vec![one.id]), "nothing of another target's");
+    let (_, news) = begun(&world, Some(first.resume)).await;
+    assert_eq!(news.lifted, [one.id], "also who was away");
+    assert_eq!(begun(&world, Some(news.resume)).await.1.lifted, []);
+    let (_, snapshot) = begun(&world, None).await;
+    assert_eq!((ids(&snapshot), snapshot.lifted), (vec![one.id, two.id, over.id], vec![one.id]));
+
+    later(&world, UNTIL * 2);
+    lift(&world, over.id);
+    assert_eq!(next(&mut watch).await.lifted, [over.id], "of one that covers nothing any more, too");
+    let (_, snapshot) = begun(&world, None).await;
+    assert_eq!((ids(&snapshot), snapshot.lifted), (vec![two.id], vec![]));
 }

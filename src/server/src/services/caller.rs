@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dayfly_api::CLUSTER_METADATA;
 use dayfly_api::rejection::Rejection;
 use dayfly_api::v1::ErrorReason;
-use dayfly_broker::{Bearer, Broker, Caller as Kind, Verified};
+use dayfly_broker::{Bearer, Broker, By, Caller as Kind, Verified};
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::ClusterName;
 use dayfly_core::limits;
@@ -63,8 +63,20 @@ impl Caller {
 
     /// The caller of a request that came past the guard.
     pub(super) fn behind<T>(request: &Request<T>) -> Result<Arc<Self>, Status> {
+        if request.extensions().get::<SocketPeer>().is_some() {
+            let message = "the broker's own socket serves Revoke, LiftRevocation, GetRevocation and ListRevocations alone";
+            return Err(Rejection::new(ErrorReason::MethodUnknown, message).into_status());
+        }
         let caller = request.extensions().get::<Arc<Self>>();
         caller.cloned().ok_or_else(|| Status::internal("the call came past no guard"))
+    }
+
+    /// The operator who calls: by a token, or by the broker's own socket.
+    pub(super) fn operator<T>(request: &Request<T>) -> Result<Operator, Status> {
+        match request.extensions().get::<SocketPeer>() {
+            Some(peer) => Ok(Operator::Socket(*peer)),
+            None => Self::behind(request).map(Operator::Token),
+        }
     }
 
     /// The digest of the token: what calls with the same token are known to be of one caller by.
@@ -80,6 +92,28 @@ impl Caller {
     /// As the use cases take it.
     pub(crate) fn bearer(&self) -> Bearer<'_> {
         Bearer { token: &self.token, cluster: self.cluster.as_ref(), verified: self.verified.as_ref() }
+    }
+}
+
+/// Who is at the other end of the broker's own socket, and may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SocketPeer {
+    pub(crate) uid: u32,
+}
+
+/// An operator who may come by either way.
+pub(super) enum Operator {
+    Token(Arc<Caller>),
+    Socket(SocketPeer),
+}
+
+impl Operator {
+    /// As the use cases take it.
+    pub(super) fn by(&self) -> By<'_> {
+        match self {
+            Self::Token(caller) => caller.bearer().into(),
+            Self::Socket(peer) => By::Socket { uid: peer.uid },
+        }
     }
 }
 

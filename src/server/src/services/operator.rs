@@ -7,7 +7,10 @@ use dayfly_api::v1;
 use dayfly_api::v1::ErrorReason;
 use dayfly_api::v1::operator_service_server::OperatorService;
 use dayfly_broker::unowned::WHO_MAY_CHANGE;
-use dayfly_broker::{Broker, ListLeases, OwnerView, RevokeRequest, Revoked, SpelledOut, UnownedNamespace};
+use dayfly_broker::{
+    Broker, LiftRequest, ListLeases, ListRevocations, LiveCounts, OwnerView, RevokeRequest, Revoked,
+    SpelledOut, UnownedNamespace,
+};
 use dayfly_core::ids::Incarnation;
 use dayfly_core::limits;
 use dayfly_core::rule::After;
@@ -15,7 +18,7 @@ use dayfly_policy::parts::label_text;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
-use super::page::{LeaseToken, OwnerToken, UnownedToken};
+use super::page::{LeaseToken, OwnerToken, RevocationToken, UnownedToken};
 use super::{explain, reject, selector};
 
 pub(super) struct Operators {
@@ -72,9 +75,9 @@ impl OperatorService for Operators {
         &self,
         request: Request<v1::RevokeRequest>,
     ) -> Result<Response<v1::RevokeResponse>, Status> {
-        let caller = Caller::behind(&request)?;
+        let by = Caller::operator(&request)?;
         let asked = to_revoke(request.into_inner())?;
-        let revoked = self.broker.revoke(caller.bearer(), &asked).await.map_err(reject::status)?;
+        let revoked = self.broker.revoke(by.by(), &asked).await.map_err(reject::status)?;
         Ok(Response::new(match revoked {
             Revoked::Written { rule, can_reissue, repeated, warnings } => v1::RevokeResponse {
                 rule: Some(dayfly_api::rule(&rule)),
@@ -99,13 +102,52 @@ impl OperatorService for Operators {
         &self,
         request: Request<v1::GetRevocationRequest>,
     ) -> Result<Response<v1::GetRevocationResponse>, Status> {
-        let caller = Caller::behind(&request)?;
+        let by = Caller::operator(&request)?;
         let id = request.into_inner().id.parse().map_err(|error| reject::field("id", &error))?;
-        let rule = self.broker.get_revocation(caller.bearer(), id).await.map_err(reject::status)?;
+        let found = self.broker.get_revocation(by.by(), id).await.map_err(reject::status)?;
         Ok(Response::new(v1::GetRevocationResponse {
-            rule: Some(dayfly_api::rule(&rule)),
-            spelled_out: self.broker.spelled_out(&rule).map(spelled_out),
+            rule: Some(dayfly_api::rule(&found.rule)),
+            counts: found.counts.as_ref().map(counts),
+            spelled_out: self.broker.spelled_out(&found.rule).map(spelled_out),
             ..v1::GetRevocationResponse::default()
+        }))
+    }
+
+    async fn list_revocations(
+        &self,
+        request: Request<v1::ListRevocationsRequest>,
+    ) -> Result<Response<v1::ListRevocationsResponse>, Status> {
+        let by = Caller::operator(&request)?;
+        let wire = request.into_inner();
+        let owner = Some(wire.owner).filter(|owner| !owner.is_empty());
+        let asked = ListRevocations {
+            owner: owner.map(|owner| owner.parse()).transpose().map_err(|e| reject::field("owner", &e))?,
+            in_force_only: wire.in_force_only,
+            holds_only: wire.holds_only,
+            before: RevocationToken::read(&wire.page_token, self.incarnation)?.map(|token| token.before),
+            limit: page_size(wire.page_size)?,
+        };
+        let page = self.broker.list_revocations(by.by(), &asked).await.map_err(reject::status)?;
+        let next = page.next.map(|before| RevocationToken { before }.write(self.incarnation));
+        Ok(Response::new(v1::ListRevocationsResponse {
+            rules: page.rules.iter().map(|rule| dayfly_api::rule(rule)).collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn lift_revocation(
+        &self,
+        request: Request<v1::LiftRevocationRequest>,
+    ) -> Result<Response<v1::LiftRevocationResponse>, Status> {
+        let by = Caller::operator(&request)?;
+        let wire = request.into_inner();
+        let rule = wire.id.parse().map_err(|error| reject::field("id", &error))?;
+        let asked = LiftRequest { rule, reason: wire.reason };
+        let lifted = self.broker.lift(by.by(), &asked).await.map_err(reject::status)?;
+        Ok(Response::new(v1::LiftRevocationResponse {
+            rule: Some(dayfly_api::rule(&lifted.rule)),
+            repeated: lifted.repeated,
+            can_reissue: lifted.can_reissue,
         }))
     }
 
@@ -197,6 +239,17 @@ fn page_size(wire: i32) -> Result<Option<usize>, Status> {
 fn spelled_out(SpelledOut { leases, complete }: SpelledOut) -> v1::SpelledOut {
     let told = u64::try_from(leases).unwrap_or(u64::MAX);
     v1::SpelledOut { told, total: told, complete }
+}
+
+fn counts(counts: &LiveCounts) -> v1::LiveCounts {
+    let state = if counts.counted { v1::CountState::Counted } else { v1::CountState::Counting };
+    let told = counts.by_owner_and_target.iter().map(|count| v1::LiveCount {
+        owner: count.owner.to_string(),
+        narrowed_owner: count.narrowed_owner.as_ref().map(ToString::to_string).unwrap_or_default(),
+        target: count.target.to_string(),
+        leases: count.leases,
+    });
+    v1::LiveCounts { state: state.into(), leases: counts.leases, by_owner_and_target: told.collect() }
 }
 
 fn unowned(found: &UnownedNamespace) -> v1::UnownedNamespace {

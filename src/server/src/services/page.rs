@@ -5,12 +5,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dayfly_api::rejection::Rejection;
 use dayfly_api::v1::ErrorReason;
 use dayfly_broker::Resume;
-use dayfly_core::ids::{ClusterName, Incarnation, LeaseId, Namespace, OwnerName, Position};
+use dayfly_core::ids::{ClusterName, Incarnation, LeaseId, Namespace, OwnerName, Position, RuleId};
 use tonic::Status;
 
 /// Leases after this id.
 pub(super) struct LeaseToken {
     pub(super) after: LeaseId,
+}
+
+/// Revocations before this one.
+pub(super) struct RevocationToken {
+    pub(super) before: RuleId,
 }
 
 /// Owners after this one.
@@ -74,6 +79,18 @@ impl LeaseToken {
     }
 }
 
+impl RevocationToken {
+    pub(super) fn read(text: &str, incarnation: Incarnation) -> Result<Option<Self>, Status> {
+        let Some(fields) = fields(text, "revocations", incarnation)? else { return Ok(None) };
+        let before = fields.parse().map_err(|_| not_ours())?;
+        Ok(Some(Self { before }))
+    }
+
+    pub(super) fn write(&self, incarnation: Incarnation) -> String {
+        token("revocations", incarnation, &self.before.to_string())
+    }
+}
+
 impl OwnerToken {
     pub(super) fn read(text: &str, incarnation: Incarnation) -> Result<Option<Self>, Status> {
         let Some(fields) = fields(text, "owners", incarnation)? else { return Ok(None) };
@@ -120,6 +137,7 @@ mod tests {
         assert_eq!(LeaseToken::read(&text, Incarnation(2)).ok().flatten().map(|token| token.after), Some(id));
         assert!(LeaseToken::read(&text, Incarnation(3)).is_err());
         assert!(OwnerToken::read(&text, Incarnation(2)).is_err());
+        assert!(RevocationToken::read(&text, Incarnation(2)).is_err());
         assert!(LeaseToken::read("%%%", Incarnation(2)).is_err());
         assert!(matches!(LeaseToken::read("", Incarnation(2)), Ok(None)));
         let after = ("east".parse().unwrap(), "payments".parse().unwrap());

@@ -14,7 +14,7 @@ use dayfly_core::live::{LiveCaps, LiveOf};
 use dayfly_core::ports::{Clock, LeaseStore};
 use dayfly_core::rule::{After, Fields, Rule, Selector};
 use dayfly_core::rules::RuleSet;
-use dayfly_store::contract::{Harness, drawn, revocation, until_counted};
+use dayfly_store::contract::{Harness, drawn, lift, revocation, until_counted};
 use dayfly_store::verify;
 use proptest::prelude::*;
 
@@ -30,6 +30,7 @@ enum Step {
     Reissue(prop::sample::Index, u8),
     Release(prop::sample::Index),
     Revoke(u8, Option<(u8, bool)>),
+    Lift(prop::sample::Index),
     Note,
     /// Everything above waits until here, so that it comes as one group.
     Answer,
@@ -49,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(n, digest)| Step::Reissue(n, digest)),
         2 => any::<prop::sample::Index>().prop_map(Step::Release),
         2 => (any::<u8>(), key()).prop_map(|(which, key)| Step::Revoke(which, key)),
+        2 => any::<prop::sample::Index>().prop_map(Step::Lift),
         1 => Just(Step::Note),
         3 => Just(Step::Answer),
         2 => any::<u16>().prop_map(Step::Advance),
@@ -76,6 +78,8 @@ struct Model {
 enum Expected {
     Committed(u64),
     Rule(u64),
+    /// Which, and where.
+    Lifted(u64, u64),
     Covered(Position),
     ReplayedLease(LeaseId),
     ReplayedRule(Position),
@@ -121,6 +125,16 @@ impl Model {
                 }
             },
             Change::Revoke(revocation) => self.revoke(revocation),
+            Change::Lift(lift) => match self.rules.iter().find(|rule| rule.id == lift.rule) {
+                None => Expected::Conflict(Conflict::NoSuchRule),
+                Some(rule) if rule.lifted.is_some() => Expected::ReplayedRule(rule.position),
+                Some(rule) if rule.after == After::Reissue => Expected::Conflict(Conflict::NotHold),
+                Some(rule) => {
+                    let rule = rule.position.number();
+                    self.commit();
+                    Expected::Lifted(rule, self.position)
+                }
+            },
             Change::Note(_) | Change::Key(_) => self.commit(),
         }
     }
@@ -186,13 +200,14 @@ impl Model {
         })
     }
 
+    /// The rule that this one's idempotency key made.
+    fn made_by(&self, revocation: &Revocation) -> Option<&Arc<Rule>> {
+        let key = revocation.idempotency?.key;
+        self.rules.iter().find(|rule| rule.idempotency.is_some_and(|used| used.key == key))
+    }
+
     fn revoke(&mut self, revocation: &Revocation) -> Expected {
-        let used = revocation.idempotency.and_then(|asked| {
-            let rule =
-                self.rules.iter().find(|rule| rule.idempotency.is_some_and(|used| used.key == asked.key))?;
-            Some((asked, rule))
-        });
-        if let Some((asked, rule)) = used {
+        if let Some((asked, rule)) = revocation.idempotency.zip(self.made_by(revocation)) {
             return if rule.idempotency.is_some_and(|used| used.request == asked.request) {
                 Expected::ReplayedRule(rule.position)
             } else {
@@ -208,6 +223,12 @@ impl Model {
         lease.id.time().plus(RETENTION).max(lease.expires_at) <= self.now
     }
 
+    /// Whether the store may have pruned a rule: it is folded away, and covers no lease that is left.
+    fn may_have_pruned(&self, rule: &Rule) -> bool {
+        let covered = |lease: &Lease| lease.id <= rule.cut_off;
+        !rule.in_force(self.now) && !self.leases.values().any(|lease| covered(lease) && !self.may_go(lease))
+    }
+
     /// This lease is gone, and so is every one below it.
     fn prune(&mut self, id: LeaseId) {
         let above = self.leases.split_off(&LeaseId::from_u128(id.as_u128() + 1));
@@ -220,6 +241,16 @@ impl Model {
 
     /// What an answer tells of what is gone.
     fn learn(&mut self, change: &Change, found: &Expected) {
+        let forgotten = match (change, found) {
+            (Change::Revoke(revocation), Expected::Rule(_)) => self.made_by(revocation),
+            (Change::Lift(lift), Expected::Conflict(Conflict::NoSuchRule)) => {
+                self.rules.iter().find(|rule| rule.id == lift.rule)
+            }
+            _ => None,
+        };
+        if let Some(forgotten) = forgotten.filter(|rule| self.may_have_pruned(rule)).map(|rule| rule.id) {
+            self.rules.retain(|rule| rule.id != forgotten);
+        }
         let Expected::Conflict(conflict) = found else { return };
         let gone = match (change, conflict) {
             (Change::Reissue { lease, .. } | Change::Release { lease }, Conflict::NoSuchLease) => {
@@ -341,6 +372,11 @@ impl Run {
                 let revocation = Revocation { idempotency, after, ..revocation(selector) };
                 self.waiting.push(Change::Revoke(Box::new(revocation)));
             }
+            Step::Lift(which) => {
+                let unknown = Arc::new(Rule::test(1, Selector::All, 5));
+                let known = self.model.rules.iter().cloned().chain([unknown]).collect::<Vec<_>>();
+                self.waiting.push(lift(&known[which.index(known.len())]));
+            }
             Step::Note => {
                 let actor = revocation(Selector::All).by;
                 let note = Draft::note(EventKind::PolicyChanged, &actor, "a note".repeat(100));
@@ -381,6 +417,10 @@ impl Run {
         for (change, answer) in changes.iter().zip(pending) {
             let outcome = answer.await.unwrap();
             let found = match &outcome {
+                Outcome::Committed(Receipt { rule: Some(rule), position }) if rule.lifted.is_some() => {
+                    assert_eq!(rule.changed_at(), *position);
+                    Expected::Lifted(rule.position.number(), position.number())
+                }
                 Outcome::Committed(Receipt { rule: Some(rule), position }) => {
                     let above = self.model.leases.keys().next_back().is_none_or(|id| *id < rule.cut_off);
                     assert!(above, "a cut-off is above every id committed");
@@ -403,7 +443,10 @@ impl Run {
             self.model.learn(change, &found);
             assert_eq!(found, self.model.apply(change), "{change:?}");
             if let Outcome::Committed(Receipt { rule: Some(rule), .. }) = &outcome {
-                self.model.rules.push(Arc::clone(rule));
+                match self.model.rules.iter_mut().find(|known| known.id == rule.id) {
+                    Some(known) => *known = Arc::clone(rule),
+                    None => self.model.rules.push(Arc::clone(rule)),
+                }
             }
         }
     }
@@ -433,7 +476,22 @@ impl Run {
         }
         let (store, model) = (self.store(), &self.model);
         assert_eq!(store.mark().position.number(), model.position);
-        assert_eq!(store.rules().iter().cloned().collect::<Vec<_>>(), model.rules);
+        // When a rule is folded away, and that pruned, is the store's to choose.
+        let rules = store.rules();
+        let told: Vec<_> = rules.in_force(model.now).cloned().collect();
+        let in_force = model.rules.iter().filter(|rule| rule.in_force(model.now)).cloned();
+        assert_eq!(told, in_force.collect::<Vec<_>>());
+        for rule in &model.rules {
+            let found = store.rule(rule.id).await.unwrap();
+            assert!(
+                found.as_ref() == Some(rule) || (found.is_none() && model.may_have_pruned(rule)),
+                "{rule:?}"
+            );
+        }
+        for lease in model.leases.values() {
+            let (one, other) = (lease.state(&rules, model.now), lease.state(&model.rule_set(), model.now));
+            assert!(one == other || model.may_go(lease), "{one:?} and not {other:?}");
+        }
         for active_only in [false, true] {
             let filter = LeaseFilter {
                 active_only,
@@ -482,7 +540,9 @@ proptest! {
             let report = verify(&dir).unwrap();
             assert!(report.problems.is_empty(), "{:?}", report.problems);
             assert!((kept as u64..=leases as u64).contains(&report.leases), "{} leases", report.leases);
-            assert_eq!(report.rules, run.model.rules.len() as u64);
+            let model = &run.model;
+            let kept = model.rules.iter().filter(|rule| !model.may_have_pruned(rule)).count();
+            assert!((kept..=model.rules.len()).contains(&usize::try_from(report.rules).unwrap()));
         });
     }
 }

@@ -12,13 +12,14 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use dayfly_core::change::{Change, Outcome};
+use dayfly_core::change::{Change, Outcome, Revocation};
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{LeaseId, Position, RuleId};
 use dayfly_core::lease::Phase;
 use dayfly_core::ports::{Clock, LeaseStore, TestClock, TestRng};
+use dayfly_core::rule::{After, Rule};
 use dayfly_core::time::Timestamp;
-use dayfly_store::contract::{drawn, owner, renewing, revocation};
+use dayfly_store::contract::{drawn, lift, owner, renewing, revocation};
 use dayfly_store::{Options, SledStore, verify};
 use tempfile::TempDir;
 
@@ -63,6 +64,8 @@ struct Workload {
     clock: Arc<TestClock>,
     marks: File,
     leases: Vec<LeaseId>,
+    /// Those that may not be lifted yet.
+    holds: Vec<Arc<Rule>>,
     /// Each lease's pod: only that one renews it.
     pods: HashMap<LeaseId, u128>,
 }
@@ -71,8 +74,8 @@ impl Workload {
     fn new(root: &Path, seed: u64) -> Self {
         let (options, clock) = options(root, START, seed);
         let marks = File::create(root.join("marks")).unwrap();
-        let (root, leases, pods) = (root.to_owned(), Vec::new(), HashMap::new());
-        Self { root, dice: Dice(seed), options, clock, marks, leases, pods }
+        let (root, leases, holds, pods) = (root.to_owned(), Vec::new(), Vec::new(), HashMap::new());
+        Self { root, dice: Dice(seed), options, clock, marks, leases, holds, pods }
     }
 
     fn mark(&mut self, what: &str) {
@@ -123,7 +126,14 @@ impl Workload {
                         writeln!(marks, "renewed {earlier} {}", lease.id).unwrap();
                     }
                 }
-                Change::Revoke(_) => writeln!(marks, "rule {} {position}", receipt.rule.unwrap().id).unwrap(),
+                Change::Revoke(_) => {
+                    let rule = receipt.rule.unwrap();
+                    writeln!(marks, "rule {} {position}", rule.id).unwrap();
+                    if rule.holds() {
+                        self.holds.push(rule);
+                    }
+                }
+                Change::Lift(lift) => writeln!(marks, "lifted {} {position}", lift.rule).unwrap(),
                 Change::Release { lease } => writeln!(marks, "released {lease} {position}").unwrap(),
                 Change::Reissue { lease, digest } => {
                     writeln!(marks, "reissued {lease} {position} {digest}").unwrap();
@@ -140,6 +150,10 @@ impl Workload {
         match (self.dice.below(40), some) {
             (0, _) => Change::Revoke(Box::new(revocation(owner("nobody")))),
             (1, _) => Change::Revoke(Box::new(revocation(owner("checkout")))),
+            (10, _) => {
+                let hold = Revocation { after: After::Hold, ..revocation(owner("nobody")) };
+                self.holds.pop().map_or(Change::Revoke(Box::new(hold)), |rule| lift(&rule))
+            }
             (2 | 3, Some(lease)) => Change::Release { lease },
             (4 | 5, Some(lease)) => {
                 Change::Reissue { lease, digest: Digest::of(&self.dice.below(1 << 30).to_be_bytes()) }
@@ -176,6 +190,7 @@ struct Answered {
     /// Position, and until when it is kept.
     leases: HashMap<LeaseId, (Position, Timestamp)>,
     rules: Vec<(RuleId, Position)>,
+    lifted: Vec<RuleId>,
     released: Vec<LeaseId>,
     renewed: Vec<(LeaseId, LeaseId)>,
     reissued: Vec<(LeaseId, Digest)>,
@@ -198,6 +213,7 @@ impl Answered {
                 "renewed" => {
                     answered.renewed.push((words[1].parse().unwrap(), words[2].parse().unwrap()));
                 }
+                "lifted" => answered.lifted.push(words[1].parse().unwrap()),
                 "released" => answered.released.push(words[1].parse().unwrap()),
                 "reissued" => answered.reissued.push((words[1].parse().unwrap(), words[3].parse().unwrap())),
                 other => panic!("{other}"),
@@ -227,10 +243,15 @@ impl Answered {
     }
 
     async fn check_open(&self, store: &SledStore) -> Result<(), String> {
-        let rules = store.rules();
         for (id, position) in &self.rules {
-            if rules.get(*id).is_none_or(|rule| rule.position != *position) {
+            let rule = store.rule(*id).await.map_err(|error| error.to_string())?;
+            // It is folded away, and later leases are pruned.
+            let gone = LeaseId::from_bytes(id.to_bytes()).time().plus(RETENTION) <= self.time;
+            if rule.as_ref().map_or(!gone, |rule| rule.position != *position) {
                 return Err(format!("rule {id} of position {position} is lost"));
+            }
+            if self.lifted.contains(id) && rule.is_some_and(|rule| rule.lifted.is_none()) {
+                return Err(format!("rule {id} of position {position} has lost its lift"));
             }
         }
         for (id, (position, until)) in &self.leases {

@@ -21,6 +21,11 @@ on_both!(
     an_operator_ends_what_its_rights_cover,
     a_repeated_revocation_is_the_same,
     a_revocation_that_says_too_little_is_refused,
+    a_lifted_hold_lets_new_ones_through_and_what_it_ended_stays_ended,
+    a_hold_from_above_is_lifted_from_above,
+    revocations_are_listed_newest_first_to_those_who_may,
+    what_a_revocation_ended_is_counted_also_after_a_restart,
+    an_answer_to_a_revocation_says_what_an_operator_needs_at_once,
 );
 
 /// What an operator picks out of what was issued.
@@ -468,4 +473,135 @@ async fn a_revocation_that_says_too_little_is_refused(kind: Kind) {
         let refused = admin.ask(request).await.unwrap_err();
         assert!(expected.split(' ').any(|expected| expected == reason(&refused)), "{what}: {refused:?}");
     }
+}
+
+async fn a_lifted_hold_lets_new_ones_through_and_what_it_ended_stays_ended(kind: Kind) {
+    let world = World::with_own_broker(kind, Options::default()).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let before = pod.issue(&team.target).await.unwrap();
+    let operator = world.operator(&["revoke", "get"], Some(&team.owner)).await.unwrap();
+    let lifter = world.operator(&["lift"], Some(&team.owner)).await.unwrap();
+    let hold = operator.hold(owned_by(&team.owner)).await.unwrap();
+    assert_eq!(hold.authority(), v1::Authority::Owners);
+    assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "HELD");
+
+    assert_eq!(reason(&operator.lift(&hold.id).await.unwrap_err()), "NOT_ALLOWED");
+    let lifted = lifter.lift(&hold.id).await.unwrap();
+    assert!(lifted.can_reissue && !lifted.repeated);
+    let told = lifted.rule.clone().unwrap().lifted.unwrap();
+    assert!(told.position > hold.position && told.reason == "it is over", "{told:?}");
+    let after = pod.issue(&team.target).await.unwrap();
+    let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+    assert_eq!(verifier.state(&before.credential).await.unwrap(), v1::LeaseState::Revoked);
+    assert_eq!(verifier.state(&after.credential).await.unwrap(), v1::LeaseState::Active);
+    let reissue = operator.revoke(owned_by(&team.owner)).await.unwrap();
+    let refused = lifter.lift(&reissue.id).await.unwrap_err();
+    assert_eq!((reason(&refused).as_str(), refused.code()), ("NOT_A_HOLD", tonic::Code::FailedPrecondition));
+
+    world.broker().restart().await.unwrap();
+    let again = lifter.lift(&hold.id).await.unwrap();
+    assert!(again.repeated && again.rule == lifted.rule, "{again:?}");
+    assert_eq!(operator.revocation(&hold.id).await.unwrap().lifted, Some(told));
+    until(async || Ok(pod.ask(asking_for(&team.target)).await?.is_ok())).await.unwrap();
+}
+
+async fn a_hold_from_above_is_lifted_from_above(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let above = world.operator(&["revoke"], None).await.unwrap();
+    let hold = above.hold(owned_by(&team.owner)).await.unwrap();
+    assert_eq!(hold.authority(), v1::Authority::ClusterWide);
+    let own = world.operator(&["get", "lift"], Some(&team.owner)).await.unwrap();
+    let refused = own.lift(&hold.id).await.unwrap_err();
+    assert_eq!(reason(&refused), "NOT_ALLOWED");
+    assert!(refused.message().contains("all owners.dayfly.dev"), "{refused:?}");
+    assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "HELD");
+    let stranger = world.operator(&["get", "lift"], Some("somebody-else")).await.unwrap();
+    assert_eq!(reason(&stranger.lift(&hold.id).await.unwrap_err()), "NOT_FOUND");
+    world.operator(&["lift"], None).await.unwrap().lift(&hold.id).await.unwrap();
+    pod.issue(&team.target).await.unwrap();
+}
+
+async fn revocations_are_listed_newest_first_to_those_who_may(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let (mine, theirs) = (world.team("payments").await.unwrap(), world.team("orders").await.unwrap());
+    let writer = world.operator(&["revoke"], None).await.unwrap();
+    let reader = world.operator(&["list"], Some(&mine.owner)).await.unwrap();
+    let mut written = Vec::new();
+    for n in 0..5 {
+        let rule = match n {
+            1 => writer.hold(owned_by(&mine.owner)).await.unwrap(),
+            _ => writer.revoke(owned_by(&mine.owner)).await.unwrap(),
+        };
+        written.push(rule.id);
+        writer.revoke(owned_by(&theirs.owner)).await.unwrap();
+    }
+    written.reverse();
+    let of_mine =
+        v1::ListRevocationsRequest { owner: mine.owner.clone(), page_size: 2, ..Default::default() };
+    let (mut request, mut listed) = (of_mine.clone(), Vec::new());
+    loop {
+        let page = reader.revocations(request.clone()).await.unwrap();
+        assert!(page.rules.len() <= 2);
+        listed.extend(page.rules.into_iter().map(|rule| rule.id));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!(listed, written);
+    let holds = v1::ListRevocationsRequest { holds_only: true, in_force_only: true, ..of_mine.clone() };
+    let holds = reader.revocations(holds).await.unwrap().rules;
+    assert_eq!(holds.into_iter().map(|rule| rule.id).collect::<Vec<_>>(), written[3..4]);
+    let theirs = v1::ListRevocationsRequest { owner: theirs.owner.clone(), ..of_mine.clone() };
+    assert_eq!(reason(&reader.revocations(theirs).await.unwrap_err()), "NOT_ALLOWED");
+    let wrong = v1::ListRevocationsRequest { page_token: "bGVhc2VzOjE6eA".to_owned(), ..of_mine };
+    assert_eq!(reason(&reader.revocations(wrong).await.unwrap_err()), "PAGE_TOKEN");
+}
+
+async fn what_a_revocation_ended_is_counted_also_after_a_restart(kind: Kind) {
+    let world = World::with_own_broker(kind, Options::default()).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    for _ in 0..3 {
+        pod.issue(&team.target).await.unwrap();
+    }
+    let operator = world.operator(&["revoke", "get"], Some(&team.owner)).await.unwrap();
+    let (first, second) = (
+        operator.revoke(owned_by(&team.owner)).await.unwrap(),
+        operator.revoke(owned_by(&team.owner)).await.unwrap(),
+    );
+    for restarted in [false, true] {
+        for (rule, leases) in [(&first, 3), (&second, 0)] {
+            let mut counts = v1::LiveCounts::default();
+            until(async || {
+                counts = operator.revocation_and_counts(&rule.id).await?.counts.unwrap_or_default();
+                Ok(counts.state() == v1::CountState::Counted)
+            })
+            .await
+            .unwrap();
+            assert_eq!(counts.leases, leases, "restarted: {restarted}");
+            let told: Vec<_> =
+                counts.by_owner_and_target.iter().map(|c| (&c.owner, &c.target, c.leases)).collect();
+            let expected = [(&team.owner, &team.target, leases)];
+            assert_eq!(told, expected[..usize::from(leases > 0)]);
+        }
+        if !restarted {
+            world.broker().restart().await.unwrap();
+        }
+    }
+}
+
+async fn an_answer_to_a_revocation_says_what_an_operator_needs_at_once(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let lease = pod.issue(&team.target).await.unwrap().lease.unwrap();
+    let operator = world.operator(&["revoke"], Some(&team.owner)).await.unwrap();
+    let answer = operator.ask(revocation(owned_by(&team.owner), v1::After::Reissue)).await.unwrap();
+    let rule = answer.rule.unwrap();
+    assert!(answer.can_reissue && rule.position > 0 && rule.cut_off >= lease.id);
+    assert!(rule.until.unwrap().seconds > lease.expires_at.unwrap().seconds, "its expiry and the leeway");
 }

@@ -16,7 +16,7 @@ use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, Start
 use dayfly_core::lease::{Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
 use dayfly_core::ports::{BoxFuture, Clock, LeaseStore, StoreError, TestClock, TestRng};
-use dayfly_core::rule::Rule;
+use dayfly_core::rule::{Lifted, Rule};
 use dayfly_core::rules::RuleSet;
 use dayfly_core::time::Timestamp;
 use tokio::sync::watch;
@@ -169,9 +169,26 @@ impl FakeStore {
                     reason: revocation.reason,
                     until: self.clock.now().plus(UNTIL),
                     idempotency: revocation.idempotency,
+                    authority: revocation.authority,
+                    lifted: None,
                 });
                 state.rules = Arc::new(state.rules.with(Arc::clone(&written)));
                 rule = Some(written);
+            }
+            Change::Lift(lift) => {
+                let Some(known) = state.rules.get(lift.rule).cloned() else {
+                    return Ok(Outcome::Conflict(Conflict::NoSuchRule));
+                };
+                if known.lifted.is_some() {
+                    return Ok(Outcome::Replayed(Earlier::Rule(known)));
+                }
+                let lifted = Lifted { at: self.clock.now(), by: lift.by, reason: lift.reason, position };
+                let mut rules = RuleSet::clone(&state.rules);
+                rule = rules.lift(lift.rule, lifted);
+                if rule.is_none() {
+                    return Ok(Outcome::Conflict(Conflict::NotHold));
+                }
+                state.rules = Arc::new(rules);
             }
             Change::Note(draft) => state.notes.push(*draft),
             Change::Key(_) => {}
@@ -232,6 +249,10 @@ impl LeaseStore for FakeStore {
 
     fn rules(&self) -> Arc<RuleSet> {
         Arc::clone(&self.state.lock().unwrap().rules)
+    }
+
+    fn rule(&self, id: RuleId) -> BoxFuture<'_, Result<Option<Arc<Rule>>, StoreError>> {
+        Box::pin(async move { Ok(self.rules().get(id).cloned()) })
     }
 
     fn commit(&self, change: Change) -> BoxFuture<'_, Result<Outcome, StoreError>> {
