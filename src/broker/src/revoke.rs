@@ -6,7 +6,7 @@ use dayfly_core::change::{Change, Conflict, Earlier, LeaseFilter, Outcome, Revoc
 use dayfly_core::ids::OwnerName;
 use dayfly_core::lease::Idempotency;
 use dayfly_core::limits;
-use dayfly_core::rule::{After, Authority, Fields, Rule, Selector};
+use dayfly_core::rule::{Actor, After, Authority, Fields, Rule, Selector};
 use dayfly_core::rules::RuleSet;
 
 use crate::issue::{check_idempotency_key, fingerprint, key_reused};
@@ -59,6 +59,32 @@ pub enum Revoked {
         /// Names in the selector that nothing has now.
         warnings: Vec<String>,
     },
+}
+
+impl RevokeRequest {
+    /// The revocation that this asks for, by a user of the broker's machine who has opened its store while it is stopped.
+    ///
+    /// # Errors
+    /// When a field is wrong. Nothing is looked up: a pod or service account is named by its uid.
+    pub fn by_user(&self, uid: u32) -> Result<Revocation, Error> {
+        check(self)?;
+        let selector = match &self.which {
+            Which::All => Selector::All,
+            Which::Where(named) if named.service_account.is_some() || named.pod.is_some() => {
+                let message = "while the broker is stopped, names are not looked up: give the uid";
+                return Err(Error::invalid("selector", message));
+            }
+            Which::Where(named) => Selector::Where(Box::new(named.fields.clone())),
+        };
+        Ok(Revocation {
+            selector,
+            after: self.after,
+            by: Actor::socket(uid),
+            authority: Authority::Socket,
+            reason: self.reason.clone(),
+            idempotency: None,
+        })
+    }
 }
 
 impl Broker {
@@ -260,7 +286,7 @@ fn idempotency(operator: &Operator<'_>, request: &RevokeRequest) -> Option<Idemp
 }
 
 /// Whether neither this nor any hold keeps everything that the selector covers from new credentials.
-pub(crate) fn can_reissue(rules: &RuleSet, selector: &Selector, after: After) -> bool {
+pub fn can_reissue(rules: &RuleSet, selector: &Selector, after: After) -> bool {
     after == After::Reissue && !rules.holds().any(|hold| contains(&hold.selector, selector))
 }
 

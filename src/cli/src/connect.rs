@@ -25,6 +25,10 @@ pub(crate) struct Connection {
         value_name = "https://HOST:PORT"
     )]
     server: Option<String>,
+    /// The broker's own socket instead of --server, on its machine, as root or the broker's own user: `revoke` and
+    /// `revocations` go through without a token and without any API server.
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// PEM of the certificate authorities that the broker's certificate may come from.
     #[arg(long, global = true, env = "DAYFLY_CA_FILE", hide_env_values = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -42,8 +46,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A client that calls with the token.
+    /// A client that calls with the token, or by the broker's own socket.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        if let Some(socket) = &self.socket {
+            return Ok(self.timed(Client::builder(String::new()).socket(socket)).build()?);
+        }
         let token =
             self.token_file.as_ref().ok_or(Usage("say whose token to call with: --token-file FILE"))?;
         Ok(self.builder()?.token_file(token).build()?)
@@ -59,13 +66,16 @@ impl Connection {
             self.server.as_ref().ok_or(Usage("say where the broker is: --server https://HOST:PORT"))?;
         let ca =
             self.ca_file.as_ref().ok_or(Usage("say what the broker's certificate is by: --ca-file FILE"))?;
-        let timeout = self.timeout.duration();
-        let builder = Client::builder(server).ca_file(ca).call_timeout(timeout);
-        let builder = builder.connect_timeout(timeout.min(Duration::from_secs(5)));
+        let builder = self.timed(Client::builder(server).ca_file(ca));
         Ok(match &self.cluster {
             Some(cluster) => builder.cluster(cluster),
             None => builder,
         })
+    }
+
+    fn timed(&self, builder: Builder) -> Builder {
+        let timeout = self.timeout.duration();
+        builder.call_timeout(timeout).connect_timeout(timeout.min(Duration::from_secs(5)))
     }
 }
 

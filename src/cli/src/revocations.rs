@@ -1,9 +1,11 @@
 //! `dayfly revoke` and `dayfly revocations`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use dayfly_client::v1;
+use dayfly_server::Config;
 use serde::Serialize;
 
 use crate::connect::Connection;
@@ -30,6 +32,10 @@ pub(crate) struct Revoke {
     /// Only says what would be covered.
     #[arg(long)]
     dry_run: bool,
+    /// Writes it into the store of a broker that is stopped, by its configuration, as the user whose store it is. It is in
+    /// force when the broker starts. Pods and service accounts are named by their uids.
+    #[arg(long, value_name = "dayfly.toml", conflicts_with = "dry_run")]
+    store: Option<PathBuf>,
     /// Means it: needed for `--all`.
     #[arg(long)]
     yes: bool,
@@ -197,7 +203,10 @@ impl Revoke {
             dry_run: self.dry_run,
             idempotency_key: String::new(),
         };
-        let answer = connection.client()?.revoke(request).await?;
+        let answer = match &self.store {
+            Some(config) => dayfly_server::revoke_offline(&Config::load(config)?, request).await?,
+            None => connection.client()?.revoke(request).await?,
+        };
         let view = RevokeView {
             rule: answer.rule.as_ref().map(rule_view),
             can_reissue: answer.can_reissue,

@@ -25,6 +25,8 @@ pub struct Config {
     pub issuer: String,
     /// Where to listen for gRPC and HTTPS.
     pub listen: SocketAddr,
+    /// The broker's own socket, by which root and its own user revoke when nothing else answers. None by default.
+    pub socket: Option<PathBuf>,
     /// The server's certificate.
     pub tls: Tls,
     /// Where leases are recorded.
@@ -441,7 +443,7 @@ impl Config {
             ];
             optional.into_iter().flatten().chain(std::iter::once(&mut cluster.policy))
         });
-        for path in own.into_iter().chain(of_clusters) {
+        for path in own.into_iter().chain(self.socket.as_mut()).chain(of_clusters) {
             *path = folder.join(&*path);
         }
     }

@@ -8,12 +8,15 @@ mod http;
 mod keys;
 mod listener;
 mod oauth;
+mod offline;
 mod readiness;
 mod run;
 mod services;
+mod socket;
 
 pub use config::{Config, ConfigError};
 pub use dayfly_jose::MAX_KEY_FILE_BYTES;
 pub use dayfly_store::verify as verify_store;
 pub use keys::{ImportedKey, import_key};
+pub use offline::revoke as revoke_offline;
 pub use run::{Running, StartOptions, check, start};

@@ -26,10 +26,14 @@ use crate::config::Config;
 use crate::guard::{Door, Guard};
 use crate::keys::key_ring;
 use crate::readiness::Readiness;
-use crate::{background, http, listener, oauth, services};
+use crate::socket::Socket;
+use crate::{background, http, listener, oauth, services, socket};
 
 /// How long a connection lives before its client is asked to make a new one: half an hour.
 const CONNECTION_AGE: Duration = Duration::from_secs(1800);
+
+/// How long a stop waits for calls under way at the broker's own socket.
+const SOCKET_DRAIN: Duration = Duration::from_secs(2);
 
 /// A broker that serves. Stop it with [`Running::stop`]: dropped, it ends without draining.
 pub struct Running {
@@ -40,10 +44,14 @@ pub struct Running {
     witness: Arc<dyn Witness>,
     clusters: Vec<RunningCluster>,
     stop: watch::Sender<bool>,
-    serving: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    serving: Serving,
+    /// The broker's own socket, where there is one.
+    socket: Option<(Socket, Serving)>,
     background: JoinSet<()>,
     drain: Duration,
 }
+
+type Serving = tokio::task::JoinHandle<Result<(), tonic::transport::Error>>;
 
 /// What a start may be told beyond the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -153,6 +161,21 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     let addr = listener.local_addr()?;
     let connections = listener::connections(listener, tls, config.limits.connections.unwrap_or(8192));
     let serving = tokio::spawn(serve(router, connections, until(stopped.clone()), limits.drain));
+    let socket = match &config.socket {
+        Some(path) => {
+            let (socket, listener) = socket::listen(path)?;
+            tracing::info!(path = %path.display(), "listening at the broker's own socket");
+            let routes = services::socket_routes(&broker, incarnation);
+            let serving = serve_socket(
+                routes,
+                socket::connections(listener),
+                until(stopped.clone()),
+                limits.call_timeout,
+            );
+            Some((socket, tokio::spawn(serving)))
+        }
+        None => None,
+    };
 
     let mut background = JoinSet::new();
     background.spawn(background::report_health(Arc::clone(&readiness), health));
@@ -186,6 +209,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         clusters,
         stop,
         serving,
+        socket,
         background,
         drain: limits.drain,
     })
@@ -234,6 +258,11 @@ impl Running {
         } else {
             tracing::warn!("calls were still under way after {:?}: cut off", self.drain);
             self.serving.abort();
+        }
+        if let Some((_, serving)) = &mut self.socket
+            && tokio::time::timeout(SOCKET_DRAIN, &mut *serving).await.is_err()
+        {
+            serving.abort();
         }
         self.background.shutdown().await;
         if let Err(error) = self.broker.flush_denials().await {
@@ -292,6 +321,22 @@ async fn serve(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_max_header_list_size(32 * 1024)
         .add_routes(tonic::service::Routes::from(router))
+        .serve_with_incoming_shutdown(connections, stop)
+        .await
+}
+
+/// The socket has none of the guard's places: whoever may come there is not crowded out by anyone else.
+async fn serve_socket(
+    routes: tonic::service::Routes,
+    connections: impl futures_util::Stream<Item = std::io::Result<socket::Connection>>,
+    stop: impl Future<Output = ()>,
+    call_timeout: Duration,
+) -> Result<(), tonic::transport::Error> {
+    tonic::transport::Server::builder()
+        .timeout(call_timeout)
+        .max_concurrent_streams(16)
+        .max_connection_age(CONNECTION_AGE)
+        .add_routes(routes)
         .serve_with_incoming_shutdown(connections, stop)
         .await
 }

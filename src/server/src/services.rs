@@ -27,7 +27,8 @@ use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Caller, SocketPeer};
+pub(crate) use operator::to_revoke;
 pub(crate) use stream::{stopping, too_slow};
 
 /// What a request binds its credential to.
@@ -37,6 +38,14 @@ fn confirmation(wire: Option<&v1::Confirmation>) -> Result<Option<Confirmation>,
         certificate: |content| dayfly_jose::certificate_thumbprint(content).map_err(|bad| bad.to_string()),
     };
     dayfly_api::confirmation(wire, thumbprints).map_err(|bad| reject::bad_field(&bad))
+}
+
+/// What the broker's own socket serves: see [`SocketPeer`].
+pub(crate) fn socket_routes(broker: &Arc<Broker>, incarnation: Incarnation) -> Routes {
+    let operator = operator::Operators::new(Arc::clone(broker), incarnation);
+    let operator = OperatorServiceServer::new(operator).max_decoding_message_size(limits::MESSAGE_BYTES);
+    let other = || async { caller::not_by_the_socket().into_http::<axum::body::Body>() };
+    Routes::from(Routes::new(operator).into_axum_router().fallback(other))
 }
 
 /// All services of the API, health (grpc.health.v1) and reflection. Streams end when `stopped` says so.

@@ -80,3 +80,33 @@ pub(crate) fn fold(group: &mut Group<'_>) -> Vec<Arc<Rule>> {
     }
     folded
 }
+
+#[cfg(test)]
+mod tests {
+    use dayfly_core::rule::Selector;
+
+    use super::*;
+
+    #[test]
+    fn what_is_folded_away_is_found_among_gaps() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("store")).unwrap();
+        let engine = Engine::open(&dir.path().join("store"), 1 << 20).unwrap();
+        let rules: Vec<_> =
+            (1..40u64).map(|n| Rule::test(n * n + n % 3, Selector::All, u128::from(n) * 10)).collect();
+        let mut batch = sled::Batch::default();
+        for rule in &rules {
+            batch.insert(layout::folded(rule.position), encoding::encode_rule(rule));
+        }
+        engine.commit(batch).unwrap();
+        let find = |id| find_folded(&engine, id, Position::new(2000)).unwrap();
+        for rule in &rules {
+            assert_eq!(find(rule.id).as_deref(), Some(rule));
+        }
+        for between in [0, 12, 25, 5000] {
+            assert_eq!(find(RuleId::from_u128(between)), None);
+        }
+        assert_eq!(load(&engine).unwrap().before(None).count(), rules.len());
+        engine.close();
+    }
+}

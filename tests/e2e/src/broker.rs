@@ -48,6 +48,8 @@ pub struct Options {
     pub hidden_keys: bool,
     /// `unowned_until` of `[policy]`: the grace for namespaces without an Owner.
     pub unowned_until: Option<&'static str>,
+    /// Has a socket of its own, `dayfly.sock` in its folder.
+    pub socket: bool,
     /// Further clusters that it serves, by name, each with its policy in [`Broker::policy_of`].
     pub more_clusters: Vec<(&'static str, Access)>,
 }
@@ -135,6 +137,9 @@ impl Broker {
             &self.options;
         let mut text =
             format!("issuer = {ISSUER:?}\nlisten = \"127.0.0.1:{port}\"\nhome_cluster = {CLUSTER:?}\n");
+        if self.options.socket {
+            text += "socket = \"dayfly.sock\"\n";
+        }
         text += "[tls]\ncert_file = \"server.crt\"\nkey_file = \"server.key\"\n";
         let store = store_dir.clone().unwrap_or_else(|| "store".into());
         writeln!(text, "[store]\ndir = {:?}", store.to_string_lossy())?;

@@ -2337,7 +2337,8 @@ pub mod operator_service_client {
     ///
     /// Every call carries `authorization: Bearer TOKEN`: a token whose only audience is `dayfly-operator` (configurable).
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
-    /// `dayfly.dev`, and holds for what that cluster holds:
+    /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation and ListRevocations are also
+    /// served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
     /// | RPC | verb | resource | name |
     /// |---|---|---|---|
@@ -2729,7 +2730,8 @@ pub mod operator_service_server {
     ///
     /// Every call carries `authorization: Bearer TOKEN`: a token whose only audience is `dayfly-operator` (configurable).
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
-    /// `dayfly.dev`, and holds for what that cluster holds:
+    /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation and ListRevocations are also
+    /// served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
     /// | RPC | verb | resource | name |
     /// |---|---|---|---|

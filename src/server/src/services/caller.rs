@@ -64,8 +64,7 @@ impl Caller {
     /// The caller of a request that came past the guard.
     pub(super) fn behind<T>(request: &Request<T>) -> Result<Arc<Self>, Status> {
         if request.extensions().get::<SocketPeer>().is_some() {
-            let message = "the broker's own socket serves Revoke, LiftRevocation, GetRevocation and ListRevocations alone";
-            return Err(Rejection::new(ErrorReason::MethodUnknown, message).into_status());
+            return Err(not_by_the_socket());
         }
         let caller = request.extensions().get::<Arc<Self>>();
         caller.cloned().ok_or_else(|| Status::internal("the call came past no guard"))
@@ -93,6 +92,13 @@ impl Caller {
     pub(crate) fn bearer(&self) -> Bearer<'_> {
         Bearer { token: &self.token, cluster: self.cluster.as_ref(), verified: self.verified.as_ref() }
     }
+}
+
+/// What is asked for at the broker's own socket and is not to be had there.
+pub(super) fn not_by_the_socket() -> Status {
+    let message =
+        "the broker's own socket serves Revoke, LiftRevocation, GetRevocation and ListRevocations alone";
+    Rejection::new(ErrorReason::MethodUnknown, message).into_status()
 }
 
 /// Who is at the other end of the broker's own socket, and may be.

@@ -203,7 +203,8 @@ impl OperatorService for Operators {
     }
 }
 
-fn to_revoke(wire: v1::RevokeRequest) -> Result<RevokeRequest, Status> {
+/// A request to revoke, as the use case takes it.
+pub(crate) fn to_revoke(wire: v1::RevokeRequest) -> Result<RevokeRequest, Status> {
     let after = match wire.after() {
         v1::After::Reissue => After::Reissue,
         v1::After::Hold => After::Hold,

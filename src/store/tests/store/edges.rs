@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_core::change::{Change, Issue, Outcome};
+use dayfly_core::change::{Change, Issue, Outcome, Revocation};
 use dayfly_core::ports::{LeaseStore, StoreError};
+use dayfly_core::rule::After;
 use dayfly_store::contract::{Harness, drawn, issue, owner, revocation, revoke};
 use dayfly_store::verify;
 
@@ -54,6 +55,39 @@ async fn a_rule_in_between_is_enough() {
     drop(store);
     let report = verify(&fixture.dir()).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
+/// A rule's record goes when no lease is left that it covers, and a hold's never.
+#[tokio::test]
+async fn rules_that_are_folded_away_go_with_the_leases_that_they_cover() {
+    let fixture = Fixture::new().with(|options| options.retention = Duration::from_secs(600));
+    let mut store = fixture.open();
+    committed(&issue(&*store, drawn(&*store)).await);
+    let rule = revoke(&*store, revocation(owner("payments"))).await;
+    let held = Revocation { after: After::Hold, ..revocation(owner("nobody")) };
+    let hold = revoke(&*store, held).await;
+    for (later, kept) in [(500, true), (200, false)] {
+        fixture.clock.advance(Duration::from_secs(later));
+        for _ in 0..4 {
+            committed(&issue(&*store, drawn(&*store)).await);
+        }
+        fixture.clock.advance(Duration::from_secs(1));
+        if !kept {
+            // The last of those that it covers went; one more goes, and it is below that.
+            fixture.clock.advance(Duration::from_secs(600));
+            committed(&issue(&*store, drawn(&*store)).await);
+            committed(&issue(&*store, drawn(&*store)).await);
+        }
+        assert!(store.rules().get(rule.id).is_some() && store.rules().len() == 1, "folded, and remembered");
+        store.close();
+        drop(store);
+        let report = verify(&fixture.dir()).unwrap();
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        assert_eq!(report.rules, 1 + u64::from(kept));
+        store = fixture.open();
+        assert_eq!(store.rule(rule.id).await.unwrap().is_some(), kept);
+        assert!(store.rule(hold.id).await.unwrap().is_some());
+    }
 }
 
 #[tokio::test]
