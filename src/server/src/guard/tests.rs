@@ -402,7 +402,8 @@ async fn plain_https_is_told_by_its_status() {
     let mut keys = Request::new(Body::empty());
     *keys.uri_mut() = "/.well-known/jwks.json".parse().unwrap();
     let answer = guard.layer(service).oneshot(keys).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(answer.headers().contains_key("retry-after"));
 }
 
 #[tokio::test]
