@@ -43,5 +43,38 @@ func check(file string) (porcupine.CheckResult, error) {
 		return verdict, nil
 	}
 	_, told := porcupine.CheckOperationsVerbose(model, history, longest)
+	explain(history, told.PartialLinearizationsOperations())
 	return verdict, porcupine.VisualizePath(model, told, file+".html")
+}
+
+// explain tells, on stderr, how far porcupine came with each part, and what was answered first of all that it could not place.
+func explain(history []porcupine.Operation, linearizations [][][]porcupine.Operation) {
+	type call struct {
+		client int
+		at     int64
+	}
+	for part, all := range partition(history) {
+		var best []porcupine.Operation
+		for _, one := range linearizations[part] {
+			if len(one) > len(best) {
+				best = one
+			}
+		}
+		if len(best) == len(all) {
+			continue
+		}
+		at, placed := model.Init(), map[call]bool{}
+		for _, one := range best {
+			_, at = model.Step(at, one.Input, nil)
+			placed[call{one.ClientId, one.Call}] = true
+		}
+		var first *porcupine.Operation
+		for _, one := range all {
+			if !placed[call{one.ClientId, one.Call}] && (first == nil || one.Return < first.Return) {
+				first = &one
+			}
+		}
+		fmt.Fprintf(os.Stderr, "  %d of %d placed, to %s\n  then cannot place, of client %d and owner %s: %s\n", len(best), len(all),
+			model.DescribeState(at), first.ClientId, first.Input.(input).Owner, model.DescribeOperation(first.Input, nil))
+	}
 }

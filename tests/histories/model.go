@@ -126,15 +126,16 @@ func issued(at state, asked input) (bool, state) {
 	return asked.ID > at.cutOff(), at
 }
 
-// introspected: covered is revoked, by the earliest rule that covers it, and what is not covered is not. It may have ended by
-// itself only where it was renewed: nothing here lives shorter than a history.
+// introspected: covered is not active but revoked, by the earliest rule that covers it, and what is not covered is active. It
+// may have ended by itself only where it was renewed (nothing else here lives shorter than a history), and then it may have
+// done so before a rule covered it: time is not modelled.
 func introspected(at state, asked input) bool {
 	by := at.covering(asked.Lease)
 	switch asked.Answer {
 	case "active":
 		return by == nil
 	case "expired":
-		return by == nil && at.isRenewed(asked.number)
+		return at.isRenewed(asked.number)
 	case "revoked":
 		return by != nil && (by.id == asked.ID || by.id == "" && asked.byUnanswered)
 	default:

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dayfly_core::audit::{Detail, EventKind};
 use dayfly_core::clock::{SystemClock, SystemRng};
 use dayfly_core::ids::Position;
 use dayfly_core::ports::LeaseStore as _;
@@ -133,8 +134,8 @@ impl Histories {
 
     /// Takes leases' positions from the log of the stopped broker's store, writes the histories, and has them checked.
     pub(crate) async fn check(mut self, store: &Path) -> Checked {
-        let log = positions(store).await;
         let folder = Folder::new();
+        let log = positions(store, &folder.path().join(format!("{}.rules", self.name))).await;
         let mut checker = tokio::process::Command::new(program().await);
         for (number, history) in self.histories.iter_mut().enumerate() {
             let mut text = String::new();
@@ -212,19 +213,25 @@ impl Folder {
     }
 }
 
-/// The place of each lease and rule in the log of this store.
-async fn positions(store: &Path) -> HashMap<[u8; 16], u64> {
+/// The place of each lease and rule in the log of this store. Writes what the log says of each rule into a file.
+async fn positions(store: &Path, rules: &Path) -> HashMap<[u8; 16], u64> {
     let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SystemRng::new()));
     let store = SledStore::open(dayfly_store::Options::new(store, clock, rng)).unwrap();
-    let (mut positions, mut next) = (HashMap::new(), Position::ZERO.next());
+    let (mut positions, mut next, mut text) = (HashMap::new(), Position::ZERO.next(), String::new());
     loop {
         let records = store.events(next, 1000).await.unwrap();
         if records.is_empty() {
+            std::fs::write(rules, text).unwrap();
             return positions;
         }
         for record in records {
             let event = record.read().unwrap();
             next = event.position.next();
+            if let (EventKind::Revoked, Some(detail)) = (event.kind, &event.detail) {
+                let Detail { selector, cut_off, actor, reason, .. } = detail;
+                let position = event.position;
+                writeln!(text, "{position}: {selector} up to {cut_off}, by {actor}: {reason}").unwrap();
+            }
             if let Some(subject) = event.subject {
                 positions.entry(subject).or_insert(event.position.number());
             }

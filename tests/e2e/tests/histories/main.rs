@@ -40,7 +40,7 @@ fn histories_with_kills_and_clock_jumps_are_linearizable() {
 /// the same way, and is not.
 #[test]
 fn a_broken_broker_is_caught() {
-    let histories = 2;
+    let histories = if is_long() { 10 } else { 1 };
     run_for(at_most(), async {
         let options = |how| Options { broken: Some(how), ..Options::default() };
         all_linearizable("not broken", Disturbance::None, options("nothing"), histories).await;
