@@ -110,7 +110,7 @@ impl fmt::Display for History {
 pub(crate) struct Histories {
     name: String,
     seed: u64,
-    histories: Vec<History>,
+    all: Vec<History>,
 }
 
 /// What the checker said.
@@ -125,11 +125,11 @@ pub(crate) struct Verdict(String);
 
 impl Histories {
     pub(crate) fn new(name: &str, seed: u64) -> Self {
-        Self { name: name.replace(' ', "-"), seed, histories: Vec::new() }
+        Self { name: name.replace(' ', "-"), seed, all: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, history: History) {
-        self.histories.push(history);
+        self.all.push(history);
     }
 
     /// Takes leases' positions from the log of the stopped broker's store, writes the histories, and has them checked.
@@ -137,7 +137,7 @@ impl Histories {
         let folder = Folder::new();
         let log = positions(store, &folder.path().join(format!("{}.rules", self.name))).await;
         let mut checker = tokio::process::Command::new(program().await);
-        for (number, history) in self.histories.iter_mut().enumerate() {
+        for (number, history) in self.all.iter_mut().enumerate() {
             let mut text = String::new();
             for record in &mut history.records {
                 // One that the log does not have, did not happen: the checker says so of position 0.
@@ -160,7 +160,7 @@ impl Histories {
         print!("{text}");
         let verdicts: Vec<_> = text.lines().map(|line| Verdict(line.to_owned())).collect();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(verdicts.len(), self.histories.len(), "{said}");
+        assert_eq!(verdicts.len(), self.all.len(), "{said}");
         Checked { folder, seed: self.seed, verdicts }
     }
 }
