@@ -261,7 +261,8 @@ impl Broker {
                     || lease.audience != decision.audience
                 {
                     "policy gives less than this now".to_owned()
-                } else if now.plus(decision.ttl) < lease.expires_at {
+                // A clock that was set back has made no life shorter.
+                } else if now.max(lease.issued_at).plus(decision.ttl) < lease.expires_at {
                     format!("policy gives {} s at most now", decision.ttl.as_secs())
                 } else {
                     return Ok(None);

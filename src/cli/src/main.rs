@@ -30,6 +30,9 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// A store that is broken on purpose, for a test, is in no program that anybody runs.
+const _: () = assert!(!dayfly_server::IS_BROKEN);
+
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
     cli.run().unwrap_or_else(|error| failure::tell(&error))

@@ -16,7 +16,7 @@ mod socket;
 
 pub use config::{Config, ConfigError};
 pub use dayfly_jose::MAX_KEY_FILE_BYTES;
-pub use dayfly_store::verify as verify_store;
+pub use dayfly_store::{IS_BROKEN, verify as verify_store};
 pub use keys::{ImportedKey, import_key};
 pub use offline::revoke as revoke_offline;
 pub use run::{Running, StartOptions, check, start};

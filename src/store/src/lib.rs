@@ -12,6 +12,8 @@
 //! Another engine passes the same suite: `contract` (feature `contract`).
 
 mod bases;
+#[cfg(feature = "broken")]
+pub mod broken;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod durable_sync;
@@ -44,3 +46,6 @@ pub use options::Options;
 pub use store::SledStore;
 pub use verify::{VerifyReport, verify};
 pub use witness::FileWitness;
+
+/// Whether this was built to be broken on purpose (feature `broken`).
+pub const IS_BROKEN: bool = cfg!(feature = "broken");

@@ -50,6 +50,8 @@ pub struct Options {
     pub unowned_until: Option<&'static str>,
     /// Has a socket of its own, `dayfly.sock` in its folder.
     pub socket: bool,
+    /// Not `dayfly`, but the broker that is built to be broken on purpose: in this way, one of `src/bin/dayfly-broken.rs`.
+    pub broken: Option<&'static str>,
     /// Further clusters that it serves, by name, each with its policy in [`Broker::policy_of`].
     pub more_clusters: Vec<(&'static str, Access)>,
 }
@@ -86,7 +88,7 @@ impl Broker {
         let ca_pem = make_certificates(dir.path())?;
         let port = free_port()?;
         let channel = endpoint(port, &ca_pem)?.connect_lazy();
-        let program = program()?;
+        let program = program(options.broken)?;
         let mut broker = Self {
             process: tokio::sync::Mutex::default(),
             program,
@@ -116,6 +118,9 @@ impl Broker {
         }
         if let Some(filter) = broker.options.log_filter {
             broker.environment.push(("DAYFLY_LOG", filter.into()));
+        }
+        if let Some(how) = broker.options.broken {
+            broker.environment.push(("DAYFLY_BROKEN", how.into()));
         }
         broker.configure(|_| {})?;
         Ok(broker)
@@ -422,23 +427,29 @@ impl Drop for Broker {
     }
 }
 
-/// The program `dayfly`, from `$DAYFLY_BIN_DIR`, or from the target folder that this test is in.
 fn endpoint(port: u16, ca_pem: &str) -> Result<Endpoint> {
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem)).domain_name("localhost");
     Ok(Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(tls)?)
 }
 
-fn program() -> Result<PathBuf> {
+/// The program `dayfly`, or the broken one, from `$DAYFLY_BIN_DIR`, or from the target folder that this test is in.
+fn program(broken: Option<&str>) -> Result<PathBuf> {
     let dir = match std::env::var_os("DAYFLY_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
         None => {
             std::env::current_exe()?.ancestors().nth(2).context("a test outside a target folder")?.to_owned()
         }
     };
-    let program = dir.join("dayfly");
+    let (name, build) = match broken {
+        None => ("dayfly", "cargo build -p dayfly"),
+        Some(_) => {
+            ("dayfly-broken", "cargo build --workspace --features dayfly-e2e/broken --bin dayfly-broken")
+        }
+    };
+    let program = dir.join(name);
     ensure!(
         program.is_file(),
-        "there is no {}: run `cargo build -p dayfly`, or set DAYFLY_BIN_DIR to the folder that has it",
+        "there is no {}: run `{build}`, or set DAYFLY_BIN_DIR to the folder that has it",
         program.display()
     );
     Ok(program)

@@ -30,7 +30,13 @@ fn what_a_killed_broker_answered_holds() {
     let rounds: u32 = if long { 200 } else { 10 };
     run_for(Duration::from_secs(60 + 30 * u64::from(rounds)), async move {
         let mut options = Options::default();
-        options.limits.extend([("live_leases_per_pod", 1_000_000), ("live_leases_per_workload", 1_000_000)]);
+        options.limits.extend([
+            ("live_leases_per_pod", 1_000_000),
+            ("live_leases_per_workload", 1_000_000),
+            // One admin looks at everything, many at once.
+            ("calls_of_one_operator", 1_000),
+            ("operator_calls_of_one_namespace", 1_000),
+        ]);
         let world = World::with_own_broker(Kind::StandIn, options).await.unwrap();
         let scene = Scene::of(&world).await;
         for round in 1..=rounds {

@@ -1,7 +1,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dayfly_broker::{Reconciled, Scope};
+use dayfly_broker::{IssueRequest, Reconciled, Scope};
 use dayfly_core::ids::{LeaseId, Uid};
 use dayfly_core::lease::Lease;
 use dayfly_core::ports::{
@@ -177,6 +177,20 @@ async fn what_policy_gives_now_stays() {
     let since = world.issued().await.lease;
     look(&world, Scope::All).await;
     assert_eq!(ended(&world, &[&before, &since]), [true, false]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_ends_nothing() {
+    let world = World::new();
+    let all_that_policy_gives = Duration::from_secs(15 * 60);
+    world.clock.jump(100);
+    let request = IssueRequest { ttl: Some(all_that_policy_gives), ..orders() };
+    let lease = world.issue(&api(), &request).await.unwrap_or_else(|error| panic!("{error}")).lease;
+    assert_eq!(lease.expires_at.since(lease.issued_at), all_that_policy_gives);
+    world.clock.jump(-100);
+    let done = look(&world, Scope::All).await;
+    assert!(done.rules.is_empty(), "{:?}", told(&done));
+    assert_eq!(ended(&world, &[&lease]), [false]);
 }
 
 #[tokio::test]
