@@ -417,7 +417,7 @@ fn pod_text(workload: &Workload) -> String {
 }
 
 /// What a lease's request would be if it were made again.
-fn asked_of(lease: &Lease) -> IssueRequest {
+pub(crate) fn asked_of(lease: &Lease) -> IssueRequest {
     IssueRequest {
         target: lease.target.clone(),
         grant: Some(lease.grant.name.clone()),

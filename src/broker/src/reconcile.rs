@@ -18,6 +18,7 @@ use dayfly_policy::{Denial, PolicySet, shortened};
 
 use crate::attest::{Purpose, check_live};
 use crate::described::{described, seen};
+use crate::explain::asked_of;
 use crate::issue::fingerprint;
 use crate::{Broker, Error, IssueRequest, Reason};
 
@@ -99,14 +100,14 @@ impl Broker {
             return Err(crate::attest::not_ready());
         }
         let (mut known, mut done) = (Known::default(), Reconciled::default());
-        let Scope::Of(objects) = scope else {
-            self.look(cluster, None, |_| true, &mut known, &mut done).await?;
-            self.end_what_is_not_given(known, &mut done).await?;
-            return Ok(done);
-        };
         let mut by_namespace: BTreeMap<&Namespace, HashSet<Uid>> = BTreeMap::new();
-        for Affected { namespace, uid } in objects {
-            by_namespace.entry(namespace).or_default().insert(*uid);
+        match scope {
+            Scope::All => self.look(cluster, None, |_| true, &mut known, &mut done).await?,
+            Scope::Of(objects) => {
+                for Affected { namespace, uid } in objects {
+                    by_namespace.entry(namespace).or_default().insert(*uid);
+                }
+            }
         }
         for (namespace, uids) in by_namespace {
             let all = cluster.directory.namespace(namespace).await?.is_none_or(|now| uids.contains(&now.uid));
@@ -235,15 +236,8 @@ impl Broker {
     async fn lost_decision(&self, cluster: &Cluster, lease: &Lease) -> Result<Option<Lost>, Error> {
         let policy = self.policies.current(&cluster.name, self.clock.monotonic())?;
         let attested = seen(cluster, &described(lease), Some(&lease.workload)).await?.attested;
-        let asked = IssueRequest {
-            target: lease.target.clone(),
-            grant: Some(lease.grant.name.clone()),
-            scope: lease.scope.clone(),
-            audience: Some(lease.audience.clone()),
-            ttl: Some(lease.expires_at.since(lease.issued_at)),
-            confirmation: None,
-            idempotency_key: None,
-        };
+        let life = lease.expires_at.since(lease.issued_at);
+        let asked = IssueRequest { ttl: Some(life), ..asked_of(lease) };
         let now = self.now();
         let reason = match policy.decide(&self.question(&attested, &asked, now, None)) {
             Err(Denial::ControllerUnknown(_)) => {

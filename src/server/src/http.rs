@@ -11,10 +11,13 @@ use dayfly_core::ports::{KeyUse, Signer};
 
 use crate::readiness::Readiness;
 
+/// Where the keys of access tokens are.
+pub(crate) const JWKS: &str = "/.well-known/jwks.json";
+
 /// The HTTPS routes.
 pub(crate) fn routes(signer: Arc<dyn Signer>, readiness: Arc<Readiness>) -> Router {
     Router::new()
-        .route("/.well-known/jwks.json", get(jwks))
+        .route(JWKS, get(jwks))
         .route("/spiffe/{trust_domain}/bundle.json", get(bundle))
         .with_state(signer)
         .route("/livez", get(livez))

@@ -16,6 +16,7 @@ use dayfly_mint::{jwt, svid};
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
 
+use crate::http::JWKS;
 use crate::services::caller::Caller;
 use crate::services::reject;
 
@@ -110,7 +111,7 @@ async fn authorization_server(State(shared): State<Arc<Shared>>) -> Response {
     let issuer = shared.issuer.trim_end_matches('/');
     public(json!({
         "issuer": shared.issuer,
-        "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
+        "jwks_uri": format!("{issuer}{JWKS}"),
         "introspection_endpoint": format!("{issuer}{INTROSPECT}"),
         "introspection_endpoint_auth_methods_supported": ["bearer"],
         "response_types_supported": [],
@@ -124,7 +125,7 @@ async fn openid_configuration(State(shared): State<Arc<Shared>>) -> Response {
     let issuer = shared.issuer.trim_end_matches('/');
     public(json!({
         "issuer": shared.issuer,
-        "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
+        "jwks_uri": format!("{issuer}{JWKS}"),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": algorithms(shared.signer.as_ref()),
