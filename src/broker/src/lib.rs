@@ -1,5 +1,5 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`], [`revoke`],
-//! [`list`], [`explain`], [`unowned`]. They see only core's
+//! [`list`], [`explain`], [`unowned`], [`keys`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -14,6 +14,7 @@ pub mod explain;
 pub mod introspect;
 pub mod issue;
 pub mod kept;
+pub mod keys;
 pub mod list;
 mod operator;
 mod policies;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use dayfly_core::clock::ClockGuard;
 use dayfly_core::ids::{Audience, ClusterName, LeaseId};
+use dayfly_core::keeper::KeyKeeper;
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
@@ -85,6 +87,8 @@ pub struct Parts {
     pub policies: Arc<Policies>,
     /// Makes the credentials.
     pub engine: Arc<dyn Engine>,
+    /// Keeps the signing keys.
+    pub keys: Arc<dyn KeyKeeper>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How many leases may be live at once where policy does not say.
@@ -126,6 +130,7 @@ pub struct Broker {
     home: Option<ClusterName>,
     policies: Arc<Policies>,
     engine: Arc<dyn Engine>,
+    keys: Arc<dyn KeyKeeper>,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
     live_caps: LiveCaps,
@@ -179,6 +184,7 @@ impl Broker {
             home: parts.home_cluster,
             policies: parts.policies,
             engine: parts.engine,
+            keys: parts.keys,
             guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
             live_caps: parts.live_caps,

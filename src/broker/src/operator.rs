@@ -14,7 +14,7 @@ use dayfly_core::workload::Identity;
 use crate::authenticate::{Bearer, Caller};
 use crate::{Broker, Error};
 
-/// What an operator may be let do, always on `owners` in API group `dayfly.dev`.
+/// What an operator may be let do on `owners` in API group `dayfly.dev`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
     Get,

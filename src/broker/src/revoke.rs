@@ -224,13 +224,17 @@ fn no_right_to_lease(operator: &Operator<'_>) -> Error {
     }
 }
 
-fn check(request: &RevokeRequest) -> Result<(), Error> {
-    let reason = &request.reason;
+pub(crate) fn check_reason(reason: &str) -> Result<(), Error> {
     if reason.trim().is_empty() || reason.len() > limits::REASON_BYTES || reason.chars().any(char::is_control)
     {
         let message = format!("say why, in 1 to {} bytes on one line", limits::REASON_BYTES);
         return Err(Error::invalid("reason", message));
     }
+    Ok(())
+}
+
+fn check(request: &RevokeRequest) -> Result<(), Error> {
+    check_reason(&request.reason)?;
     if let Which::Where(named) = &request.which
         && **named == crate::Named::default()
     {

@@ -1,5 +1,6 @@
 //! Everything a store holds, checked against everything else it holds.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use dayfly_core::audit::{Event, EventKind};
@@ -15,9 +16,8 @@ use crate::error::OpenError;
 use crate::files::Found;
 use crate::layout::{self, Entry, EventGroup};
 use crate::log::Log;
-use crate::runs;
-use crate::store;
 use crate::tip::Tip;
+use crate::{keys, runs, store};
 
 /// Problems told of one store; more are counted.
 const TOLD: usize = 100;
@@ -307,12 +307,19 @@ impl<'a> Check<'a> {
     }
 
     fn keys(&mut self) -> Result<(), StoreError> {
+        let mut keys = BTreeMap::new();
         for entry in self.engine.scan(&[layout::KEYS], &[layout::KEYS]) {
             let (key, value) = entry?;
             match encoding::decode_key(&value) {
-                Ok(_) => self.report.keys += 1,
+                Ok(key) => {
+                    self.report.keys += 1;
+                    keys.insert(key.id.clone(), key);
+                }
                 Err(error) => self.problem(format!("{}: {error}", key.escape_ascii())),
             }
+        }
+        if let Some(key) = keys::contested(&keys) {
+            self.problem(format!("several signing keys for {} are {}", key.purpose, key.stage));
         }
         Ok(())
     }
