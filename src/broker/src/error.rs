@@ -192,6 +192,8 @@ reasons! {
     LeaseRenewed = "LEASE_RENEWED",
     /// The target signs with an imported key, and there is none.
     SigningKeyMissing = "SIGNING_KEY_MISSING",
+    /// The signing key's stage does not allow it.
+    KeyStage = "KEY_STAGE",
     /// Policy or rules changed each time.
     DecisionOutrun = "DECISION_OUTRUN",
     /// Too much at once.
