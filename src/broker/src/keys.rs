@@ -3,6 +3,8 @@
 //! Keys are of no owner: who may touch them may so cluster-wide, and where several clusters are served only in the home
 //! cluster. The right is on resource `keys`, by the name of the purpose or key.
 
+use std::time::Duration;
+
 use dayfly_core::ids::KeyId;
 use dayfly_core::keeper::{KeeperError, KeyState, RevokedKey};
 use dayfly_core::ports::Action;
@@ -58,6 +60,11 @@ impl Broker {
         let may = self.may_touch_keys(&operator, "revoke", Some(key.to_string())).await;
         self.noted(&operator, may)?;
         Ok(self.keys.revoke(key, &operator.actor(), reason).await?)
+    }
+
+    /// After how long at most verifiers ask for the published keys again.
+    pub fn key_refresh(&self) -> Duration {
+        self.keys.refresh()
     }
 
     async fn may_touch_keys(

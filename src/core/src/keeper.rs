@@ -1,6 +1,7 @@
 //! The port to the lives of Dayfly's own signing keys: what they are, and the steps that operators may ask for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ids::KeyId;
 use crate::ports::{BoxFuture, StoreError};
@@ -10,6 +11,8 @@ use crate::time::Timestamp;
 
 /// Keeps Dayfly's signing keys. Each step is durable before it is answered, and in effect.
 pub trait KeyKeeper: Send + Sync + 'static {
+    /// After how long at most verifiers ask for the published keys again.
+    fn refresh(&self) -> Duration;
     /// Every key, oldest first; those that have retired or were revoked too.
     fn keys(&self) -> Vec<KeyState>;
     /// Makes a next key for this purpose, where there is none; with `now`, it signs at once, before verifiers that cache

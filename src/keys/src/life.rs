@@ -309,6 +309,10 @@ impl KeyLife {
 }
 
 impl KeyKeeper for KeyLife {
+    fn refresh(&self) -> Duration {
+        self.schedule.refresh()
+    }
+
     fn keys(&self) -> Vec<KeyState> {
         self.states()
     }

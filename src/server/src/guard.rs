@@ -83,7 +83,12 @@ impl Asked {
             (_, "/livez" | "/readyz" | "/grpc.health.v1.Health/Check") => Self::Probe,
             (_, "/dayfly.v1.VerifierService/GetKeys") => Self::Open,
             (_, "/dayfly.v1.WorkloadService/WatchMyLeases") => Self::Stream,
-            (_, "/dayfly.v1.OperatorService/Revoke" | "/dayfly.v1.OperatorService/GetRevocation") => {
+            (
+                _,
+                "/dayfly.v1.OperatorService/Revoke"
+                | "/dayfly.v1.OperatorService/RevokeKey"
+                | "/dayfly.v1.OperatorService/GetRevocation",
+            ) => {
                 Self::Ending
             }
             ("dayfly.v1.WorkloadService", _) => Self::Of(Kind::Workload),

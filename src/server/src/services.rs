@@ -2,6 +2,7 @@
 
 mod caller;
 mod explain;
+mod keys;
 mod operator;
 mod page;
 mod reject;

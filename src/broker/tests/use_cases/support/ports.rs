@@ -267,6 +267,10 @@ pub(crate) struct FakeKeeper {
 }
 
 impl KeyKeeper for FakeKeeper {
+    fn refresh(&self) -> Duration {
+        Duration::from_secs(300)
+    }
+
     fn keys(&self) -> Vec<KeyState> {
         let key = |id: &str, stage| KeyState {
             id: id.parse().unwrap(),
