@@ -100,7 +100,8 @@ fn successors(path: &Path) -> Result<Vec<(u32, PathBuf)>, KekError> {
         let entry = entry.map_err(io)?;
         let file = entry.file_name().to_string_lossy().into_owned();
         let number = file.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.'));
-        let generation = number.and_then(|number| number.parse::<u32>().ok().filter(|n| n.to_string() == number));
+        let generation =
+            number.and_then(|number| number.parse::<u32>().ok().filter(|n| n.to_string() == number));
         found.extend(generation.filter(|n| *n > 1).map(|generation| (generation, entry.path())));
     }
     Ok(found)

@@ -227,9 +227,8 @@ impl KeyLife {
 
     fn state(&self, record: &SealedKey, published: &[Published], now: Timestamp) -> Option<KeyState> {
         let purpose: KeyPurpose = record.purpose.parse().ok()?;
-        let signs_from = |next: &Published| {
-            now.plus(self.schedule.publish_before.saturating_sub(next.published_for))
-        };
+        let signs_from =
+            |next: &Published| now.plus(self.schedule.publish_before.saturating_sub(next.published_for));
         let next = published.iter().find(|key| key.purpose == purpose && key.stage == KeyStage::Next);
         let made_here = self.purposes.contains(&purpose);
         let scheduled = made_here.then(|| record.since.plus(self.schedule.rotate).max(now));

@@ -378,9 +378,10 @@ impl Keys {
     /// stage: such a record was put back from an older copy.
     fn check(&self) -> Result<(), KeyError> {
         for held in &self.all {
-            let others = self.all.iter().filter(|other| {
-                other.purpose == held.purpose && other.record.id != held.record.id
-            });
+            let others = self
+                .all
+                .iter()
+                .filter(|other| other.purpose == held.purpose && other.record.id != held.record.id);
             let contradicts = |other: &Held| match (held.record.stage, other.record.stage) {
                 (KeyStage::Next, KeyStage::Next) | (KeyStage::Active, KeyStage::Active) => true,
                 (KeyStage::Next, KeyStage::Active) => held.record.since < other.record.since,
@@ -421,9 +422,9 @@ impl Keys {
             KeyUse::AccessToken => set.to_json(),
             KeyUse::Svid(_) => {
                 // Each step has a later time than any before, so this grows with every change of the set.
-                let of_use = self.records().filter(|record| {
-                    purpose_of(record).is_ok_and(|purpose| purpose.key_use == *key_use)
-                });
+                let of_use = self
+                    .records()
+                    .filter(|record| purpose_of(record).is_ok_and(|purpose| purpose.key_use == *key_use));
                 let sequence = of_use.map(|record| record.since.as_millis()).max().unwrap_or_default();
                 set.to_bundle(sequence, u32::try_from(refresh.as_secs()).unwrap_or(u32::MAX))
             }
@@ -499,7 +500,8 @@ impl Signer for KeyRing {
 /// The stage is in it, with its time and the number of the step that led there: a record of one stage opens as no other,
 /// so a stage is not to be had by writing it over, nor by an earlier stage's sealed bytes under the later one's name.
 fn associated_data(instance: InstanceId, key: &SealedKey) -> Vec<u8> {
-    let SealedKey { id, purpose, generation, created_at, public_jwk: _, sealed: _, stage, since, version } = key;
+    let SealedKey { id, purpose, generation, created_at, public_jwk: _, sealed: _, stage, since, version } =
+        key;
     let parts: [&[u8]; 9] = [
         b"dayfly sealed signing key v2",
         &instance.to_bytes(),
@@ -576,7 +578,9 @@ pub enum KeyError {
     #[error(transparent)]
     Import(#[from] ImportError),
     /// A key that is to be imported is there already, or was.
-    #[error("the key is there already, as {id} for {purpose} ({stage}): each target needs a key of its own, and each rotation a new one")]
+    #[error(
+        "the key is there already, as {id} for {purpose} ({stage}): each target needs a key of its own, and each rotation a new one"
+    )]
     KnownAlready {
         /// The key.
         id: KeyId,
@@ -586,7 +590,9 @@ pub enum KeyError {
         stage: KeyStage,
     },
     /// There is a next key already.
-    #[error("{id} is the next key for {purpose} already: let it sign first (`dayfly keys rotate {purpose} --now`), or revoke it")]
+    #[error(
+        "{id} is the next key for {purpose} already: let it sign first (`dayfly keys rotate {purpose} --now`), or revoke it"
+    )]
     NextAlready {
         /// The key.
         id: KeyId,

@@ -154,7 +154,10 @@ pub(crate) async fn keep_keys(life: Arc<KeyLife>) {
         ticks.tick().await;
         let error = life.go_on().await.err().map(|error| error.to_string());
         if let Some(error) = error.as_ref().filter(|_| told != error) {
-            tracing::error!(error, "the signing keys do not go on: those that sign go on signing, and it is tried again");
+            tracing::error!(
+                error,
+                "the signing keys do not go on: those that sign go on signing, and it is tried again"
+            );
         }
         told = error;
     }

@@ -88,9 +88,7 @@ impl Asked {
                 "/dayfly.v1.OperatorService/Revoke"
                 | "/dayfly.v1.OperatorService/RevokeKey"
                 | "/dayfly.v1.OperatorService/GetRevocation",
-            ) => {
-                Self::Ending
-            }
+            ) => Self::Ending,
             ("dayfly.v1.WorkloadService", _) => Self::Of(Kind::Workload),
             ("dayfly.v1.VerifierService", _) => Self::Of(Kind::Verifier),
             ("dayfly.v1.OperatorService", _) => Self::Of(Kind::Operator),

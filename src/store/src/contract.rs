@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_core::audit::{Draft, EventKind};
-use dayfly_core::change::{
-    Change, Conflict, Earlier, Issue, LeaseFilter, Outcome, Receipt, Revocation,
-};
+use dayfly_core::change::{Change, Conflict, Earlier, Issue, LeaseFilter, Outcome, Receipt, Revocation};
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{LeaseId, Position, Uid};
 use dayfly_core::lease::{Lease, LeaseState, Phase};

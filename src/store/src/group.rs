@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
-use dayfly_core::change::{Change, Conflict, Earlier, Issue, KeyStep, Outcome, Receipt, Revocation, SealedKey};
+use dayfly_core::change::{
+    Change, Conflict, Earlier, Issue, KeyStep, Outcome, Receipt, Revocation, SealedKey,
+};
 use dayfly_core::digest::Digest;
 use dayfly_core::encoding::{self, Own};
 use dayfly_core::generator::IdGenerator;

@@ -50,9 +50,10 @@ impl Group<'_> {
         if contested(&keys).is_some() {
             return Ok(Outcome::Conflict(Conflict::KeyStage));
         }
-        let records = change.step.keys().map(|key| {
-            Ok((layout::key(&key.purpose, key.id.as_str()), sized(encoding::encode_key(key))?))
-        });
+        let records = change
+            .step
+            .keys()
+            .map(|key| Ok((layout::key(&key.purpose, key.id.as_str()), sized(encoding::encode_key(key))?)));
         let records = records.collect::<Result<Vec<_>, StoreError>>()?;
         let outcome = self.key_event(change)?;
         for (place, record) in records {
@@ -83,8 +84,8 @@ impl Group<'_> {
 fn check(before: &BTreeMap<KeyId, SealedKey>, change: &KeyChange) -> Option<Conflict> {
     for key in change.step.keys() {
         let revoked = matches!(&change.step, KeyStep::Revoke { key: revoked, .. } if revoked.id == key.id);
-        let in_form = key.stage.is_published() != key.sealed.is_empty()
-            && revoked == (key.stage == KeyStage::Revoked);
+        let in_form =
+            key.stage.is_published() != key.sealed.is_empty() && revoked == (key.stage == KeyStage::Revoked);
         let fits = match before.get(&key.id) {
             Some(_) if key.version == 1 => return Some(Conflict::KeyExists),
             Some(before) => {

@@ -286,7 +286,8 @@ fn another_key_encryption_key_is_named() {
     let (_, sealed) = setting.ring_of(1);
     let (right, wrong) = (setting.kek("kek"), setting.kek("another"));
     let clock = Arc::<TestClock>::clone(&setting.clock);
-    let error = KeyRing::load(&sealed, setting.instance, wrong.clone(), clock, REFRESH).err().unwrap().to_string();
+    let error =
+        KeyRing::load(&sealed, setting.instance, wrong.clone(), clock, REFRESH).err().unwrap().to_string();
     assert!(error.contains(&format!("sealed with the key-encryption key {}", right.id())), "{error}");
     assert!(error.contains(&format!("this is {}", wrong.id())), "{error}");
 }

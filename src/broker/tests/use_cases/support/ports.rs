@@ -133,7 +133,13 @@ impl FakeCluster {
     }
 
     /// Lets a user do this to such things of this name; without a name, to all.
-    pub(crate) fn allow_on(&self, resource: &'static str, user: &str, verb: &'static str, name: Option<&str>) {
+    pub(crate) fn allow_on(
+        &self,
+        resource: &'static str,
+        user: &str,
+        verb: &'static str,
+        name: Option<&str>,
+    ) {
         let right = (user.to_owned(), verb, resource, name.map(str::to_owned));
         self.rights.lock().unwrap().insert(right);
     }
