@@ -104,6 +104,7 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::DecisionChanged
         | R::LeaseEnded
         | R::LeaseRenewed
+        | R::KeyStage
         | R::SigningKeyMissing => Code::FailedPrecondition,
         R::DecisionOutrun => Code::Aborted,
         R::Overloaded | R::ReaderSlow | R::LiveLeases => Code::ResourceExhausted,
