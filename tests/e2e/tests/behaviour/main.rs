@@ -32,6 +32,7 @@ mod credentials;
 mod crowds;
 mod explain;
 mod issue;
+mod keys;
 mod listing;
 mod outage;
 mod policy;
