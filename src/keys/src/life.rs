@@ -15,7 +15,7 @@ use dayfly_core::signing::{KeyPurpose, KeyStage, RETIRING, TargetRef};
 use dayfly_core::time::Timestamp;
 use tokio::sync::Mutex;
 
-use crate::ring::Published;
+use crate::ring::InRing;
 use crate::{FileKek, KeyEncryption as _, KeyError, KeyRing};
 
 /// When keys go on.
@@ -225,10 +225,10 @@ impl KeyLife {
         self.states().into_iter().find(|state| state.id == *id)
     }
 
-    fn state(&self, record: &SealedKey, published: &[Published], now: Timestamp) -> Option<KeyState> {
+    fn state(&self, record: &SealedKey, published: &[InRing], now: Timestamp) -> Option<KeyState> {
         let purpose: KeyPurpose = record.purpose.parse().ok()?;
         let signs_from =
-            |next: &Published| now.plus(self.schedule.publish_before.saturating_sub(next.published_for));
+            |next: &InRing| now.plus(self.schedule.publish_before.saturating_sub(next.published_for));
         let next = published.iter().find(|key| key.purpose == purpose && key.stage == KeyStage::Next);
         let made_here = self.purposes.contains(&purpose);
         let scheduled = made_here.then(|| record.since.plus(self.schedule.rotate).max(now));

@@ -51,7 +51,7 @@ struct Held {
 
 /// A published key, as those who take its steps see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Published {
+pub(crate) struct InRing {
     pub(crate) id: KeyId,
     pub(crate) purpose: KeyPurpose,
     pub(crate) stage: KeyStage,
@@ -287,9 +287,9 @@ impl KeyRing {
     }
 
     /// The published keys, oldest first.
-    pub(crate) fn published(&self) -> Vec<Published> {
+    pub(crate) fn published(&self) -> Vec<InRing> {
         let now = self.clock.monotonic();
-        let seen = |held: &Held| Published {
+        let seen = |held: &Held| InRing {
             id: held.record.id.clone(),
             purpose: held.purpose.clone(),
             stage: held.record.stage,

@@ -67,6 +67,9 @@ impl Engine for FakeEngine {
     }
 }
 
+/// A user, a verb, a resource, and a name or all.
+type Right = (String, &'static str, &'static str, Option<String>);
+
 /// A cluster. Its tokens are `CLUSTER/AUDIENCE/USERNAME[/POD or /node:NODE]`; every pod and service account is there and has the uid
 /// of its name, until it is said otherwise.
 pub(crate) struct FakeCluster {
@@ -79,7 +82,7 @@ pub(crate) struct FakeCluster {
     namespaces: Mutex<HashMap<String, Option<NamespaceFacts>>>,
     chain: Mutex<ControllerChain>,
     pub(crate) of_secret: AtomicBool,
-    rights: Mutex<HashSet<(String, &'static str, &'static str, Option<String>)>>,
+    rights: Mutex<HashSet<Right>>,
 }
 
 pub(crate) fn uid_of(name: &str) -> Uid {
