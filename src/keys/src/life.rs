@@ -37,7 +37,9 @@ impl Schedule {
 /// Takes the steps of the keys' lives, one at a time: each is committed, and then in effect.
 ///
 /// Everything that is due follows from what the store has, so a start goes on where an end came, however it came.
-pub struct KeyLife {
+pub struct KeyLife(Arc<Life>);
+
+struct Life {
     ring: Arc<KeyRing>,
     store: Arc<dyn LeaseStore>,
     clock: Arc<dyn Clock>,
@@ -73,21 +75,17 @@ pub enum LifeError {
 
 impl KeyLife {
     /// The lives of this ring's keys. Of `purposes` there is a key that signs after [`KeyLife::go_on`], whatever there was.
+    /// Successors of the key-encryption key are used when they come, where it is said how they are read.
     pub fn new(
         ring: Arc<KeyRing>,
         store: Arc<dyn LeaseStore>,
         clock: Arc<dyn Clock>,
         schedule: Schedule,
         purposes: Vec<KeyPurpose>,
+        kek: Option<(PathBuf, Arc<dyn Rng>)>,
     ) -> Self {
         let (one_at_a_time, behind) = (Mutex::default(), AtomicBool::new(false));
-        Self { ring, store, clock, schedule, purposes, kek: None, one_at_a_time, behind }
-    }
-
-    /// Successors of the key-encryption key in this file are used when they come.
-    #[must_use]
-    pub fn with_kek_file(self, file: PathBuf, rng: Arc<dyn Rng>) -> Self {
-        Self { kek: Some((file, rng)), ..self }
+        Self(Arc::new(Life { ring, store, clock, schedule, purposes, kek, one_at_a_time, behind }))
     }
 
     /// Takes every step that is due, and says how many those were.
@@ -95,6 +93,20 @@ impl KeyLife {
     /// # Errors
     /// The first that was not taken; those before it were.
     pub async fn go_on(&self) -> Result<usize, LifeError> {
+        self.0.go_on().await
+    }
+
+    /// Seals an imported key into the store: the next one of its target, or the first, which signs at once.
+    ///
+    /// # Errors
+    /// When it is not taken, or not committed. Nothing was imported then.
+    pub async fn import(&self, pem: &Secret, only: TargetRef) -> Result<KeyState, LifeError> {
+        self.0.import(pem, only).await
+    }
+}
+
+impl Life {
+    async fn go_on(&self) -> Result<usize, LifeError> {
         let _one_at_a_time = self.one_at_a_time.lock().await;
         self.catch_up().await?;
         let mut taken = 0;
@@ -108,11 +120,7 @@ impl KeyLife {
         Ok(taken)
     }
 
-    /// Seals an imported key into the store: the next one of its target, or the first, which signs at once.
-    ///
-    /// # Errors
-    /// When it is not taken, or not committed. Nothing was imported then.
-    pub async fn import(&self, pem: &Secret, only: TargetRef) -> Result<KeyState, LifeError> {
+    async fn import(&self, pem: &Secret, only: TargetRef) -> Result<KeyState, LifeError> {
         let _one_at_a_time = self.one_at_a_time.lock().await;
         let step = self.ring.import(pem, only)?;
         let id = first_of(&step).id.clone();
@@ -298,7 +306,15 @@ impl KeyLife {
         }
         let step = self.ring.revoke(id, reason)?;
         let instead = step.keys().nth(1).map(|key| key.id.clone());
-        let receipt = self.take(step, by).await?;
+        self.ring.stop(id);
+        let receipt = match self.take(step, by).await {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                // Where it was not revoked, it signs on; where that is not to be known, not before it is.
+                self.catch_up().await?;
+                return Err(error.into());
+            }
+        };
         let rule = receipt.rule.ok_or_else(|| {
             KeeperError::Failed("the store committed a key's revocation and told no rule".to_owned())
         })?;
@@ -309,11 +325,11 @@ impl KeyLife {
 
 impl KeyKeeper for KeyLife {
     fn refresh(&self) -> Duration {
-        self.schedule.refresh()
+        self.0.schedule.refresh()
     }
 
     fn keys(&self) -> Vec<KeyState> {
-        self.states()
+        self.0.states()
     }
 
     fn rotate<'a>(
@@ -322,7 +338,8 @@ impl KeyKeeper for KeyLife {
         now: bool,
         by: &'a Actor,
     ) -> BoxFuture<'a, Result<KeyState, KeeperError>> {
-        Box::pin(self.rotate_now(purpose, now, by))
+        let (life, purpose, by) = (Arc::clone(&self.0), purpose.clone(), by.clone());
+        Box::pin(whole(async move { life.rotate_now(&purpose, now, &by).await }))
     }
 
     fn revoke<'a>(
@@ -331,8 +348,16 @@ impl KeyKeeper for KeyLife {
         by: &'a Actor,
         reason: &'a str,
     ) -> BoxFuture<'a, Result<RevokedKey, KeeperError>> {
-        Box::pin(self.revoke_now(key, by, reason))
+        let (life, key, by, reason) = (Arc::clone(&self.0), key.clone(), by.clone(), reason.to_owned());
+        Box::pin(whole(async move { life.revoke_now(&key, &by, &reason).await }))
     }
+}
+
+/// Goes on when whoever asked is gone: a step that is committed is in effect too.
+async fn whole<T: Send + 'static>(
+    steps: impl Future<Output = Result<T, KeeperError>> + Send + 'static,
+) -> Result<T, KeeperError> {
+    tokio::spawn(steps).await.unwrap_or_else(|failed| Err(KeeperError::Failed(failed.to_string())))
 }
 
 impl From<KeyError> for KeeperError {

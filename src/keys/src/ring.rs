@@ -35,6 +35,8 @@ struct Keys {
     all: Vec<Held>,
     /// Those that are not any more, oldest first.
     gone: Vec<SealedKey>,
+    /// One that signs nothing while the step that revokes it is being committed.
+    stopped: Option<KeyId>,
     /// The published keys of each use that has any, as text.
     published: Vec<(KeyUse, Arc<str>)>,
 }
@@ -106,19 +108,34 @@ impl KeyRing {
         })
     }
 
+    /// A key signs nothing from now on, until a step is applied or the ring is read again: what it signed was signed under an
+    /// id that is below the cut-off of the rule to come.
+    pub(crate) fn stop(&self, id: &KeyId) {
+        // It cannot fail.
+        let _ = self.change(|keys| {
+            keys.stopped = Some(id.clone());
+            Ok(())
+        });
+    }
+
     /// A step that was committed is in effect from now on.
     ///
     /// # Errors
     /// When a key does not open. The ring is as it was then.
     pub fn apply(&self, step: &KeyStep) -> Result<(), KeyError> {
         self.change(|keys| {
-            let mut changed = keys.clone();
+            let mut changed = Keys { stopped: None, ..keys.clone() };
             for record in step.keys() {
                 changed.put(record, keys.held(&record.id), || self.open(record))?;
             }
             *keys = changed;
             Ok(())
         })
+    }
+
+    /// Whether no key is published.
+    pub fn is_empty(&self) -> bool {
+        self.keys.load().all.is_empty()
     }
 
     /// What seals and opens from now on.
@@ -471,6 +488,7 @@ impl Signer for KeyRing {
         let keys = self.keys.load();
         let signs = |held: &&Held| {
             held.record.stage != KeyStage::Next
+                && keys.stopped.as_ref() != Some(key)
                 && held.purpose.key_use == *key_use
                 && held.purpose.serves(target)
         };

@@ -12,7 +12,7 @@ use dayfly_core::ports::{
 use dayfly_core::secret::Secret;
 use dayfly_core::signing::{KeyPurpose, KeyStage};
 use dayfly_core::spiffe::ServedDomain;
-use dayfly_keys::{FileKek, KeyLife, KeyRing};
+use dayfly_keys::{FileKek, KeyLife, KeyRing, LifeError};
 use dayfly_policy::PolicySet;
 use dayfly_store::FileWitness;
 
@@ -35,8 +35,15 @@ pub(crate) async fn key_ring(
     let purposes = made.into_iter().chain(svids);
     let purposes = purposes.map(|(key_use, algorithm)| KeyPurpose::of(key_use, algorithm)).collect();
     let (ring, life) = load(config, purposes, store, clock, rng).await?;
-    let life = life.with_kek_file(config.keys.kek_file.clone(), Arc::clone(rng));
-    life.go_on().await.context("the signing keys cannot go on")?;
+    match life.go_on().await {
+        // It is tried again; what signs, signs on.
+        Err(error @ LifeError::Store(_)) if !ring.is_empty() => {
+            tracing::error!(%error, "the signing keys do not go on");
+        }
+        other => {
+            other.context("the signing keys cannot go on")?;
+        }
+    }
     Ok((ring, Arc::new(life)))
 }
 
@@ -58,7 +65,8 @@ async fn load(
     let (instance, clock) = (store.status().instance, Arc::clone(clock));
     let ring = KeyRing::load(&sealed, instance, Arc::new(kek), Arc::clone(&clock), schedule.refresh());
     let ring = Arc::new(ring.with_context(|| format!("the key-encryption key is {}", file.display()))?);
-    let life = KeyLife::new(Arc::clone(&ring), Arc::clone(store), clock, schedule, purposes);
+    let kek = Some((file.clone(), Arc::clone(rng)));
+    let life = KeyLife::new(Arc::clone(&ring), Arc::clone(store), clock, schedule, purposes, kek);
     Ok((ring, life))
 }
 

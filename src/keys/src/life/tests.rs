@@ -5,7 +5,7 @@ use dayfly_core::change::{Draw, LeaseFilter, LeasePage, LogHead, Mark, News, Sto
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{InstanceId, LeaseId, Position};
 use dayfly_core::lease::Lease;
-use dayfly_core::ports::{KeyFor, KeyUse, Signer as _, SigningAlgorithm, TestClock, TestRng};
+use dayfly_core::ports::{KeyFor, KeyUse, SignError, Signer as _, SigningAlgorithm, TestClock, TestRng};
 use dayfly_core::rule::{After, Fields, Rule, Selector};
 use dayfly_core::rules::RuleSet;
 
@@ -21,6 +21,7 @@ struct Keys {
     records: std::sync::Mutex<BTreeMap<KeyId, SealedKey>>,
     steps: std::sync::Mutex<Vec<KeyStep>>,
     failing: std::sync::Mutex<Failing>,
+    bell: tokio::sync::Notify,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ enum Failing {
     Before,
     /// It is written, and nobody is told.
     After,
+    /// It waits for the bell.
+    Later,
 }
 
 impl Keys {
@@ -64,6 +67,10 @@ impl LeaseStore for Keys {
             match failing {
                 Failing::No => Ok(self.write(&change)),
                 Failing::Before => poisoned(),
+                Failing::Later => {
+                    self.bell.notified().await;
+                    Ok(self.write(&change))
+                }
                 Failing::After => {
                     self.write(&change);
                     poisoned()
@@ -157,8 +164,8 @@ impl Setting {
         );
         let ring = Arc::new(ring.unwrap());
         let store = Arc::<Keys>::clone(&self.store);
-        let life = KeyLife::new(Arc::clone(&ring), store, clock, SCHEDULE, vec![access()]);
-        let life = life.with_kek_file(self.kek(), rng);
+        let kek = Some((self.kek(), rng));
+        let life = KeyLife::new(Arc::clone(&ring), store, clock, SCHEDULE, vec![access()], kek);
         life.go_on().await.unwrap();
         Started { ring, life }
     }
@@ -177,6 +184,11 @@ impl Started {
         let target = TargetRef { cluster: "east".parse().unwrap(), target: "orders".parse().unwrap() };
         let wanted = KeyFor { key_use: KeyUse::AccessToken, algorithm: SigningAlgorithm::Es256, target };
         self.ring.current(&wanted).unwrap().id
+    }
+
+    fn signed(&self, key: &KeyId) -> Result<Secret, SignError> {
+        let target = TargetRef { cluster: "east".parse().unwrap(), target: "orders".parse().unwrap() };
+        self.ring.sign(key, &KeyUse::AccessToken, &target, b"{}")
     }
 
     fn stages(&self) -> Vec<KeyStage> {
@@ -275,6 +287,27 @@ async fn a_revoked_key_is_gone_within_the_answer() {
     assert_eq!(unknown, KeeperError::NoSuchKey("no".parse().unwrap()));
 }
 
+/// What it signs then would have an id above the rule's cut-off.
+#[tokio::test]
+async fn a_key_signs_nothing_while_it_is_being_revoked() {
+    let setting = Setting::new();
+    let broker = setting.start().await;
+    let first = broker.signs();
+    setting.fail(Failing::Later);
+    let by = Actor::dayfly();
+    let soon = Duration::from_millis(50);
+    let revoking = tokio::time::timeout(soon, broker.life.revoke(&first, &by, "it leaked"));
+    assert!(revoking.await.is_err(), "the commit hangs, and whoever asked goes away");
+    assert_eq!(broker.signed(&first).err(), Some(SignError::NoKey));
+    // What was asked for is done all the same.
+    setting.fail(Failing::No);
+    setting.store.bell.notify_one();
+    while broker.signs() == first {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(broker.stages(), [Revoked, Active]);
+}
+
 #[tokio::test]
 async fn a_step_that_nobody_heard_of_is_found_and_one_that_failed_is_taken_later() {
     for failing in [Failing::Before, Failing::After] {
@@ -286,6 +319,8 @@ async fn a_step_that_nobody_heard_of_is_found_and_one_that_failed_is_taken_later
         assert!(broker.life.go_on().await.is_err());
         assert_eq!(broker.stages(), [Active], "it is not in effect before it is known to be durable");
         assert!(broker.life.revoke(&first, &Actor::dayfly(), "why").await.is_err());
+        let revoked = failing == Failing::After;
+        assert_eq!(broker.signed(&first).is_ok(), !revoked, "the store was read again");
         setting.fail(Failing::No);
         broker.life.go_on().await.unwrap();
         let stored = setting.store.keys().await.unwrap();
