@@ -250,7 +250,7 @@ pub struct LimitsConfig {
     pub calls_at_once: Option<usize>,
     /// Operators' calls under way at once, kept apart so that they are never shed for the others: 64.
     pub operator_calls_at_once: Option<usize>,
-    /// Further ones that only `Revoke` and `GetRevocation` may take: as many as those.
+    /// Further ones that only `Revoke`, `RevokeKey` and `GetRevocation` may take: as many as those.
     pub revocations_at_once: Option<usize>,
     /// Calls under way of one workload or verifier, by its user name: 128.
     pub calls_of_one_caller: Option<usize>,
