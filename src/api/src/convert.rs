@@ -299,7 +299,8 @@ fn text<T: std::fmt::Display>(value: Option<&T>) -> String {
     value.map(ToString::to_string).unwrap_or_default()
 }
 
-fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+/// A moment, to the millisecond.
+pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let (secs, millis) = (at.as_millis() / 1000, at.as_millis() % 1000);
     prost_types::Timestamp {
         seconds: i64::try_from(secs).unwrap_or(i64::MAX),

@@ -9,7 +9,7 @@ mod secret_messages;
 
 pub use convert::{
     BadField, Thumbprints, confirmation, lease, lease_for_operators, lease_state, policy_object, provenance,
-    revocation_rule, rule, selector, workload,
+    revocation_rule, rule, selector, timestamp, workload,
 };
 
 /// The generated code.

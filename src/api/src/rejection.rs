@@ -106,6 +106,7 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::LeaseEnded
         | R::LeaseRenewed
         | R::NotAHold
+        | R::KeyStage
         | R::SigningKeyMissing => Code::FailedPrecondition,
         R::DecisionOutrun => Code::Aborted,
         R::ResumeOutOfRange => Code::OutOfRange,

@@ -202,6 +202,8 @@ reasons! {
     NotAHold = "NOT_A_HOLD",
     /// The target signs with an imported key, and there is none.
     SigningKeyMissing = "SIGNING_KEY_MISSING",
+    /// The signing key's stage does not allow it.
+    KeyStage = "KEY_STAGE",
     /// Policy or rules changed each time.
     DecisionOutrun = "DECISION_OUTRUN",
     /// A watch cannot go on from where it was.

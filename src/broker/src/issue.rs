@@ -198,7 +198,11 @@ impl Broker {
     /// Steps 6 and 7: the credential, and its durable record.
     async fn record(&self, decided: Decided) -> Result<Recorded, Error> {
         let Decided { mut lease, caps, draw, generation } = decided;
-        let minted = self.engine.mint(&Order { lease: &lease, issuer: &self.issuer }).await?;
+        let minted = match self.engine.mint(&Order { lease: &lease, issuer: &self.issuer }).await {
+            // The key was revoked since it was chosen.
+            Err(MintError::Sign(SignError::NoKey)) => return Ok(Recorded::Outrun),
+            minted => minted?,
+        };
         lease.digests = vec![minted.digest];
         let policy = self.policies.current(&lease.workload.cluster, self.clock.monotonic())?;
         if policy.generation() != generation {

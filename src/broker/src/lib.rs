@@ -1,6 +1,6 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
 //! [`watch_revocations`], [`spell_out`], [`revoke`], [`lift`], [`revocations`], [`list`], [`explain`], [`unowned`],
-//! [`reconcile`]. They see only core's
+//! [`reconcile`], [`keys`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -16,6 +16,7 @@ pub mod explain;
 pub mod introspect;
 pub mod issue;
 pub mod kept;
+pub mod keys;
 pub mod lift;
 pub mod list;
 mod operator;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 use dayfly_core::clock::ClockGuard;
 use dayfly_core::ids::{Audience, ClusterName, LeaseId};
+use dayfly_core::keeper::KeyKeeper;
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
@@ -99,6 +101,8 @@ pub struct Parts {
     pub policies: Arc<Policies>,
     /// Makes the credentials.
     pub engine: Arc<dyn Engine>,
+    /// Keeps the signing keys.
+    pub keys: Arc<dyn KeyKeeper>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How many leases may be live at once where policy does not say.
@@ -140,6 +144,7 @@ pub struct Broker {
     home: Option<ClusterName>,
     policies: Arc<Policies>,
     engine: Arc<dyn Engine>,
+    keys: Arc<dyn KeyKeeper>,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
     live_caps: LiveCaps,
@@ -195,6 +200,7 @@ impl Broker {
             home: parts.home_cluster,
             policies: parts.policies,
             engine: parts.engine,
+            keys: parts.keys,
             guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
             live_caps: parts.live_caps,

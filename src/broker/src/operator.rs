@@ -16,7 +16,7 @@ use dayfly_core::workload::Identity;
 use crate::authenticate::{Bearer, Caller};
 use crate::{Broker, Error};
 
-/// What an operator may be let do, always on `owners` in API group `dayfly.dev`.
+/// What an operator may be let do on `owners` in API group `dayfly.dev`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
     Get,
@@ -141,10 +141,13 @@ impl Operator<'_> {
 
     /// Whether it may do this to an owner's things; without an owner, to everyone's.
     pub(crate) async fn may(&self, verb: Verb, owner: Option<&OwnerName>) -> Result<bool, Error> {
+        self.is_allowed(&action(verb, owner)).await
+    }
+
+    /// Whether it may do this.
+    pub(crate) async fn is_allowed(&self, action: &Action) -> Result<bool, Error> {
         match &self.who {
-            Who::Reviewed { cluster, identity } => {
-                Ok(cluster.authorizer.allowed(identity, &action(verb, owner)).await?)
-            }
+            Who::Reviewed { cluster, identity } => Ok(cluster.authorizer.allowed(identity, action).await?),
             Who::Socket { .. } => Ok(true),
         }
     }
@@ -155,20 +158,20 @@ impl Operator<'_> {
             Some(owner) => format!("owners.dayfly.dev named {owner}"),
             None => "all owners.dayfly.dev (no resourceNames)".to_owned(),
         };
-        self.refused(verb, owner, &on)
+        self.refused(action(verb, owner), &on)
     }
 
     /// Why it may not do this to one lease's owners, which are told only to those who may.
     pub(crate) fn refusal_of_lease(&self, verb: Verb) -> Error {
-        self.refused(verb, None, "each owner of that lease in owners.dayfly.dev,")
+        self.refused(action(verb, None), "each owner of that lease in owners.dayfly.dev,")
     }
 
-    fn refused(&self, verb: Verb, owner: Option<&OwnerName>, on: &str) -> Error {
+    /// Why it may not do this; `on` says which right it takes.
+    pub(crate) fn refused(&self, action: Action, on: &str) -> Error {
         let cluster = match &self.who {
             Who::Reviewed { cluster, .. } => cluster.name.to_string(),
             Who::Socket { .. } => String::new(),
         };
-        let action = action(verb, owner);
         let message = format!("needs verb {} on {on} in cluster {cluster}", action.verb);
         Error::NotAllowed { action, message }
     }

@@ -42,7 +42,7 @@ enum Verb {
     /// The credential comes from standard input or a file, never from an argument: arguments can be read by everyone on
     /// the machine.
     Introspect(introspect::Introspect),
-    /// Prints the public keys that credentials are signed with, a JWK Set; or imports one.
+    /// Prints the public keys that credentials are signed with, a JWK Set; or looks after them.
     Keys(keys::Keys),
     /// Looks at leases, as an operator.
     #[command(subcommand)]

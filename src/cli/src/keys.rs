@@ -16,7 +16,11 @@ use serde::Serialize;
 use crate::connect::{self, Connection};
 use crate::output::{self, Output, facts, plain};
 
-/// Prints the public keys, or imports one.
+mod life;
+
+use life::{List, Revoke, Rotate};
+
+/// Prints the public keys; or looks after the signing keys.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Keys {
@@ -29,11 +33,27 @@ pub(crate) struct Keys {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Lists the signing keys, and where each is in its life, as an operator.
+    ///
+    /// A key is `next` (published, signs nothing yet), `active` (signs), `retiring` (published until nothing that it
+    /// signed is alive), then `retired`. A `revoked` one is not published, and all that it signed is revoked.
+    List(List),
+    /// Publishes a next signing key, which signs when verifiers can have seen it, as an operator.
+    ///
+    /// Keys that Dayfly makes rotate by themselves (`rotate_secs` of `[keys]`): this is for sooner. A next key that is there
+    /// already stays it.
+    Rotate(Rotate),
+    /// Ends a signing key at once, and everything that it signed, as an operator.
+    ///
+    /// It is not published any more and signs nothing, its private key is deleted, and a rule revokes all that it signed:
+    /// workloads may ask again. Where it was active, another signs in its place. All of that before this answers.
+    Revoke(Revoke),
     /// Seals an RSA private key for one target, which then signs with it by RS256.
     ///
     /// For Targets with `signingAlgorithm: RS256`, whose verifiers know nothing newer: Dayfly makes no RSA keys itself.
     /// The broker must be stopped, and this runs where its store and its key-encryption key are. The key is published
-    /// when the broker starts again, and signs at once. A further one takes its place; the earlier one stays published.
+    /// when the broker starts again. A target's first key signs at once. A further one is its next: it signs when it was
+    /// published long enough, and the earlier one retires.
     Import(Import),
 }
 
@@ -76,6 +96,7 @@ struct View<'a> {
     algorithm: &'static str,
     cluster: &'a str,
     target: &'a str,
+    stage: &'static str,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     hints: &'a [String],
 }
@@ -84,6 +105,9 @@ impl Keys {
     /// Does what was asked.
     pub(crate) fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         match self.verb {
+            Some(Verb::List(list)) => connect::run(list.run(connection)),
+            Some(Verb::Rotate(rotate)) => connect::run(rotate.run(connection)),
+            Some(Verb::Revoke(revoke)) => connect::run(revoke.run(connection)),
             Some(Verb::Import(import)) => connect::run(import.run()),
             None => connect::run(published(connection, self.trust_domain)),
         }
@@ -123,6 +147,7 @@ impl Import {
             algorithm: "RS256",
             cluster: imported.cluster.as_str(),
             target: imported.target.as_str(),
+            stage: if imported.next { "next" } else { "active" },
             hints: &hints,
         };
         self.output.answer(&view, || text(&view, &self.file))
@@ -158,6 +183,7 @@ fn text(view: &View<'_>, file: &Path) -> String {
         ("algorithm", view.algorithm.to_owned()),
         ("cluster", view.cluster.to_owned()),
         ("target", view.target.to_owned()),
+        ("stage", view.stage.to_owned()),
     ]);
     for hint in view.hints {
         let _ = writeln!(text, "warning: {}", plain(hint));

@@ -201,6 +201,24 @@ impl Client {
         self.call(request, send).await
     }
 
+    /// The signing keys, as an operator.
+    pub async fn list_keys(&self, request: v1::ListKeysRequest) -> Result<v1::ListKeysResponse, Error> {
+        let send = |channel, request| async move { operator(channel).list_keys(request).await };
+        self.call(request, send).await
+    }
+
+    /// Publishes a next signing key, or lets it sign at once, as an operator.
+    pub async fn rotate_key(&self, request: v1::RotateKeyRequest) -> Result<v1::RotateKeyResponse, Error> {
+        let send = |channel, request| async move { operator(channel).rotate_key(request).await };
+        self.call(request, send).await
+    }
+
+    /// Ends a signing key and all that it signed, as an operator.
+    pub async fn revoke_key(&self, request: v1::RevokeKeyRequest) -> Result<v1::RevokeKeyResponse, Error> {
+        let send = |channel, request| async move { operator(channel).revoke_key(request).await };
+        self.call(request, send).await
+    }
+
     /// Why a workload is answered as it is, as an operator.
     pub async fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Error> {
         let send = |channel, request| async move { operator(channel).explain(request).await };

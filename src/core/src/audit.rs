@@ -5,11 +5,13 @@
 
 use prost::Message;
 
+use crate::change::{KeyChange, KeyStep};
 use crate::digest::Digest;
 use crate::ids::{LeaseId, Position, RuleId};
 use crate::lease::Lease;
 use crate::merkle;
 use crate::rule::{Actor, After, Rule};
+use crate::signing::KeyPurpose;
 use crate::time::Timestamp;
 
 /// Bytes of the random salt that an event's detail is hashed with.
@@ -47,6 +49,14 @@ pub enum EventKind {
     Audited = 11,
     /// A rule's hold was lifted.
     Lifted = 13,
+    /// The next signing key signs, and the one that did retires.
+    KeyActivated = 20,
+    /// A signing key is not published any more: nothing that it signed is alive.
+    KeyRetired = 21,
+    /// A signing key was revoked: a rule was written about all that it signed.
+    KeyRevoked = 22,
+    /// A signing key was sealed again, with another generation of the key-encryption key.
+    KeyResealed = 23,
 }
 
 impl EventKind {
@@ -67,6 +77,10 @@ impl EventKind {
             Self::Renewed => "renewed",
             Self::Audited => "audited",
             Self::Lifted => "lifted",
+            Self::KeyActivated => "key-activated",
+            Self::KeyRetired => "key-retired",
+            Self::KeyRevoked => "key-revoked",
+            Self::KeyResealed => "key-resealed",
         }
     }
 }
@@ -259,6 +273,42 @@ impl Draft {
         Self { kind: EventKind::Lifted, subject: Some(rule.id.to_bytes()), detail }
     }
 
+    /// A step in a signing key's life; `rule` is the one that was written with it.
+    pub fn key(change: &KeyChange, rule: Option<&Rule>) -> Self {
+        let (kind, key, note) = match &change.step {
+            KeyStep::Add(key) => {
+                let only = key.purpose.parse().ok().and_then(|purpose: KeyPurpose| purpose.only);
+                let imported = if only.is_some() { ", imported" } else { "" };
+                let note = format!("a signing key for {}, {}{imported}", key.purpose, key.stage);
+                (EventKind::KeyCreated, key, note)
+            }
+            KeyStep::Activate { key, retiring } => {
+                let retires = retiring.as_ref().map(|key| format!("; {} retires", key.id));
+                let note = format!("signs for {}{}", key.purpose, retires.unwrap_or_default());
+                (EventKind::KeyActivated, key, note)
+            }
+            KeyStep::Retire(key) => (EventKind::KeyRetired, key, format!("for {}", key.purpose)),
+            KeyStep::Reseal(key) => {
+                (EventKind::KeyResealed, key, format!("with generation {}", key.generation))
+            }
+            KeyStep::Revoke { key, instead, .. } => {
+                let instead = instead.as_ref().map(|key| format!("; {} signs instead", key.id));
+                let note = format!("for {}{}", key.purpose, instead.unwrap_or_default());
+                (EventKind::KeyRevoked, key, note)
+            }
+        };
+        let only = key.purpose.parse().ok().and_then(|purpose: KeyPurpose| purpose.only);
+        let of_rule = rule.map(|rule| Self::revoked(rule).detail).unwrap_or_default();
+        let detail = Detail {
+            actor: change.by.to_string(),
+            key_id: key.id.to_string(),
+            target: only.map(|only| only.target.to_string()).unwrap_or_default(),
+            note,
+            ..of_rule
+        };
+        Self { kind, subject: rule.map(|rule| rule.id.to_bytes()), detail }
+    }
+
     /// Something that changes neither lease nor rule.
     pub fn note(kind: EventKind, actor: &Actor, note: String) -> Self {
         Self { kind, subject: None, detail: Detail { actor: actor.to_string(), note, ..Detail::default() } }
@@ -350,7 +400,8 @@ impl Event {
 
     /// The rule that was written, if one was.
     pub fn rule(&self) -> Option<RuleId> {
-        self.subject.filter(|_| self.kind == EventKind::Revoked).map(RuleId::from_bytes)
+        let of_rule = matches!(self.kind, EventKind::Revoked | EventKind::KeyRevoked);
+        self.subject.filter(|_| of_rule).map(RuleId::from_bytes)
     }
 
     /// The rule whose hold was lifted, if one was.

@@ -9,6 +9,7 @@ use crate::lease::{Idempotency, Lease};
 use crate::live::{AtCap, LiveCaps};
 use crate::merkle;
 use crate::rule::{Actor, After, Authority, Rule, Selector};
+use crate::signing::KeyStage;
 use crate::time::Timestamp;
 
 /// One change of the store: committed whole or not at all, with exactly one event in the audit log.
@@ -33,8 +34,8 @@ pub enum Change {
     Revoke(Box<Revocation>),
     /// The end of a rule's hold. What it covers stays revoked.
     Lift(Box<Lift>),
-    /// A new signing key, sealed.
-    Key(SealedKey),
+    /// A step in the lives of signing keys.
+    Key(Box<KeyChange>),
     /// An event that changes nothing else.
     Note(Box<Draft>),
 }
@@ -92,8 +93,64 @@ pub struct SealedKey {
     pub created_at: Timestamp,
     /// The public JWK (RFC 7517), as JSON.
     pub public_jwk: String,
-    /// The private key, sealed, with its nonce.
+    /// The private key, sealed, with its nonce. Empty when it is not published any more.
     pub sealed: Vec<u8>,
+    /// Where it is in its life.
+    pub stage: KeyStage,
+    /// Since when: later than any earlier step of any key.
+    pub since: Timestamp,
+    /// The number of its steps, from 1: what makes each step compare-and-set.
+    pub version: u32,
+}
+
+/// A step in the lives of signing keys, and who takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyChange {
+    /// What happens.
+    pub step: KeyStep,
+    /// Who.
+    pub by: Actor,
+}
+
+/// A step in the lives of signing keys: each key is given as it is afterwards, one version on. Of each purpose at most one
+/// key is next, and one active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyStep {
+    /// A new key: next, or active as the first of its purpose.
+    Add(SealedKey),
+    /// The next key signs, and the one that did retires.
+    Activate {
+        /// The one that signs.
+        key: SealedKey,
+        /// The one that did, if there was one.
+        retiring: Option<SealedKey>,
+    },
+    /// Nothing that it signed is alive: it is not published any more, and its private key is deleted.
+    Retire(SealedKey),
+    /// It is sealed with another generation of the key-encryption key.
+    Reseal(SealedKey),
+    /// It is not published any more, its private key is deleted, and a rule covers all that it signed.
+    Revoke {
+        /// The key.
+        key: SealedKey,
+        /// What signs in its place, where it was active: the next one, or a new one.
+        instead: Option<SealedKey>,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl KeyStep {
+    /// The keys that it changes, as they are afterwards.
+    pub fn keys(&self) -> impl Iterator<Item = &SealedKey> {
+        let (key, other) = match self {
+            Self::Add(key) | Self::Retire(key) | Self::Reseal(key) => (key, None),
+            Self::Activate { key, retiring: other } | Self::Revoke { key, instead: other, .. } => {
+                (key, other.as_ref())
+            }
+        };
+        std::iter::once(key).chain(other)
+    }
 }
 
 /// What became of a change. Anything but `Committed` has changed nothing.
@@ -114,7 +171,7 @@ pub enum Outcome {
 pub struct Receipt {
     /// Its position.
     pub position: Position,
-    /// The rule, where the change was a revocation or lifted one.
+    /// The rule, where the change was a revocation, of leases or of a key, or lifted one.
     pub rule: Option<Arc<Rule>>,
 }
 
@@ -163,6 +220,9 @@ pub enum Conflict {
     /// A key of this id exists.
     #[error("a key of this id exists")]
     KeyExists,
+    /// A key is not at the version that the step is from, or must not take it.
+    #[error("the key's stage does not allow it")]
+    KeyStage,
 }
 
 /// An id for a new lease, and the position its decision is made under: the rules are read after this.

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::ids::{LeaseId, Position, RuleId, Uid};
 use crate::lease::Idempotency;
 use crate::rule::{Actor, After, Authority, Fields, Lifted, Rule, Selector};
+use crate::signing::KeyStage;
 use crate::time::Timestamp;
 
 /// A stored record does not read back.
@@ -108,7 +109,17 @@ struct KeyRecord {
     public_jwk: String,
     #[prost(bytes = "vec", tag = "6")]
     sealed: Vec<u8>,
+    /// 1 next, 2 active, 3 retiring, 4 retired, 5 revoked.
+    #[prost(uint32, tag = "7")]
+    stage: u32,
+    #[prost(uint64, tag = "8")]
+    since: u64,
+    #[prost(uint32, tag = "9")]
+    version: u32,
 }
+
+const STAGES: [KeyStage; 5] =
+    [KeyStage::Next, KeyStage::Active, KeyStage::Retiring, KeyStage::Retired, KeyStage::Revoked];
 
 /// A rule as bytes.
 pub fn encode_rule(rule: &Rule) -> Vec<u8> {
@@ -221,6 +232,9 @@ pub fn encode_key(key: &SealedKey) -> Vec<u8> {
         created_at: key.created_at.as_millis(),
         public_jwk: key.public_jwk.clone(),
         sealed: key.sealed.clone(),
+        stage: (1..).zip(STAGES).find(|(_, stage)| *stage == key.stage).map_or(0, |(number, _)| number),
+        since: key.since.as_millis(),
+        version: key.version,
     }
     .encode_to_vec()
 }
@@ -232,6 +246,8 @@ pub fn encode_key(key: &SealedKey) -> Vec<u8> {
 pub fn decode_key(bytes: &[u8]) -> Result<SealedKey, BadRecord> {
     let read = Reader("key");
     let record = KeyRecord::decode(bytes).map_err(|error| read.bad(&error))?;
+    let stage = (1..).zip(STAGES).find(|(number, _)| *number == record.stage);
+    let (_, stage) = stage.ok_or_else(|| read.bad(&"it has no stage"))?;
     Ok(SealedKey {
         id: read.name(&record.id)?,
         purpose: record.purpose,
@@ -239,6 +255,9 @@ pub fn decode_key(bytes: &[u8]) -> Result<SealedKey, BadRecord> {
         created_at: Timestamp::from_millis(record.created_at),
         public_jwk: record.public_jwk,
         sealed: record.sealed,
+        stage,
+        since: Timestamp::from_millis(record.since),
+        version: record.version,
     })
 }
 
@@ -348,8 +367,14 @@ mod tests {
             created_at: Timestamp::from_secs(1),
             public_jwk: "{}".to_owned(),
             sealed: vec![1, 2, 3],
+            stage: KeyStage::Next,
+            since: Timestamp::from_secs(2),
+            version: 7,
         };
-        assert_eq!(decode_key(&encode_key(&key)), Ok(key));
+        for stage in STAGES {
+            let key = SealedKey { stage, ..key.clone() };
+            assert_eq!(decode_key(&encode_key(&key)), Ok(key));
+        }
     }
 
     proptest! {

@@ -12,6 +12,7 @@ pub mod digest;
 pub mod encoding;
 pub mod generator;
 pub mod ids;
+pub mod keeper;
 pub mod lease;
 pub mod limits;
 pub mod live;

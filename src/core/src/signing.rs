@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterName, TargetName};
+use crate::limits;
 use crate::spiffe::TrustDomain;
 
 /// What a key is for. Each use has its own keys, and each trust domain is a use of its own: no key is ever in two
@@ -150,9 +152,74 @@ impl FromStr for KeyPurpose {
     }
 }
 
+/// Where a signing key is in its life. It goes on in this order, and never back; it can be revoked from each of the first
+/// three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyStage {
+    /// Published, and signs nothing yet: verifiers get to know it.
+    Next,
+    /// Published, and signs. The first key of a purpose begins here.
+    Active,
+    /// Published, and signs nothing but again what it signed before, or was about to.
+    Retiring,
+    /// Not published. Nothing that it signed is alive, and its private key is gone.
+    Retired,
+    /// The same, at once, and a rule is about all that it signed.
+    Revoked,
+}
+
+/// How long a retiring key stays published: the longest life of what it may have signed last, and an hour for verifiers'
+/// leeway, for clocks, and for what was being decided when the next key took over.
+pub const RETIRING: Duration = limits::TTL_MAX.saturating_add(Duration::from_secs(3600));
+
+impl KeyStage {
+    /// Its name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Active => "active",
+            Self::Retiring => "retiring",
+            Self::Retired => "retired",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// Whether it is published, and its private key kept.
+    pub const fn is_published(self) -> bool {
+        matches!(self, Self::Next | Self::Active | Self::Retiring)
+    }
+
+    /// Whether a key of this stage may be of that one after one change. Sealed again, it stays where it is.
+    pub const fn may_become(self, then: Self) -> bool {
+        match self {
+            Self::Next => matches!(then, Self::Next | Self::Active | Self::Revoked),
+            Self::Active => matches!(then, Self::Active | Self::Retiring | Self::Revoked),
+            Self::Retiring => matches!(then, Self::Retiring | Self::Retired | Self::Revoked),
+            Self::Retired | Self::Revoked => false,
+        }
+    }
+}
+
+impl fmt::Display for KeyStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_goes_on_and_never_back() {
+        use KeyStage::{Active, Next, Retired, Retiring, Revoked};
+        let stages = [Next, Active, Retiring, Retired, Revoked];
+        let from = |stage: KeyStage| stages.into_iter().filter(move |then| stage.may_become(*then));
+        assert_eq!(from(Next).collect::<Vec<_>>(), [Next, Active, Revoked]);
+        assert_eq!(from(Active).collect::<Vec<_>>(), [Active, Retiring, Revoked]);
+        assert_eq!(from(Retiring).collect::<Vec<_>>(), [Retiring, Retired, Revoked]);
+        assert_eq!(from(Retired).chain(from(Revoked)).count(), 0);
+    }
 
     #[test]
     fn purposes_read_back_and_are_all_different() {

@@ -1,5 +1,6 @@
 //! The key-encryption key in a file.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -17,15 +18,16 @@ use crate::kek::{Cipher, KEK_BYTES, KekId, KeyEncryption, OpenError, SealError};
 
 /// A key-encryption key in a file: 32 random bytes, as they are or in base64, readable by its owner alone.
 ///
+/// The file itself is generation 1. Its successors are beside it: `FILE.2`, `FILE.3`, and so on. The newest that is there
+/// seals, each opens what it sealed; an older one may be removed when nothing is sealed with it any more.
+///
 /// Keep it away from the store and from the store's backups: whoever has both has the signing keys. Losing it loses
 /// the signing keys, and with them every token not yet expired, but no lease and no rule.
 pub struct FileKek {
-    cipher: Cipher,
+    newest: (u32, Cipher),
+    older: BTreeMap<u32, Cipher>,
     rng: Arc<dyn Rng>,
 }
-
-/// A file has one key. Its successors, when they come, are counted on from here.
-const GENERATION: u32 = 1;
 
 /// More than any form of the key has, in bytes.
 const MAX_FILE_BYTES: u64 = 256;
@@ -46,36 +48,78 @@ impl FileKek {
         }
     }
 
-    /// Reads the key of this file. For a store that has sealed keys: a new one would open none of them.
+    /// Reads the key of this file, and those of its successors. For a store that has sealed keys: a new one would open
+    /// none of them.
     ///
     /// # Errors
-    /// When it cannot be read, others may read it, or it is no key.
+    /// When one cannot be read, others may read it, or it is no key; when there is none.
     pub fn open(path: &Path, rng: Arc<dyn Rng>) -> Result<Self, KekError> {
-        let key = read(path)?;
-        let not_a_key = || KekError::NotAKey { path: path.to_owned() };
-        Ok(Self { cipher: Cipher::new(&key).ok_or_else(not_a_key)?, rng })
+        let mut older = successors(path)?
+            .into_iter()
+            .map(|(generation, path)| Ok((generation, cipher(&path)?)))
+            .collect::<Result<BTreeMap<_, _>, KekError>>()?;
+        match cipher(path) {
+            Err(KekError::Io { source, .. }) if source.kind() == ErrorKind::NotFound && !older.is_empty() => {
+            }
+            first => {
+                older.insert(1, first?);
+            }
+        }
+        let newest = older.pop_last().ok_or_else(|| KekError::NotAKey { path: path.to_owned() })?;
+        Ok(Self { newest, older, rng })
     }
 
-    /// Which key this is, as errors name it.
-    pub fn id(&self) -> KekId {
-        self.cipher.id()
+    /// The newest generation whose file is there, without reading any: 1 where there is no successor.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn newest_at(path: &Path) -> Result<u32, KekError> {
+        Ok(successors(path)?.into_iter().map(|(generation, _)| generation).max().unwrap_or(1))
     }
+
+    /// Which key seals, as errors name it.
+    pub fn id(&self) -> KekId {
+        self.newest.1.id()
+    }
+}
+
+fn cipher(path: &Path) -> Result<Cipher, KekError> {
+    Cipher::new(&read(path)?).ok_or_else(|| KekError::NotAKey { path: path.to_owned() })
+}
+
+/// The files `FILE.N` beside this one, with their generations. A folder that is not there has none.
+fn successors(path: &Path) -> Result<Vec<(u32, PathBuf)>, KekError> {
+    let io = |source| KekError::Io { path: path.to_owned(), source };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let entries = match fs::read_dir(folder_of(path)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(io)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(io)?;
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let number = file.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.'));
+        let generation =
+            number.and_then(|number| number.parse::<u32>().ok().filter(|n| n.to_string() == number));
+        found.extend(generation.filter(|n| *n > 1).map(|generation| (generation, entry.path())));
+    }
+    Ok(found)
 }
 
 impl KeyEncryption for FileKek {
     fn generation(&self) -> u32 {
-        GENERATION
+        self.newest.0
     }
 
     fn seal(&self, aad: &[u8], plaintext: &Secret) -> Result<Vec<u8>, SealError> {
-        self.cipher.seal(self.rng.as_ref(), aad, plaintext)
+        self.newest.1.seal(self.rng.as_ref(), aad, plaintext)
     }
 
     fn open(&self, aad: &[u8], generation: u32, sealed: &[u8]) -> Result<Secret, OpenError> {
-        if generation != GENERATION {
-            return Err(OpenError::Generation { sealed: generation, have: GENERATION });
-        }
-        self.cipher.open(aad, sealed)
+        let (newest, cipher) = &self.newest;
+        let cipher = if generation == *newest { Some(cipher) } else { self.older.get(&generation) };
+        cipher.ok_or(OpenError::Generation { sealed: generation, newest: *newest })?.open(aad, sealed)
     }
 }
 
@@ -138,8 +182,11 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The key-encryption key's file cannot be used.
@@ -207,6 +254,39 @@ mod tests {
         let first = open(&path).unwrap().id();
         create(&path, &TestRng::new(2)).unwrap();
         assert_eq!(open(&path).unwrap().id(), first);
+    }
+
+    #[test]
+    fn successors_are_beside_it_and_the_newest_seals() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
+        let secret = Secret::from("a private key".to_owned());
+        let first = open(&path).unwrap();
+        assert_eq!((first.generation(), FileKek::newest_at(&path).unwrap()), (1, 1));
+        let old = first.seal(b"aad", &secret).unwrap();
+        // None of these is one.
+        for name in ["kek.1", "kek.02", "kek.2.new", "kek.x", "kek2", "other.3"] {
+            write(&folder.path().join(name), b"anything", 0o644);
+        }
+        assert_eq!(open(&path).unwrap().generation(), 1);
+        write(&folder.path().join("kek.10"), &[10; 32], 0o600);
+        write(&folder.path().join("kek.2"), &[2; 32], 0o600);
+        let all = open(&path).unwrap();
+        assert_eq!((all.generation(), FileKek::newest_at(&path).unwrap()), (10, 10));
+        assert_ne!(all.id(), first.id());
+        assert!(all.open(b"aad", 1, &old).is_ok(), "the old one opens what it sealed");
+        let new = all.seal(b"aad", &secret).unwrap();
+        assert!(all.open(b"aad", 10, &new).is_ok());
+        assert!(matches!(all.open(b"aad", 2, &new).err(), Some(OpenError::OtherKey { .. })));
+
+        fs::remove_file(&path).unwrap();
+        let without = open(&path).unwrap();
+        assert!(!path.exists(), "where there is a successor, no first one is made");
+        assert!(without.open(b"aad", 10, &new).is_ok());
+        let gone = OpenError::Generation { sealed: 1, newest: 10 };
+        assert_eq!(without.open(b"aad", 1, &old).err(), Some(gone));
+        write(&folder.path().join("kek.2"), &[2; 32], 0o644);
+        assert!(matches!(open(&path).err(), Some(KekError::Exposed { .. })), "each is looked at");
     }
 
     #[test]

@@ -35,15 +35,15 @@ pub enum OpenError {
     /// It is not in the form that this seals.
     #[error("it is not in a known sealed form")]
     Format,
-    /// It was sealed by another generation than this key-encryption key has.
+    /// It was sealed by a generation of the key-encryption key that is not there.
     #[error(
-        "it was sealed with generation {sealed} of the key-encryption key, and this is generation {have}"
+        "it was sealed with generation {sealed} of the key-encryption key, which is not there (the newest is {newest})"
     )]
     Generation {
         /// The one it was sealed with.
         sealed: u32,
-        /// The one there is.
-        have: u32,
+        /// The newest there is.
+        newest: u32,
     },
     /// It was sealed by another key-encryption key.
     #[error(

@@ -1,19 +1,16 @@
 //! The key ring: Dayfly's own signing keys, generated, sealed at rest, published, used.
 //!
 //! A private key is in the store only sealed with a key-encryption key, which is not: [`KeyEncryption`] is its port,
-//! [`FileKek`] the file. A new key is published before it signs:
-//!
-//! 1. [`KeyRing::generate`] makes it, [`KeyRing::import`] reads one that was made elsewhere; the caller commits its sealed form to the store (`Change::Key`);
-//! 2. [`KeyRing::publish`] puts its public half into [`Signer::jwks`](dayfly_core::ports::Signer::jwks);
-//! 3. [`KeyRing::activate`] lets it sign, once verifiers can have seen it.
-//!
-//! At start, [`KeyRing::load`] opens all of them: each is published, the newest of each purpose signs: of each
-//! use, algorithm, and target where it was imported for one.
+//! [`FileKek`] the file. A key's life is `next`, `active`, `retiring`, `retired`
+//! ([`KeyStage`](dayfly_core::signing::KeyStage)): [`KeyRing`] holds the keys and makes the steps, [`KeyLife`] knows which
+//! step is due and takes it: committed to the store, and then in effect. `docs/decisions/signing-keys.md` says why so.
 
 mod file;
 mod kek;
+mod life;
 mod ring;
 
 pub use file::{FileKek, KekError};
 pub use kek::{KekId, KeyEncryption, OpenError, SealError};
-pub use ring::{KeyError, KeyRing, NewKey};
+pub use life::{KeyLife, LifeError, Schedule};
+pub use ring::{KeyError, KeyRing};

@@ -1,13 +1,14 @@
 //! The ring of signing keys.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dayfly_core::change::SealedKey;
+use dayfly_core::change::{KeyStep, SealedKey};
 use dayfly_core::ids::{InstanceId, KeyId, TrustDomain};
 use dayfly_core::ports::{Clock, KeyFor, KeyUse, SignError, Signer, SigningAlgorithm, SigningKey, TargetRef};
 use dayfly_core::secret::Secret;
-use dayfly_core::signing::KeyPurpose;
+use dayfly_core::signing::{KeyPurpose, KeyStage};
 use dayfly_core::time::Timestamp;
 use dayfly_jose::{Alg, ImportError, Jwk, JwkSet, KeyFailed, MAX_JWKS_KEYS};
 
@@ -15,23 +16,27 @@ use crate::kek::{KeyEncryption, OpenError, SealError};
 
 /// Dayfly's signing keys, opened. Reading and signing take no lock.
 ///
-/// Rotation has no schedule yet: nothing retires, and a key has no end.
+/// It makes the steps of their lives, and takes none by itself: a step is committed to the store (`Change::Key`), and
+/// then [applied](Self::apply).
 pub struct KeyRing {
     instance: InstanceId,
-    kek: Arc<dyn KeyEncryption>,
+    kek: Mutex<Arc<dyn KeyEncryption>>,
     clock: Arc<dyn Clock>,
+    /// After how long verifiers should ask for the published keys again.
+    refresh: Duration,
     keys: ArcSwap<Keys>,
     /// Held while `keys` is replaced, so that no change is lost.
     changing: Mutex<()>,
 }
 
-/// After how many seconds verifiers should ask for a bundle again: a new key is published long before it signs.
-const REFRESH_HINT_SECS: u32 = 300;
-
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Keys {
-    /// Oldest first, and of one moment by their ids.
+    /// Those that are published: oldest first, and of one moment by their ids.
     all: Vec<Held>,
+    /// Those that are not any more, oldest first.
+    gone: Vec<SealedKey>,
+    /// One that signs nothing while the step that revokes it is being committed.
+    stopped: Option<KeyId>,
     /// The published keys of each use that has any, as text.
     published: Vec<(KeyUse, Arc<str>)>,
 }
@@ -40,174 +45,414 @@ struct Keys {
 struct Held {
     pair: Arc<dayfly_jose::SigningKey>,
     purpose: KeyPurpose,
-    created_at: Timestamp,
-    stage: Stage,
+    /// As the store has it.
+    record: SealedKey,
+    /// Since when this process publishes it, by the monotonic clock.
+    published_at: Duration,
 }
 
-/// A key's life, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Verifiers can have seen it; it does not sign yet.
-    Published,
-    /// It signs.
-    Active,
-    /// A newer key signs; what was prepared with this one is still signed.
-    Superseded,
-}
-
-/// A key that has been made and is not in the ring yet: commit [`NewKey::sealed`] first, then [`KeyRing::publish`].
-pub struct NewKey {
-    sealed: SealedKey,
-    key: dayfly_jose::SigningKey,
-    purpose: KeyPurpose,
-}
-
-impl NewKey {
-    /// What the store keeps of it.
-    pub fn sealed(&self) -> &SealedKey {
-        &self.sealed
-    }
+/// A published key, as those who take its steps see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InRing {
+    pub(crate) id: KeyId,
+    pub(crate) purpose: KeyPurpose,
+    pub(crate) stage: KeyStage,
+    pub(crate) since: Timestamp,
+    pub(crate) generation: u32,
+    /// For how long this process has published it.
+    pub(crate) published_for: Duration,
 }
 
 impl KeyRing {
-    /// Opens the keys of this store, oldest first as it gives them. All are published; the newest of each
-    /// purpose signs.
+    /// Opens the keys of this store. Verifiers are told to ask again after `refresh`.
     ///
     /// # Errors
-    /// When one does not open: sealed with another key-encryption key, changed, swapped with another's, or from
-    /// another store.
+    /// When one does not open: sealed with another key-encryption key, changed, swapped with another's or an earlier
+    /// stage's, or from another store; and when they contradict each other.
     pub fn load(
         sealed: &[SealedKey],
         instance: InstanceId,
         kek: Arc<dyn KeyEncryption>,
         clock: Arc<dyn Clock>,
+        refresh: Duration,
     ) -> Result<Self, KeyError> {
-        let mut sealed: Vec<&SealedKey> = sealed.iter().collect();
-        sealed.sort_by_key(|key| (key.created_at, &key.id));
-        let mut all: Vec<Held> = Vec::with_capacity(sealed.len());
-        for sealed in sealed {
-            let key = open(sealed, instance, kek.as_ref())?;
-            for older in all.iter_mut().filter(|older| older.purpose == key.purpose) {
-                older.stage = Stage::Superseded;
-            }
-            all.push(key);
-        }
-        let keys = ArcSwap::from_pointee(Keys::new(all));
-        Ok(Self { instance, kek, clock, keys, changing: Mutex::new(()) })
+        let (kek, keys) = (Mutex::new(kek), ArcSwap::default());
+        let ring = Self { instance, kek, clock, refresh, keys, changing: Mutex::new(()) };
+        ring.reload(sealed)?;
+        Ok(ring)
     }
 
-    /// A new key for this use and algorithm, sealed, and not in the ring yet.
+    /// The keys are these, as the store has them.
     ///
     /// # Errors
-    /// When there is no randomness, the key-encryption key does not seal, or such keys are only imported.
-    pub fn generate(&self, key_use: KeyUse, algorithm: SigningAlgorithm) -> Result<NewKey, KeyError> {
-        let key = dayfly_jose::SigningKey::generate_for(alg_of(algorithm))?;
-        self.seal(key, KeyPurpose::of(key_use, algorithm))
-    }
-
-    /// An RSA key from PEM for one target, sealed, and not in the ring yet.
-    ///
-    /// # Errors
-    /// When it is no key that is taken, it is in the ring already, for this target or another, there are as many
-    /// as verifiers take ([`MAX_JWKS_KEYS`]), or the key-encryption key does not seal.
-    pub fn import(&self, pem: &Secret, only: TargetRef) -> Result<NewKey, KeyError> {
-        let key = dayfly_jose::SigningKey::import_rsa(pem)?;
-        let keys = self.keys.load();
-        if let Some(held) = keys.all.iter().find(|held| held.pair.key_id() == key.key_id()) {
-            let (id, purpose) = (key.key_id().clone(), held.purpose.to_string());
-            return Err(KeyError::KnownAlready { id, purpose });
-        }
-        let published = keys.all.iter().filter(|held| held.purpose.key_use == KeyUse::AccessToken).count();
-        if published >= MAX_JWKS_KEYS {
-            return Err(KeyError::TooMany);
-        }
-        self.seal(key, KeyPurpose::imported(only))
-    }
-
-    fn seal(&self, key: dayfly_jose::SigningKey, purpose: KeyPurpose) -> Result<NewKey, KeyError> {
-        let mut sealed = SealedKey {
-            id: key.key_id().clone(),
-            purpose: purpose.to_string(),
-            generation: self.kek.generation(),
-            created_at: self.clock.now(),
-            public_jwk: key.public_jwk().to_json(),
-            sealed: Vec::new(),
+    /// As [`KeyRing::load`]. The ring is as it was then.
+    pub fn reload(&self, sealed: &[SealedKey]) -> Result<(), KeyError> {
+        let kek = self.kek();
+        let lacks = |key: &&SealedKey| {
+            let opened = key.stage.is_published().then(|| self.unseal(key, kek.as_ref()));
+            matches!(opened, Some(Err(OpenError::Generation { .. })))
         };
-        sealed.sealed = self.kek.seal(&associated_data(self.instance, &sealed), &key.to_der())?;
-        Ok(NewKey { sealed, key, purpose })
-    }
-
-    /// Whether a key signs for this use and algorithm, of those that Dayfly makes itself.
-    pub fn signs(&self, key_use: &KeyUse, algorithm: SigningAlgorithm) -> bool {
-        let purpose = KeyPurpose::of(key_use.clone(), algorithm);
-        self.keys.load().all.iter().any(|key| key.purpose == purpose && key.stage == Stage::Active)
-    }
-
-    /// Publishes a key whose sealed form the store has: it is in [`Signer::jwks`] from now on, and does not sign yet.
-    pub fn publish(&self, new: NewKey) -> KeyId {
-        let NewKey { sealed, key, purpose } = new;
-        let held =
-            Held { pair: Arc::new(key), purpose, created_at: sealed.created_at, stage: Stage::Published };
-        self.change(|all| all.push(held));
-        sealed.id
-    }
-
-    /// Lets a published key sign, instead of the one that did for its purpose.
-    ///
-    /// # Errors
-    /// [`KeyError::NoSuchKey`].
-    pub fn activate(&self, id: &KeyId) -> Result<(), KeyError> {
-        self.change(|all| {
-            let purpose = all.iter().find(|key| key.pair.key_id() == id).map(|key| key.purpose.clone());
-            let purpose = purpose.ok_or_else(|| KeyError::NoSuchKey(id.clone()))?;
-            for key in all.iter_mut().filter(|key| key.purpose == purpose) {
-                key.stage = match key.stage {
-                    _ if key.pair.key_id() == id => Stage::Active,
-                    Stage::Active => Stage::Superseded,
-                    other => other,
-                };
+        let lacking: Vec<_> = sealed.iter().filter(lacks).collect();
+        if let Some(first) = lacking.first() {
+            let keys = lacking.iter().map(|key| key.id.to_string()).collect::<Vec<_>>().join(", ");
+            return Err(KeyError::NoGeneration { generation: first.generation, keys });
+        }
+        self.change(|keys| {
+            let mut fresh = Keys::default();
+            for record in sealed {
+                fresh.put(record, keys.held(&record.id), || self.open(record))?;
             }
+            fresh.check()?;
+            *keys = fresh;
             Ok(())
         })
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Vec<Held>) -> T) -> T {
+    /// A key signs nothing from now on, until a step is applied or the ring is read again: what it signed was signed under an
+    /// id that is below the cut-off of the rule to come.
+    pub(crate) fn stop(&self, id: &KeyId) {
+        // It cannot fail.
+        let _ = self.change(|keys| {
+            keys.stopped = Some(id.clone());
+            Ok(())
+        });
+    }
+
+    /// A step that was committed is in effect from now on.
+    ///
+    /// # Errors
+    /// When a key does not open. The ring is as it was then.
+    pub fn apply(&self, step: &KeyStep) -> Result<(), KeyError> {
+        self.change(|keys| {
+            let mut changed = Keys { stopped: None, ..keys.clone() };
+            for record in step.keys() {
+                changed.put(record, keys.held(&record.id), || self.open(record))?;
+            }
+            *keys = changed;
+            Ok(())
+        })
+    }
+
+    /// Whether no key is published.
+    pub fn is_empty(&self) -> bool {
+        self.keys.load().all.is_empty()
+    }
+
+    /// What seals and opens from now on.
+    pub fn use_kek(&self, kek: Arc<dyn KeyEncryption>) {
+        *self.kek.lock().unwrap_or_else(PoisonError::into_inner) = kek;
+    }
+
+    /// The generation that seals.
+    pub fn generation(&self) -> u32 {
+        self.kek().generation()
+    }
+
+    fn kek(&self) -> Arc<dyn KeyEncryption> {
+        Arc::clone(&self.kek.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A new key for this purpose: the next one; the first of its purpose is active.
+    ///
+    /// # Errors
+    /// When there is no randomness, the key-encryption key does not seal, such keys are only imported, one is next
+    /// already, or as many are published as verifiers take ([`MAX_JWKS_KEYS`]).
+    pub fn generate(&self, purpose: &KeyPurpose) -> Result<KeyStep, KeyError> {
+        let key = dayfly_jose::SigningKey::generate_for(alg_of(purpose.algorithm))?;
+        self.add(&key, purpose, self.first_stage(purpose)?)
+    }
+
+    /// An RSA key from PEM for one target, likewise.
+    ///
+    /// # Errors
+    /// When it is no key that is taken, it is in the ring already, for this target or another, or was; and as
+    /// [`KeyRing::generate`].
+    pub fn import(&self, pem: &Secret, only: TargetRef) -> Result<KeyStep, KeyError> {
+        let key = dayfly_jose::SigningKey::import_rsa(pem)?;
+        let keys = self.keys.load();
+        if let Some(known) = keys.records().find(|known| known.id == *key.key_id()) {
+            let (id, purpose, stage) = (known.id.clone(), known.purpose.clone(), known.stage);
+            return Err(KeyError::KnownAlready { id, purpose, stage });
+        }
+        let purpose = KeyPurpose::imported(only);
+        self.add(&key, &purpose, self.first_stage(&purpose)?)
+    }
+
+    fn first_stage(&self, purpose: &KeyPurpose) -> Result<KeyStage, KeyError> {
+        let keys = self.keys.load();
+        if let Some(next) = keys.of(purpose, KeyStage::Next) {
+            return Err(KeyError::NextAlready { id: next.record.id.clone(), purpose: purpose.to_string() });
+        }
+        let of_use = keys.all.iter().filter(|key| key.purpose.key_use == purpose.key_use).count();
+        if of_use >= MAX_JWKS_KEYS {
+            return Err(KeyError::TooMany);
+        }
+        let active = keys.of(purpose, KeyStage::Active).is_some();
+        Ok(if active { KeyStage::Next } else { KeyStage::Active })
+    }
+
+    fn add(
+        &self,
+        key: &dayfly_jose::SigningKey,
+        purpose: &KeyPurpose,
+        stage: KeyStage,
+    ) -> Result<KeyStep, KeyError> {
+        Ok(KeyStep::Add(self.made(key, purpose, stage)?))
+    }
+
+    /// The first record of a key.
+    fn made(
+        &self,
+        key: &dayfly_jose::SigningKey,
+        purpose: &KeyPurpose,
+        stage: KeyStage,
+    ) -> Result<SealedKey, KeyError> {
+        let since = self.step_time();
+        let record = SealedKey {
+            id: key.key_id().clone(),
+            purpose: purpose.to_string(),
+            generation: 0,
+            created_at: since,
+            public_jwk: key.public_jwk().to_json(),
+            sealed: Vec::new(),
+            stage,
+            since,
+            version: 1,
+        };
+        self.seal(record, key)
+    }
+
+    /// The next key signs, and the active one of its purpose retires.
+    ///
+    /// # Errors
+    /// [`KeyError::NoSuchKey`], where none of this id is next; when the key-encryption key does not seal.
+    pub fn activate(&self, id: &KeyId) -> Result<KeyStep, KeyError> {
+        let keys = self.keys.load();
+        let next = keys.held_as(id, |stage| stage == KeyStage::Next)?;
+        let active = keys.of(&next.purpose, KeyStage::Active);
+        let retiring = active.map(|active| self.then(active, KeyStage::Retiring)).transpose()?;
+        Ok(KeyStep::Activate { key: self.then(next, KeyStage::Active)?, retiring })
+    }
+
+    /// A retiring key is not published any more.
+    ///
+    /// # Errors
+    /// [`KeyError::NoSuchKey`], where none of this id is retiring.
+    pub fn retire(&self, id: &KeyId) -> Result<KeyStep, KeyError> {
+        let keys = self.keys.load();
+        let retiring = keys.held_as(id, |stage| stage == KeyStage::Retiring)?;
+        Ok(KeyStep::Retire(self.then(retiring, KeyStage::Retired)?))
+    }
+
+    /// A key is sealed again.
+    ///
+    /// # Errors
+    /// [`KeyError::NoSuchKey`]; when the key-encryption key does not seal.
+    pub fn reseal(&self, id: &KeyId) -> Result<KeyStep, KeyError> {
+        let keys = self.keys.load();
+        let held = keys.held_as(id, KeyStage::is_published)?;
+        Ok(KeyStep::Reseal(self.then(held, held.record.stage)?))
+    }
+
+    /// A key is not published any more, and what it signed is revoked. Where it was active, the next key of its purpose
+    /// signs from then on, or, of those that Dayfly makes, a new one.
+    ///
+    /// # Errors
+    /// [`KeyError::NoSuchKey`], where none of this id is published; when the key-encryption key does not seal.
+    pub fn revoke(&self, id: &KeyId, reason: &str) -> Result<KeyStep, KeyError> {
+        let keys = self.keys.load();
+        let held = keys.held_as(id, KeyStage::is_published)?;
+        let purpose = &held.purpose;
+        let instead = match keys.of(purpose, KeyStage::Next) {
+            _ if held.record.stage != KeyStage::Active => None,
+            Some(next) => Some(self.then(next, KeyStage::Active)?),
+            None if purpose.algorithm.is_imported() => None,
+            None => {
+                let key = dayfly_jose::SigningKey::generate_for(alg_of(purpose.algorithm))?;
+                Some(self.made(&key, purpose, KeyStage::Active)?)
+            }
+        };
+        let key = self.then(held, KeyStage::Revoked)?;
+        Ok(KeyStep::Revoke { key, instead, reason: reason.to_owned() })
+    }
+
+    /// A key's record one step on, sealed again where it is published.
+    fn then(&self, held: &Held, stage: KeyStage) -> Result<SealedKey, KeyError> {
+        let record = SealedKey {
+            stage,
+            since: self.step_time(),
+            version: held.record.version.saturating_add(1),
+            sealed: Vec::new(),
+            ..held.record.clone()
+        };
+        if stage.is_published() { self.seal(record, &held.pair) } else { Ok(record) }
+    }
+
+    fn seal(&self, record: SealedKey, key: &dayfly_jose::SigningKey) -> Result<SealedKey, KeyError> {
+        let kek = self.kek();
+        let record = SealedKey { generation: kek.generation(), ..record };
+        let sealed = kek.seal(&associated_data(self.instance, &record), &key.to_der())?;
+        Ok(SealedKey { sealed, ..record })
+    }
+
+    /// Now, and later than any step of any key: no clock that goes back makes an earlier bundle of a later one.
+    fn step_time(&self) -> Timestamp {
+        let keys = self.keys.load();
+        let latest = keys.records().map(|record| record.since).max();
+        let after = latest.map(|latest| latest.plus(Duration::from_millis(1)));
+        after.unwrap_or_default().max(self.clock.now())
+    }
+
+    /// The published keys, oldest first.
+    pub(crate) fn published(&self) -> Vec<InRing> {
+        let now = self.clock.monotonic();
+        let seen = |held: &Held| InRing {
+            id: held.record.id.clone(),
+            purpose: held.purpose.clone(),
+            stage: held.record.stage,
+            since: held.record.since,
+            generation: held.record.generation,
+            published_for: now.saturating_sub(held.published_at),
+        };
+        self.keys.load().all.iter().map(seen).collect()
+    }
+
+    /// Every key's record, oldest first.
+    pub(crate) fn records(&self) -> Vec<SealedKey> {
+        let mut records: Vec<_> = self.keys.load().records().cloned().collect();
+        records.sort_by(|one, other| (one.created_at, &one.id).cmp(&(other.created_at, &other.id)));
+        records
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Keys) -> Result<T, KeyError>) -> Result<T, KeyError> {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = self.keys.load().all.clone();
-        let answer = change(&mut all);
-        self.keys.store(Arc::new(Keys::new(all)));
-        answer
+        let mut keys = Keys::clone(&self.keys.load());
+        let answer = change(&mut keys)?;
+        keys.publish(self.refresh);
+        self.keys.store(Arc::new(keys));
+        Ok(answer)
+    }
+
+    fn unseal(&self, record: &SealedKey, kek: &dyn KeyEncryption) -> Result<Secret, OpenError> {
+        kek.open(&associated_data(self.instance, record), record.generation, &record.sealed)
+    }
+
+    fn open(&self, record: &SealedKey) -> Result<Held, KeyError> {
+        let purpose = purpose_of(record)?;
+        let instance = self.instance;
+        let does_not_open = |why| KeyError::DoesNotOpen { id: record.id.clone(), instance, why };
+        let der = self.unseal(record, self.kek().as_ref()).map_err(does_not_open)?;
+        let key = dayfly_jose::SigningKey::from_der(alg_of(purpose.algorithm), &der)?;
+        if *key.key_id() != record.id || key.public_jwk().to_json() != record.public_jwk {
+            return Err(does_not_open(OpenError::Changed));
+        }
+        let published_at = self.clock.monotonic();
+        Ok(Held { pair: Arc::new(key), purpose, record: record.clone(), published_at })
     }
 }
 
 impl Keys {
-    fn new(mut all: Vec<Held>) -> Self {
-        // The same set is the same text, before a restart and after it.
-        all.sort_by(|one, other| {
-            (one.created_at, one.pair.key_id()).cmp(&(other.created_at, other.pair.key_id()))
+    fn held(&self, id: &KeyId) -> Option<&Held> {
+        self.all.iter().find(|held| held.record.id == *id)
+    }
+
+    fn held_as(&self, id: &KeyId, fits: impl Fn(KeyStage) -> bool) -> Result<&Held, KeyError> {
+        let held = self.held(id).filter(|held| fits(held.record.stage));
+        held.ok_or_else(|| KeyError::NoSuchKey(id.clone()))
+    }
+
+    /// The one key of this purpose that is next, or active.
+    fn of(&self, purpose: &KeyPurpose, stage: KeyStage) -> Option<&Held> {
+        self.all.iter().find(|held| held.purpose == *purpose && held.record.stage == stage)
+    }
+
+    fn records(&self) -> impl Iterator<Item = &SealedKey> {
+        self.all.iter().map(|held| &held.record).chain(&self.gone)
+    }
+
+    /// A key is as this record says. One that was published before stays published since then.
+    fn put(
+        &mut self,
+        record: &SealedKey,
+        before: Option<&Held>,
+        open: impl FnOnce() -> Result<Held, KeyError>,
+    ) -> Result<(), KeyError> {
+        let held = if record.stage.is_published() { Some(open()?) } else { None };
+        purpose_of(record)?;
+        self.all.retain(|held| held.record.id != record.id);
+        self.gone.retain(|gone| gone.id != record.id);
+        match held {
+            Some(held) => {
+                let published_at = before.map_or(held.published_at, |before| before.published_at);
+                self.all.push(Held { published_at, ..held });
+            }
+            None => self.gone.push(record.clone()),
+        }
+        Ok(())
+    }
+
+    /// No step leaves several keys of a purpose next or active, nor a next one that is older than the active one's
+    /// stage: such a record was put back from an older copy.
+    fn check(&self) -> Result<(), KeyError> {
+        for held in &self.all {
+            let others = self
+                .all
+                .iter()
+                .filter(|other| other.purpose == held.purpose && other.record.id != held.record.id);
+            let contradicts = |other: &Held| match (held.record.stage, other.record.stage) {
+                (KeyStage::Next, KeyStage::Next) | (KeyStage::Active, KeyStage::Active) => true,
+                (KeyStage::Next, KeyStage::Active) => held.record.since < other.record.since,
+                _ => false,
+            };
+            if let Some(other) = others.into_iter().find(|other| contradicts(other)) {
+                return Err(KeyError::Contradiction {
+                    id: held.record.id.clone(),
+                    stage: held.record.stage,
+                    other: other.record.id.clone(),
+                    other_stage: other.record.stage,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the published sets. The same keys are the same text, before a restart and after it.
+    fn publish(&mut self, refresh: Duration) {
+        self.all.sort_by(|one, other| {
+            (one.record.created_at, &one.record.id).cmp(&(other.record.created_at, &other.record.id))
         });
         let mut uses: Vec<&KeyUse> = vec![&KeyUse::AccessToken];
-        for key in &all {
+        for key in &self.all {
             if !uses.contains(&&key.purpose.key_use) {
                 uses.push(&key.purpose.key_use);
             }
         }
-        let published = uses.into_iter().map(|key_use| (key_use.clone(), published(key_use, &all))).collect();
-        Self { all, published }
+        let set = |key_use: &&KeyUse| ((*key_use).clone(), self.set(key_use, refresh));
+        self.published = uses.iter().map(set).collect();
+    }
+
+    fn set(&self, key_use: &KeyUse, refresh: Duration) -> Arc<str> {
+        let of_use = self.all.iter().filter(|key| key.purpose.key_use == *key_use);
+        let keys: Vec<Jwk> = of_use.map(|key| key.pair.public_jwk().clone()).collect();
+        let set = JwkSet { keys, skipped: 0 };
+        Arc::from(match key_use {
+            KeyUse::AccessToken => set.to_json(),
+            KeyUse::Svid(_) => {
+                // Each step has a later time than any before, so this grows with every change of the set.
+                let of_use = self
+                    .records()
+                    .filter(|record| purpose_of(record).is_ok_and(|purpose| purpose.key_use == *key_use));
+                let sequence = of_use.map(|record| record.since.as_millis()).max().unwrap_or_default();
+                set.to_bundle(sequence, u32::try_from(refresh.as_secs()).unwrap_or(u32::MAX))
+            }
+        })
     }
 }
 
-fn published(key_use: &KeyUse, all: &[Held]) -> Arc<str> {
-    let of_use = || all.iter().filter(|key| key.purpose.key_use == *key_use);
-    let keys: Vec<Jwk> = of_use().map(|key| key.pair.public_jwk().clone()).collect();
-    let set = JwkSet { keys, skipped: 0 };
-    Arc::from(match key_use {
-        KeyUse::AccessToken => set.to_json(),
-        KeyUse::Svid(_) => {
-            // No key retires yet, so the newest's time is of the last change.
-            let sequence = of_use().map(|key| key.created_at.as_millis()).max().unwrap_or_default();
-            set.to_bundle(sequence, REFRESH_HINT_SECS)
-        }
+fn purpose_of(record: &SealedKey) -> Result<KeyPurpose, KeyError> {
+    record.purpose.parse().map_err(|_| KeyError::UnknownPurpose {
+        id: record.id.clone(),
+        purpose: record.purpose.chars().take(80).collect(),
     })
 }
 
@@ -220,17 +465,17 @@ const fn alg_of(algorithm: SigningAlgorithm) -> Alg {
 }
 
 impl Signer for KeyRing {
+    /// No key has an end by itself: what it signed last lives on while it is retiring.
     fn current(&self, wanted: &KeyFor) -> Result<SigningKey, SignError> {
         let KeyFor { key_use, algorithm, target } = wanted;
         let only = algorithm.is_imported().then(|| target.clone());
         let purpose = KeyPurpose { key_use: key_use.clone(), algorithm: *algorithm, only };
         let keys = self.keys.load();
-        let active = keys.all.iter().rfind(|key| key.purpose == purpose && key.stage == Stage::Active);
-        let key = active.ok_or_else(|| match &purpose.only {
+        let key = keys.of(&purpose, KeyStage::Active).ok_or_else(|| match &purpose.only {
             Some(target) => SignError::NotImported(target.clone(), *algorithm),
             None => SignError::NoKey,
         })?;
-        Ok(SigningKey { id: key.pair.key_id().clone(), not_after: None })
+        Ok(SigningKey { id: key.record.id.clone(), not_after: None })
     }
 
     fn sign(
@@ -242,12 +487,12 @@ impl Signer for KeyRing {
     ) -> Result<Secret, SignError> {
         let keys = self.keys.load();
         let signs = |held: &&Held| {
-            held.pair.key_id() == key
-                && held.stage != Stage::Published
+            held.record.stage != KeyStage::Next
+                && keys.stopped.as_ref() != Some(key)
                 && held.purpose.key_use == *key_use
                 && held.purpose.serves(target)
         };
-        let held = keys.all.iter().rfind(signs).ok_or(SignError::NoKey)?;
+        let held = keys.held(key).filter(signs).ok_or(SignError::NoKey)?;
         held.pair.sign_jws(key_use.typ(), payload).map_err(|_| SignError::Failed)
     }
 
@@ -268,34 +513,23 @@ impl Signer for KeyRing {
     }
 }
 
-fn open(sealed: &SealedKey, instance: InstanceId, kek: &dyn KeyEncryption) -> Result<Held, KeyError> {
-    let purpose: KeyPurpose = sealed.purpose.parse().map_err(|_| KeyError::UnknownPurpose {
-        id: sealed.id.clone(),
-        purpose: sealed.purpose.chars().take(80).collect(),
-    })?;
-    let does_not_open = |why| KeyError::DoesNotOpen { id: sealed.id.clone(), instance, why };
-    let der = kek
-        .open(&associated_data(instance, sealed), sealed.generation, &sealed.sealed)
-        .map_err(does_not_open)?;
-    let key = dayfly_jose::SigningKey::from_der(alg_of(purpose.algorithm), &der)?;
-    if *key.key_id() != sealed.id || key.public_jwk().to_json() != sealed.public_jwk {
-        return Err(does_not_open(OpenError::Changed));
-    }
-    Ok(Held { pair: Arc::new(key), purpose, created_at: sealed.created_at, stage: Stage::Active })
-}
-
 /// What a sealed key is bound to. Every part has its length before it, so that no two keys have the same.
 ///
-/// The time is in it because it says which key is the newest, and so which signs.
+/// The stage is in it, with its time and the number of the step that led there: a record of one stage opens as no other,
+/// so a stage is not to be had by writing it over, nor by an earlier stage's sealed bytes under the later one's name.
 fn associated_data(instance: InstanceId, key: &SealedKey) -> Vec<u8> {
-    let SealedKey { id, purpose, generation, created_at, public_jwk: _, sealed: _ } = key;
-    let parts: [&[u8]; 6] = [
-        b"dayfly sealed signing key v1",
+    let SealedKey { id, purpose, generation, created_at, public_jwk: _, sealed: _, stage, since, version } =
+        key;
+    let parts: [&[u8]; 9] = [
+        b"dayfly sealed signing key v2",
         &instance.to_bytes(),
         purpose.as_bytes(),
         id.as_str().as_bytes(),
         &generation.to_be_bytes(),
         &Timestamp::as_millis(*created_at).to_be_bytes(),
+        stage.name().as_bytes(),
+        &Timestamp::as_millis(*since).to_be_bytes(),
+        &version.to_be_bytes(),
     ];
     let mut out = Vec::new();
     for part in parts {
@@ -318,6 +552,30 @@ pub enum KeyError {
         /// Why.
         why: OpenError,
     },
+    /// Keys of the store are sealed with a generation of the key-encryption key that is not there.
+    #[error(
+        "generation {generation} of the key-encryption key is not there, and signing keys are sealed with it: {keys}"
+    )]
+    NoGeneration {
+        /// The generation.
+        generation: u32,
+        /// The keys.
+        keys: String,
+    },
+    /// Two keys of the store cannot be at these stages together.
+    #[error(
+        "signing key {id} is {stage} and {other} is {other_stage}, which no step leaves so: part of the store was put back from an older copy"
+    )]
+    Contradiction {
+        /// One key.
+        id: KeyId,
+        /// Its stage.
+        stage: KeyStage,
+        /// The other.
+        other: KeyId,
+        /// Its stage.
+        other_stage: KeyStage,
+    },
     /// A key is for something this version does not know.
     #[error(
         "signing key {id} is for {purpose:?}, which this version of dayfly does not know: was the store used by a newer one?"
@@ -329,7 +587,7 @@ pub enum KeyError {
         purpose: String,
     },
     /// A new key could not be sealed.
-    #[error("a new signing key was not sealed: {0}")]
+    #[error("a signing key was not sealed: {0}")]
     Seal(#[from] SealError),
     /// A key could not be made, or what was opened is none.
     #[error(transparent)]
@@ -337,9 +595,23 @@ pub enum KeyError {
     /// A file holds no key that can be imported.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// A key that is to be imported is there already.
-    #[error("the key is there already, as {id} for {purpose}: each target needs a key of its own")]
+    /// A key that is to be imported is there already, or was.
+    #[error(
+        "the key is there already, as {id} for {purpose} ({stage}): each target needs a key of its own, and each rotation a new one"
+    )]
     KnownAlready {
+        /// The key.
+        id: KeyId,
+        /// What it is for.
+        purpose: String,
+        /// Where it is in its life.
+        stage: KeyStage,
+    },
+    /// There is a next key already.
+    #[error(
+        "{id} is the next key for {purpose} already: let it sign first (`dayfly keys rotate {purpose} --now`), or revoke it"
+    )]
+    NextAlready {
         /// The key.
         id: KeyId,
         /// What it is for.
@@ -347,11 +619,11 @@ pub enum KeyError {
     },
     /// The published set would be larger than verifiers take.
     #[error(
-        "{MAX_JWKS_KEYS} keys for access tokens are published already, and verifiers take no more: let targets sign by ES256 or EdDSA"
+        "{MAX_JWKS_KEYS} keys of this use are published already, and verifiers take no more: earlier ones retire a day after they last signed"
     )]
     TooMany,
-    /// No key of this id is published.
-    #[error("there is no published signing key {0}")]
+    /// No key of this id is at the stage for the step.
+    #[error("there is no signing key {0} at this stage")]
     NoSuchKey(KeyId),
 }
 

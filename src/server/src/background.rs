@@ -12,6 +12,7 @@ use dayfly_core::change::{Change, Mark};
 use dayfly_core::ids::{Audience, ClusterName};
 use dayfly_core::ports::{Clock, LeaseStore, Signer, Witness};
 use dayfly_core::rule::Actor;
+use dayfly_keys::KeyLife;
 use dayfly_policy::{Loaded, Reserved, SourceError, load_folder, load_folder_after};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -200,6 +201,27 @@ pub(crate) async fn reconcile(
         told = unknown;
     }
 }
+
+/// Takes the steps of the signing keys' lives that are due.
+pub(crate) async fn keep_keys(life: Arc<KeyLife>) {
+    // Told once, until it is another or none.
+    let mut told = None;
+    let mut ticks = tokio::time::interval(KEYS_EVERY);
+    loop {
+        ticks.tick().await;
+        let error = life.go_on().await.err().map(|error| error.to_string());
+        if let Some(error) = error.as_ref().filter(|_| told != error) {
+            tracing::error!(
+                error,
+                "the signing keys do not go on: those that sign go on signing, and it is tried again"
+            );
+        }
+        told = error;
+    }
+}
+
+/// How often it is looked whether a signing key is due, and whether the key-encryption key has a successor.
+const KEYS_EVERY: Duration = Duration::from_secs(5);
 
 /// Writes down the denials of each minute.
 pub(crate) async fn flush_denials(broker: Arc<Broker>) {

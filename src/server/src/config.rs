@@ -114,12 +114,36 @@ pub struct Witness {
     pub danger_witness_beside_store: bool,
 }
 
-/// What seals the signing keys.
+/// What seals the signing keys, and when they rotate.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
-    /// The key-encryption key: 32 bytes, readable by its owner (and group) alone, kept away from the store and its backups. Made if it does not exist.
+    /// The key-encryption key: 32 bytes, readable by its owner (and group) alone, kept away from the store and its backups. Made if it does not exist. Its successors are beside it, `FILE.2` and so on.
     pub kek_file: PathBuf,
+    /// How long a key that Dayfly makes signs: 30 days.
+    #[serde(default = "thirty_days")]
+    pub rotate_secs: u64,
+    /// How long a next key is published before it signs: 10 minutes.
+    #[serde(default = "ten_minutes")]
+    pub publish_before_secs: u64,
+}
+
+impl Keys {
+    /// When keys go on.
+    pub(crate) fn schedule(&self) -> dayfly_keys::Schedule {
+        dayfly_keys::Schedule {
+            rotate: Duration::from_secs(self.rotate_secs),
+            publish_before: Duration::from_secs(self.publish_before_secs),
+        }
+    }
+}
+
+const fn thirty_days() -> u64 {
+    30 * 24 * 3600
+}
+
+const fn ten_minutes() -> u64 {
+    600
 }
 
 /// The audiences of the three kinds of callers: never interchangeable.
@@ -231,7 +255,7 @@ pub struct LimitsConfig {
     pub calls_at_once: Option<usize>,
     /// Operators' calls under way at once, kept apart so that they are never shed for the others: 64.
     pub operator_calls_at_once: Option<usize>,
-    /// Further ones that only `Revoke` and `GetRevocation` may take: as many as those.
+    /// Further ones that only `Revoke`, `RevokeKey` and `GetRevocation` may take: as many as those.
     pub revocations_at_once: Option<usize>,
     /// Calls under way of one workload or verifier, by its user name: 128.
     pub calls_of_one_caller: Option<usize>,
@@ -460,6 +484,13 @@ impl Config {
         let Audiences { workload, operator, verifier } = &self.audiences;
         if workload == operator || operator == verifier || verifier == workload {
             return wrong("audiences", "workloads, operators and verifiers need three different audiences");
+        }
+        let Keys { rotate_secs, publish_before_secs, .. } = &self.keys;
+        if !(3600..=366 * 24 * 3600).contains(rotate_secs) {
+            return wrong("keys.rotate_secs", "from 3600 (an hour) to 31622400 (a year)");
+        }
+        if *publish_before_secs == 0 || *publish_before_secs > rotate_secs / 2 {
+            return wrong("keys.publish_before_secs", "from 1 to half of keys.rotate_secs");
         }
         if self.clusters.is_empty() {
             return wrong("cluster", "name at least one [[cluster]]");
@@ -708,6 +739,7 @@ mod tests {
         assert_eq!((of_one_cluster, of_one_namespace, of_one_user), (48, 2, 2), "as the reference says");
         assert_eq!((config.store.retention_days, config.store.max_leases), (thirty(), ten_million()));
         assert_eq!(config.store.reserve_bytes, reserve());
+        assert_eq!(config.keys.schedule(), load(GOOD).unwrap().keys.schedule());
         let source = include_str!("config.rs").lines().take_while(|line| !line.contains("mod tests"));
         let fields =
             source.filter_map(|line| line.strip_prefix("    pub ")?.split_once(": ").map(|(name, _)| name));
@@ -777,6 +809,12 @@ mod tests {
             (format!("{GOOD}\n[policy]\nunowned_until = \"2027-01-31 00:00:00Z\""), "not a time such as"),
             (format!("{GOOD}\n[policy]\nunowned_till = 1"), "unknown field `unowned_till`"),
             (format!("{GOOD}\n[limits]\ncalls_at_once = 0"), "limits.calls_at_once: from 1"),
+            (GOOD.replace("[keys]", "[keys]\nrotate_secs = 60"), "keys.rotate_secs: from 3600"),
+            (GOOD.replace("[keys]", "[keys]\npublish_before_secs = 0"), "from 1 to half of"),
+            (
+                GOOD.replace("[keys]", "[keys]\nrotate_secs = 3600\npublish_before_secs = 3600"),
+                "from 1 to half of",
+            ),
             (format!("{GOOD}\n[limits]\nclock_jump_secs = 9223372036854775807"), "from 1 to 86400"),
         ];
         for (text, expected) in cases {

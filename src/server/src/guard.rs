@@ -86,9 +86,13 @@ impl Asked {
             (_, oauth::INTROSPECT) => Self::Of(Kind::Verifier),
             (_, "/dayfly.v1.WorkloadService/WatchMyLeases") => Self::Stream(Kind::Workload),
             (_, "/dayfly.v1.VerifierService/WatchRevocations") => Self::Stream(Kind::Verifier),
-            (_, "/dayfly.v1.OperatorService/Revoke" | "/dayfly.v1.OperatorService/GetRevocation") => {
-                Self::Ending
-            }
+            (
+                _,
+                "/dayfly.v1.OperatorService/Revoke"
+                | "/dayfly.v1.OperatorService/RevokeKey"
+                | "/dayfly.v1.OperatorService/LiftRevocation"
+                | "/dayfly.v1.OperatorService/GetRevocation",
+            ) => Self::Ending,
             ("dayfly.v1.WorkloadService", _) => Self::Of(Kind::Workload),
             ("dayfly.v1.VerifierService", _) => Self::Of(Kind::Verifier),
             ("dayfly.v1.OperatorService", _) => Self::Of(Kind::Operator),

@@ -1,72 +1,73 @@
 //! The signing keys of a store: those that a start makes sure of, those that are imported, and those that are missed.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use dayfly_core::change::{Change, Conflict, Outcome};
 use dayfly_core::clock::{SystemClock, SystemRng};
 use dayfly_core::ids::{ClusterName, KeyId, TargetName};
+use dayfly_core::keeper::KeyState;
 use dayfly_core::ports::{
     Clock, KeyFor, KeyUse, LeaseStore, Rng, SignError, Signer, SigningAlgorithm, TargetRef, Witness,
 };
 use dayfly_core::secret::Secret;
+use dayfly_core::signing::{KeyPurpose, KeyStage};
 use dayfly_core::spiffe::ServedDomain;
-use dayfly_keys::{FileKek, KeyRing, NewKey};
+use dayfly_keys::{FileKek, KeyLife, KeyRing, LifeError};
 use dayfly_policy::PolicySet;
-use dayfly_store::{FileWitness, SledStore};
+use dayfly_store::FileWitness;
 
 use crate::background::policy_folders;
 use crate::config::Config;
 use crate::run::{StartOptions, open_store};
 
-/// The keys of the store, and a first one of each use and algorithm that has none: committed, published, and only then
-/// signing. All are made at once, so that verifiers have them long before a target needs them.
+/// The keys of the store, and their lives: what was due is done, and each use and algorithm has one that signs. All are made
+/// at the first start, so that verifiers have them long before a target needs them.
 pub(crate) async fn key_ring(
-    kek_file: &Path,
+    config: &Config,
     domains: &[ServedDomain],
-    store: &SledStore,
+    store: &Arc<dyn LeaseStore>,
     clock: &Arc<dyn Clock>,
     rng: &Arc<dyn Rng>,
-) -> anyhow::Result<KeyRing> {
-    let ring = load(kek_file, store, clock, rng).await?;
+) -> anyhow::Result<(Arc<KeyRing>, Arc<KeyLife>)> {
     let svids = domains.iter().map(|domain| (KeyUse::Svid(domain.name().clone()), SigningAlgorithm::Es256));
     let made =
         [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa].map(|algorithm| (KeyUse::AccessToken, algorithm));
-    for (key_use, algorithm) in made.into_iter().chain(svids) {
-        if !ring.signs(&key_use, algorithm) {
-            let key = ring.generate(key_use, algorithm)?;
-            add(&ring, store, key).await?;
+    let purposes = made.into_iter().chain(svids);
+    let purposes = purposes.map(|(key_use, algorithm)| KeyPurpose::of(key_use, algorithm)).collect();
+    let (ring, life) = load(config, purposes, store, clock, rng).await?;
+    match life.go_on().await {
+        // It is tried again; what signs, signs on.
+        Err(error @ LifeError::Store(_)) if !ring.is_empty() => {
+            tracing::error!(%error, "the signing keys do not go on");
+        }
+        other => {
+            other.context("the signing keys cannot go on")?;
         }
     }
-    Ok(ring)
+    Ok((ring, Arc::new(life)))
 }
 
 async fn load(
-    kek_file: &Path,
-    store: &SledStore,
+    config: &Config,
+    purposes: Vec<KeyPurpose>,
+    store: &Arc<dyn LeaseStore>,
     clock: &Arc<dyn Clock>,
     rng: &Arc<dyn Rng>,
-) -> anyhow::Result<KeyRing> {
+) -> anyhow::Result<(Arc<KeyRing>, KeyLife)> {
     let sealed = store.keys().await?;
-    let kek = if sealed.is_empty() {
-        FileKek::open_or_create(kek_file, Arc::clone(rng))?
-    } else {
-        FileKek::open(kek_file, Arc::clone(rng))
+    let (file, schedule) = (&config.keys.kek_file, config.keys.schedule());
+    let kek = if sealed.iter().any(|key| key.stage.is_published()) {
+        FileKek::open(file, Arc::clone(rng))
             .context("the store's signing keys are sealed with the key-encryption key: put it back")?
+    } else {
+        FileKek::open_or_create(file, Arc::clone(rng))?
     };
-    Ok(KeyRing::load(&sealed, store.status().instance, Arc::new(kek), Arc::clone(clock))?)
-}
-
-async fn add(ring: &KeyRing, store: &SledStore, key: NewKey) -> anyhow::Result<KeyId> {
-    match store.commit(Change::Key(key.sealed().clone())).await? {
-        Outcome::Committed(_) => {}
-        Outcome::Conflict(Conflict::KeyExists) => anyhow::bail!("the store has this signing key already"),
-        other => anyhow::bail!("a signing key was not committed: {other:?}"),
-    }
-    let id = ring.publish(key);
-    ring.activate(&id)?;
-    Ok(id)
+    let (instance, clock) = (store.status().instance, Arc::clone(clock));
+    let ring = KeyRing::load(&sealed, instance, Arc::new(kek), Arc::clone(&clock), schedule.refresh());
+    let ring = Arc::new(ring.with_context(|| format!("the key-encryption key is {}", file.display()))?);
+    let kek = Some((file.clone(), Arc::clone(rng)));
+    let life = KeyLife::new(Arc::clone(&ring), Arc::clone(store), clock, schedule, purposes, kek);
+    Ok((ring, life))
 }
 
 /// An RSA key that was sealed for one target.
@@ -78,12 +79,14 @@ pub struct ImportedKey {
     pub cluster: ClusterName,
     /// The only target it signs for.
     pub target: TargetName,
+    /// Whether it is the next key: another signs for the target until this one was published long enough.
+    pub next: bool,
     /// What else is to be done before it signs.
     pub hints: Vec<String>,
 }
 
-/// Seals an RSA key from PEM into the store of a broker that is stopped. It signs for one target alone, by RS256, from
-/// the next start on; several may be imported, and the newest signs.
+/// Seals an RSA key from PEM into the store of a broker that is stopped. It signs for one target alone, by RS256: the first
+/// from the next start on, a further one once it was published long enough, and the earlier one retires then.
 ///
 /// # Errors
 /// When the key is not one that is taken, the store is open elsewhere or behind its witness, or the cluster is not one of
@@ -114,16 +117,17 @@ pub async fn import_key(
         .context("a key is imported while the broker is stopped")?;
     let only = TargetRef { cluster: cluster.clone(), target: target.clone() };
     let added = async {
-        let ring = load(&config.keys.kek_file, &store, &clock, &rng).await?;
-        let key = ring.import(pem, only)?;
-        add(&ring, &store, key).await
+        let store = Arc::clone(&store) as Arc<dyn LeaseStore>;
+        let (_, life) = load(config, Vec::new(), &store, &clock, &rng).await?;
+        anyhow::Ok(life.import(pem, only).await?)
     };
     let added = added.await;
     let closing = Arc::clone(&store);
     tokio::task::spawn_blocking(move || closing.close()).await?;
     witness.write(store.mark()).await?;
     let hints = hints(config, &cluster, &target);
-    Ok(ImportedKey { id: added?, cluster, target, hints })
+    let KeyState { id, stage, .. } = added?;
+    Ok(ImportedKey { id, cluster, target, next: stage == KeyStage::Next, hints })
 }
 
 /// What the policy folder says against the key's use; a folder that cannot be read says nothing.

@@ -10,6 +10,7 @@ use dayfly_broker::{Audiences, Broker, Parts, Policies};
 use dayfly_core::change::Mark;
 use dayfly_core::clock::{ClockGuard, SystemClock, SystemRng};
 use dayfly_core::ids::LeaseId;
+use dayfly_core::keeper::KeyKeeper;
 use dayfly_core::limits::Limits;
 use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::{Clock, LeaseStore, Rng, Signer, Witness};
@@ -87,8 +88,9 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     witness.write(store.mark()).await?;
 
     let domains = config.trust_domains()?;
-    let keys = key_ring(&config.keys.kek_file, &domains, store.as_ref(), &clock, &rng).await?;
-    let signer: Arc<dyn Signer> = Arc::new(keys);
+    let for_keys = Arc::clone(&store) as Arc<dyn LeaseStore>;
+    let (ring, key_life) = key_ring(&config, &domains, &for_keys, &clock, &rng).await?;
+    let signer: Arc<dyn Signer> = ring;
     let clusters = config.clusters.iter().map(|cluster| cluster.name.clone());
     let policies = Policies::new(clusters, limits.policy_unreadable);
     let policies = config.graces().fold(policies, |policies, (cluster, grace)| {
@@ -110,6 +112,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         clusters: ports.clone(),
         policies: Arc::clone(&policies),
         engine: Arc::new(SignedEngines::new(&signer)),
+        keys: Arc::clone(&key_life) as Arc<dyn KeyKeeper>,
         clock: Arc::clone(&clock),
         live_caps: LiveCaps {
             per_pod: Some(limits.live_leases_per_pod),
@@ -151,7 +154,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     };
     let router = grpc
         .into_axum_router()
-        .merge(http::routes(Arc::clone(&signer), Arc::clone(&readiness)))
+        .merge(http::routes(Arc::clone(&signer), Arc::clone(&readiness), key_life.refresh()))
         .merge(oauth::routes(shared))
         .layer(calls);
 
@@ -192,6 +195,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         async move { broker.spell_out().await }
     });
     background.spawn(background::count_revocations(Arc::clone(&broker)));
+    background.spawn(background::keep_keys(key_life));
     let every = Duration::from_secs(config.limits.policy_reload_secs.unwrap_or(2).max(1));
     for folder in folders {
         // Each by itself: one that hangs keeps no other from being read.

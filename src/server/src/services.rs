@@ -2,6 +2,7 @@
 
 pub(crate) mod caller;
 mod explain;
+mod keys;
 mod operator;
 mod page;
 pub(crate) mod reject;

@@ -1,4 +1,4 @@
-//! The broker's own socket: revoking, lifting and reading revocations without a token and without any API server, for
+//! The broker's own socket: revoking and lifting, and the signing keys, without a token and without any API server, for
 //! root and the broker's own user on its machine. The kernel says who is at the other end (SO_PEERCRED).
 
 use std::io::{self, ErrorKind};

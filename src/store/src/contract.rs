@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dayfly_core::audit::{Draft, EventKind};
 use dayfly_core::change::{
-    Change, Conflict, Earlier, Issue, LeaseFilter, Lift, Outcome, Receipt, Revocation, SealedKey,
+    Change, Conflict, Earlier, Issue, LeaseFilter, Lift, Outcome, Receipt, Revocation,
 };
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{LeaseId, Position, RuleId, Uid};
@@ -15,8 +15,15 @@ use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
 use dayfly_core::merkle;
 use dayfly_core::ports::{BoxFuture, Clock as _, LeaseStore, StoreError, TestClock};
 use dayfly_core::rule::{Actor, After, Authority, Fields, Rule, Selector};
-use prost::Message as _;
 use tokio::time::timeout;
+
+mod keys;
+
+use keys::{
+    a_jumped_clock_lets_a_key_only_be_revoked, a_key_goes_on_one_stage_at_a_time,
+    a_key_is_added_once_and_keys_come_oldest_first, a_revoked_keys_leases_are_revoked_with_it,
+    of_two_steps_of_a_key_one_is_taken,
+};
 
 /// One store and its clock.
 pub trait Harness: Send + Sync {
@@ -50,6 +57,10 @@ cases![
     a_rule_lasts_as_long_as_what_was_given_out,
     a_release_is_once_and_a_reissue_adds_a_digest,
     a_key_is_added_once_and_keys_come_oldest_first,
+    a_key_goes_on_one_stage_at_a_time,
+    of_two_steps_of_a_key_one_is_taken,
+    a_revoked_keys_leases_are_revoked_with_it,
+    a_jumped_clock_lets_a_key_only_be_revoked,
     pages_follow_filters_and_each_other,
     a_jumped_clock_stops_issuing_and_not_revoking,
     a_record_has_a_limit,
@@ -361,30 +372,6 @@ async fn a_release_is_once_and_a_reissue_adds_a_digest(harness: &dyn Harness) {
     revoke(&*store, revocation(Selector::All)).await;
     let covered = store.commit(Change::Reissue { lease, digest }).await.unwrap();
     assert!(matches!(covered, Outcome::Covered(_)), "what was revoked is not signed again");
-}
-
-async fn a_key_is_added_once_and_keys_come_oldest_first(harness: &dyn Harness) {
-    let store = harness.store();
-    let key = |id: &str, created: u64| SealedKey {
-        id: id.parse().unwrap(),
-        purpose: "access-token".to_owned(),
-        generation: 1,
-        created_at: store.draw().unwrap().now.plus(Duration::from_secs(created)),
-        public_jwk: "{}".to_owned(),
-        sealed: vec![1, 2, 3],
-    };
-    let (young, old) = (key("a", 9), key("b", 1));
-    position(&store.commit(Change::Key(young.clone())).await.unwrap());
-    position(&store.commit(Change::Key(old.clone())).await.unwrap());
-    assert_eq!(conflict(&store.commit(Change::Key(old.clone())).await.unwrap()), Conflict::KeyExists);
-    let imported = SealedKey { purpose: "access-token/RS256/east/orders".to_owned(), ..key("c", 12) };
-    let at = position(&store.commit(Change::Key(imported.clone())).await.unwrap());
-    let event = store.events(at, 1).await.unwrap().remove(0);
-    let detail = dayfly_core::audit::Detail::decode(event.detail.as_slice()).unwrap();
-    assert_eq!((&*detail.key_id, &*detail.target), ("c", "orders"));
-    assert!(detail.note.ends_with(", imported"), "{}", detail.note);
-    drop(store);
-    assert_eq!(harness.reopen().keys().await.unwrap(), [old, young, imported]);
 }
 
 async fn pages_follow_filters_and_each_other(harness: &dyn Harness) {

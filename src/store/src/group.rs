@@ -1,20 +1,21 @@
 //! One commit: changes checked in order, each against everything before it, and put into one batch.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
-use dayfly_core::change::{Change, Conflict, Earlier, Issue, Lift, Outcome, Receipt, Revocation, SealedKey};
+use dayfly_core::change::{
+    Change, Conflict, Earlier, Issue, KeyStep, Lift, Outcome, Receipt, Revocation, SealedKey,
+};
 use dayfly_core::digest::Digest;
 use dayfly_core::encoding::{self, Own};
 use dayfly_core::generator::IdGenerator;
-use dayfly_core::ids::{LeaseId, Position, RuleId};
+use dayfly_core::ids::{KeyId, LeaseId, Position, RuleId};
 use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::limits::{RECORD_BYTES, STORED_VALUE_BYTES};
 use dayfly_core::live::{AtCap, LiveOf};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::{Lifted, Rule};
-use dayfly_core::signing::KeyPurpose;
 use dayfly_core::time::Timestamp;
 use prost::Message;
 use sled::Batch;
@@ -74,6 +75,8 @@ pub(crate) struct Group<'a> {
     pub(crate) pruned: Vec<LeaseId>,
     /// Whose leases it changes.
     told: Vec<Told>,
+    /// Every signing key as this commit leaves it, once one was asked for.
+    pub(crate) signing_keys: Option<BTreeMap<KeyId, SealedKey>>,
 }
 
 /// A commit ready to be written.
@@ -113,6 +116,7 @@ impl<'a> Group<'a> {
             bases: HashMap::new(),
             pruned: Vec::new(),
             told: Vec::new(),
+            signing_keys: None,
         }
     }
 
@@ -123,6 +127,9 @@ impl<'a> Group<'a> {
     pub(crate) fn add(&mut self, change: Change) -> Result<Outcome, StoreError> {
         let reserve = match &change {
             Change::Revoke(_) | Change::Lift(_) | Change::Release { .. } => {
+                self.shared.options.rule_reserve_bytes
+            }
+            Change::Key(change) if matches!(change.step, KeyStep::Revoke { .. }) => {
                 self.shared.options.rule_reserve_bytes
             }
             _ => self.shared.options.reserve_bytes,
@@ -136,7 +143,7 @@ impl<'a> Group<'a> {
             Change::Release { lease } => self.release(lease),
             Change::Revoke(revocation) => self.revoke(*revocation),
             Change::Lift(lift) => self.lift(*lift),
-            Change::Key(key) => self.key(&key),
+            Change::Key(change) => self.key(&change),
             Change::Note(draft) => self.append(&draft).map(committed),
         }
     }
@@ -388,6 +395,15 @@ impl<'a> Group<'a> {
                 Outcome::Conflict(Conflict::IdempotencyKeyReused)
             });
         }
+        self.write_rule(revocation, Draft::revoked)
+    }
+
+    /// Writes a rule, with the event that this makes of it.
+    pub(crate) fn write_rule(
+        &mut self,
+        revocation: Revocation,
+        event: impl FnOnce(&Rule) -> Draft,
+    ) -> Result<Outcome, StoreError> {
         let (cut_off, id) = self.cut_off()?;
         let rule = Rule {
             id,
@@ -404,7 +420,7 @@ impl<'a> Group<'a> {
             lifted: None,
         };
         let record = sized(encoding::encode_rule(&rule))?;
-        let position = self.append(&Draft::revoked(&rule))?;
+        let position = self.append(&event(&rule))?;
         self.insert(layout::rule(position), record);
         let rule = Arc::new(rule);
         // Cloned once a commit: nobody else holds the clone.
@@ -449,31 +465,8 @@ impl<'a> Group<'a> {
         Ok((cut_off, RuleId::from_bytes(id.to_bytes())))
     }
 
-    fn key(&mut self, key: &SealedKey) -> Result<Outcome, StoreError> {
-        let place = layout::key(&key.purpose, key.id.as_str());
-        if self.engine.get(&place)?.is_some() {
-            return Ok(Outcome::Conflict(Conflict::KeyExists));
-        }
-        let record = sized(encoding::encode_key(key))?;
-        let only = key.purpose.parse().ok().and_then(|purpose: KeyPurpose| purpose.only);
-        let imported = if only.is_some() { ", imported" } else { "" };
-        let draft = Draft {
-            kind: dayfly_core::audit::EventKind::KeyCreated,
-            subject: None,
-            detail: dayfly_core::audit::Detail {
-                key_id: key.id.to_string(),
-                target: only.map(|only| only.target.to_string()).unwrap_or_default(),
-                note: format!("a signing key for {}{imported}", key.purpose),
-                ..Default::default()
-            },
-        };
-        let position = self.append(&draft)?;
-        self.insert(place, record);
-        Ok(committed(position))
-    }
-
     /// The event of a change; with it the change has its position.
-    fn append(&mut self, draft: &Draft) -> Result<Position, StoreError> {
+    pub(crate) fn append(&mut self, draft: &Draft) -> Result<Position, StoreError> {
         let mut salt = [0; SALT_BYTES];
         self.shared.options.rng.fill(&mut salt)?;
         let position = self.tip.position.next();
@@ -572,11 +565,11 @@ fn replay(asked: &Lease, earlier: Arc<Lease>) -> Outcome {
     }
 }
 
-fn committed(position: Position) -> Outcome {
+pub(crate) fn committed(position: Position) -> Outcome {
     Outcome::Committed(Receipt { position, rule: None })
 }
 
-fn sized(record: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn sized(record: Vec<u8>) -> Result<Vec<u8>, StoreError> {
     if record.len() > RECORD_BYTES { Err(StoreError::TooLarge(record.len())) } else { Ok(record) }
 }
 

@@ -21,6 +21,7 @@ mod engine;
 mod error;
 mod files;
 mod group;
+mod keys;
 mod layout;
 mod list;
 mod live;

@@ -34,7 +34,7 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Free bytes on the disk below which no rule is written either: 16 MiB.
     pub rule_reserve_bytes: u64,
-    /// sled's page cache, in bytes: 96 MiB.
+    /// sled's page cache, in bytes: 64 MiB.
     pub cache_bytes: u64,
     /// How many of the newest leases are kept in memory for reading, but for their bases: 65 536.
     pub recent_leases: usize,
@@ -68,7 +68,7 @@ impl Options {
             max_leases: 10_000_000,
             reserve_bytes: 64 * MIB,
             rule_reserve_bytes: 16 * MIB,
-            cache_bytes: 96 * MIB,
+            cache_bytes: 64 * MIB,
             recent_leases: 65_536,
             recent_bases: 32_768,
             news: 16_384,

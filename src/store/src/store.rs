@@ -11,7 +11,6 @@ use dayfly_core::change::{
 };
 use dayfly_core::clock::ClockJumped;
 use dayfly_core::digest::Digest;
-use dayfly_core::encoding;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, StartNumber};
 use dayfly_core::lease::Lease;
 use dayfly_core::limits::{PAGE, TTL_MAX};
@@ -21,7 +20,7 @@ use dayfly_core::rules::RuleSet;
 use prost::Message;
 use tokio::sync::oneshot;
 
-use crate::engine::{self, Engine, damaged};
+use crate::engine::{self, Engine};
 use crate::error::OpenError;
 use crate::files::{self, Found};
 use crate::options::Options;
@@ -30,7 +29,7 @@ use crate::reader::Readers;
 use crate::shared::Shared;
 use crate::tip::{NoTip, Tip};
 use crate::writer::{NO_RESERVE, Writer};
-use crate::{durable_sync, layout, list, log};
+use crate::{durable_sync, keys, layout, list, log};
 
 /// The embedded lease store. Dropping it stops it as a crash would, but for what is queued, which is still committed;
 /// [`SledStore::close`] stops it cleanly.
@@ -213,14 +212,7 @@ impl LeaseStore for SledStore {
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<SealedKey>, StoreError>> {
         self.readers.scan(|_, engine| {
-            let read = |entry: Result<(sled::IVec, sled::IVec), StoreError>| {
-                let (key, value) = entry?;
-                encoding::decode_key(&value).map_err(|error| damaged(&key, &error))
-            };
-            let mut keys = engine
-                .scan(&[layout::KEYS], &[layout::KEYS])
-                .map(read)
-                .collect::<Result<Vec<SealedKey>, StoreError>>()?;
+            let mut keys = keys::all(engine)?;
             keys.sort_by(|one, other| {
                 (one.created_at, one.id.as_str()).cmp(&(other.created_at, other.id.as_str()))
             });

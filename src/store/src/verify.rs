@@ -1,6 +1,6 @@
 //! Everything a store holds, checked against everything else it holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use dayfly_core::audit::{Event, EventKind};
@@ -16,10 +16,8 @@ use crate::error::OpenError;
 use crate::files::Found;
 use crate::layout::{self, Entry, EventGroup};
 use crate::log::Log;
-use crate::rules;
-use crate::runs;
-use crate::store;
 use crate::tip::Tip;
+use crate::{keys, rules, runs, store};
 
 /// Problems told of one store; more are counted.
 const TOLD: usize = 100;
@@ -349,12 +347,19 @@ impl<'a> Check<'a> {
     }
 
     fn keys(&mut self) -> Result<(), StoreError> {
+        let mut keys = BTreeMap::new();
         for entry in self.engine.scan(&[layout::KEYS], &[layout::KEYS]) {
             let (key, value) = entry?;
             match encoding::decode_key(&value) {
-                Ok(_) => self.report.keys += 1,
+                Ok(key) => {
+                    self.report.keys += 1;
+                    keys.insert(key.id.clone(), key);
+                }
                 Err(error) => self.problem(format!("{}: {error}", key.escape_ascii())),
             }
+        }
+        if let Some(key) = keys::contested(&keys) {
+            self.problem(format!("several signing keys for {} are {}", key.purpose, key.stage));
         }
         Ok(())
     }

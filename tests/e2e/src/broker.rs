@@ -34,6 +34,8 @@ pub const ISSUER: &str = "https://dayfly.example.org";
 pub struct Options {
     /// Entries of `[limits]`, over `policy_reload_secs = 1` and rates of one workload and one operator that no test meets.
     pub limits: BTreeMap<&'static str, u64>,
+    /// Entries of `[keys]`.
+    pub keys: BTreeMap<&'static str, u64>,
     /// The store's folder; by default `store` in the broker's own.
     pub store_dir: Option<PathBuf>,
     /// Free bytes on the store's disk below which nothing is issued.
@@ -138,7 +140,7 @@ impl Broker {
     }
 
     fn configuration(&self, port: u16) -> Result<String> {
-        let Options { limits, store_dir, reserve_bytes, by_way_of, hidden_keys, unowned_until, .. } =
+        let Options { limits, keys, store_dir, reserve_bytes, by_way_of, hidden_keys, unowned_until, .. } =
             &self.options;
         let mut text =
             format!("issuer = {ISSUER:?}\nlisten = \"127.0.0.1:{port}\"\nhome_cluster = {CLUSTER:?}\n");
@@ -153,6 +155,9 @@ impl Broker {
         }
         text += "[store.witness]\nfile = \"witness.json\"\ndanger_witness_beside_store = true\n";
         text += "[keys]\nkek_file = \"kek\"\n";
+        for (name, value) in keys {
+            writeln!(text, "{name} = {value}")?;
+        }
         if let Some(until) = unowned_until {
             writeln!(text, "[policy]\nunowned_until = {until:?}")?;
         }

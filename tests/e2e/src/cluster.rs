@@ -282,43 +282,55 @@ impl Cluster {
         verbs: &[&str],
         owner: Option<&str>,
     ) -> Result<()> {
+        self.allow_on("owners", namespace, service_account, verbs, owner).await
+    }
+
+    /// Likewise, to objects of this resource of `dayfly.dev`.
+    pub async fn allow_on(
+        &self,
+        resource: &str,
+        namespace: &str,
+        service_account: &str,
+        verbs: &[&str],
+        name: Option<&str>,
+    ) -> Result<()> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let user = format!("system:serviceaccount:{namespace}:{service_account}");
         if let Running::StandIn(stand_in) = &self.api {
             for verb in verbs {
-                stand_in.allow(&user, verb, "owners", owner);
+                stand_in.allow(&user, verb, resource, name);
             }
             return Ok(());
         }
-        let name = format!("{namespace}-{service_account}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let role_name = format!("{namespace}-{service_account}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let role: ClusterRole = serde_json::from_value(json!({
-            "metadata": { "name": name },
+            "metadata": { "name": role_name },
             "rules": [{
-                "apiGroups": ["dayfly.dev"], "resources": ["owners"], "verbs": verbs,
-                "resourceNames": owner.into_iter().collect::<Vec<_>>(),
+                "apiGroups": ["dayfly.dev"], "resources": [resource], "verbs": verbs,
+                "resourceNames": name.into_iter().collect::<Vec<_>>(),
             }],
         }))?;
         let binding: ClusterRoleBinding = serde_json::from_value(json!({
-            "metadata": { "name": name },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name },
+            "metadata": { "name": role_name },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role_name },
             "subjects": [{ "kind": "ServiceAccount", "namespace": namespace, "name": service_account }],
         }))?;
         Api::all(self.client.clone()).create(&PostParams::default(), &role).await?;
         Api::all(self.client.clone()).create(&PostParams::default(), &binding).await?;
         for verb in verbs {
-            until(async || self.allows(&user, verb, owner).await)
+            until(async || self.allows(resource, &user, verb, name).await)
                 .await
                 .with_context(|| format!("{user} may not {verb} yet"))?;
         }
         Ok(())
     }
 
-    async fn allows(&self, user: &str, verb: &str, owner: Option<&str>) -> Result<bool> {
+    async fn allows(&self, resource: &str, user: &str, verb: &str, name: Option<&str>) -> Result<bool> {
         let attributes = ResourceAttributes {
             group: Some("dayfly.dev".to_owned()),
-            resource: Some("owners".to_owned()),
+            resource: Some(resource.to_owned()),
             verb: Some(verb.to_owned()),
-            name: owner.map(str::to_owned),
+            name: name.map(str::to_owned),
             ..ResourceAttributes::default()
         };
         let spec = SubjectAccessReviewSpec {

@@ -244,7 +244,17 @@ impl World {
         self.operator_of(&namespace, &account).await
     }
 
-    /// An operator with all rights.
+    /// An operator with these rights on signing keys: on the purpose or key named, or on all.
+    pub async fn key_operator(&self, verbs: &[&str], name: Option<&str>) -> Result<Operator> {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let namespace = self.operators().await?;
+        let account = format!("keeper-{}-{}", self.number, NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.cluster.create_service_account(&namespace, &account).await?;
+        self.cluster.allow_on("keys", &namespace, &account, verbs, name).await?;
+        self.operator_of(&namespace, &account).await
+    }
+
+    /// An operator with all rights on owners.
     pub async fn admin(&self) -> Result<Operator> {
         let namespace = self.operators().await?;
         self.operator_of(&namespace, "admin").await
@@ -475,6 +485,24 @@ impl Operator {
     /// Revokes as this request says.
     pub async fn ask(&self, request: v1::RevokeRequest) -> Result<v1::RevokeResponse, Status> {
         Ok(self.client.clone().revoke(bearing(&self.token, request)).await?.into_inner())
+    }
+
+    /// The signing keys, those that are gone too.
+    pub async fn signing_keys(&self) -> Result<Vec<v1::KeyInfo>, Status> {
+        let request = bearing(&self.token, v1::ListKeysRequest { include_gone: true });
+        Ok(self.client.clone().list_keys(request).await?.into_inner().keys)
+    }
+
+    /// Makes a next key for this purpose; or one that signs at once.
+    pub async fn rotate_key(&self, purpose: &str, now: bool) -> Result<v1::RotateKeyResponse, Status> {
+        let request = v1::RotateKeyRequest { purpose: purpose.to_owned(), now };
+        Ok(self.client.clone().rotate_key(bearing(&self.token, request)).await?.into_inner())
+    }
+
+    /// Ends this key.
+    pub async fn revoke_key(&self, key: &str, reason: &str) -> Result<v1::RevokeKeyResponse, Status> {
+        let request = v1::RevokeKeyRequest { key_id: key.to_owned(), reason: reason.to_owned() };
+        Ok(self.client.clone().revoke_key(bearing(&self.token, request)).await?.into_inner())
     }
 
     /// The lease of this id.

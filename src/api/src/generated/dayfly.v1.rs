@@ -95,6 +95,8 @@ pub enum ErrorReason {
     LeaseRenewed = 73,
     /// FAILED_PRECONDITION. The revocation to lift is no hold: what it ended may be asked for again as it is.
     NotAHold = 74,
+    /// FAILED_PRECONDITION. The signing key cannot take this step now, or not from where it is. The message says what to do.
+    KeyStage = 78,
     /// FAILED_PRECONDITION. The Target signs with an algorithm whose keys are imported (RS256), and none was imported for
     /// it. Whoever runs the broker does that: `dayfly keys import FILE --target NAME`.
     SigningKeyMissing = 79,
@@ -179,6 +181,7 @@ impl ErrorReason {
             Self::LeaseEnded => "ERROR_REASON_LEASE_ENDED",
             Self::LeaseRenewed => "ERROR_REASON_LEASE_RENEWED",
             Self::NotAHold => "ERROR_REASON_NOT_A_HOLD",
+            Self::KeyStage => "ERROR_REASON_KEY_STAGE",
             Self::SigningKeyMissing => "ERROR_REASON_SIGNING_KEY_MISSING",
             Self::DecisionOutrun => "ERROR_REASON_DECISION_OUTRUN",
             Self::ResumeOutOfRange => "ERROR_REASON_RESUME_OUT_OF_RANGE",
@@ -242,6 +245,7 @@ impl ErrorReason {
             "ERROR_REASON_LEASE_ENDED" => Some(Self::LeaseEnded),
             "ERROR_REASON_LEASE_RENEWED" => Some(Self::LeaseRenewed),
             "ERROR_REASON_NOT_A_HOLD" => Some(Self::NotAHold),
+            "ERROR_REASON_KEY_STAGE" => Some(Self::KeyStage),
             "ERROR_REASON_SIGNING_KEY_MISSING" => Some(Self::SigningKeyMissing),
             "ERROR_REASON_DECISION_OUTRUN" => Some(Self::DecisionOutrun),
             "ERROR_REASON_RESUME_OUT_OF_RANGE" => Some(Self::ResumeOutOfRange),
@@ -2215,6 +2219,103 @@ pub struct ExplainResponse {
     #[prost(message, repeated, tag = "7")]
     pub counts: ::prost::alloc::vec::Vec<DenialCount>,
 }
+/// Which signing keys.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListKeysRequest {
+    /// Those too that have retired or were revoked.
+    #[prost(bool, tag = "1")]
+    pub include_gone: bool,
+}
+/// The signing keys.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListKeysResponse {
+    /// Oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub keys: ::prost::alloc::vec::Vec<KeyInfo>,
+}
+/// A signing key as it is now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyInfo {
+    /// Its id, the `kid` of what it signs.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// What it is for: `access-token`, `access-token/EdDSA`, `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`.
+    #[prost(string, tag = "2")]
+    pub purpose: ::prost::alloc::string::String,
+    /// The `alg` of what it signs.
+    #[prost(string, tag = "3")]
+    pub algorithm: ::prost::alloc::string::String,
+    /// Where it is in its life.
+    #[prost(enumeration = "KeyStage", tag = "4")]
+    pub stage: i32,
+    /// Since when, UTC.
+    #[prost(message, optional, tag = "5")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was made, UTC.
+    #[prost(message, optional, tag = "6")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// From when on a next key signs, UTC: a start publishes it anew, so it can be later.
+    #[prost(message, optional, tag = "7")]
+    pub signs_from: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when it signs, or did, UTC. Unset where no rotation is due.
+    #[prost(message, optional, tag = "8")]
+    pub signs_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when it is published, or was, UTC. Unset where no rotation is due.
+    #[prost(message, optional, tag = "9")]
+    pub published_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// The generation of the key-encryption key that it is sealed with.
+    #[prost(uint32, tag = "10")]
+    pub kek_generation: u32,
+}
+/// What to rotate.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateKeyRequest {
+    /// What the key is for, as `KeyInfo.purpose` has it.
+    #[prost(string, tag = "1")]
+    pub purpose: ::prost::alloc::string::String,
+    /// It signs at once. Verifiers that cache the published keys refuse what it signs until they ask again.
+    #[prost(bool, tag = "2")]
+    pub now: bool,
+}
+/// The key that signs next, or now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateKeyResponse {
+    /// The key. Where one was next already, that one.
+    #[prost(message, optional, tag = "1")]
+    pub key: ::core::option::Option<KeyInfo>,
+    /// After how long at most verifiers ask for the published keys again: the `max-age` that they were told, in seconds. Until
+    /// then those that cache refuse what a key signs that signed at once.
+    #[prost(uint32, tag = "2")]
+    pub refresh_secs: u32,
+}
+/// Which key to end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeKeyRequest {
+    /// Its id, the `kid`.
+    #[prost(string, tag = "1")]
+    pub key_id: ::prost::alloc::string::String,
+    /// Why, in words, 1 to 512 bytes: it is recorded. Required.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What was done.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeKeyResponse {
+    /// The rule about all that the key signed. Whose leases they were may ask again.
+    #[prost(message, optional, tag = "1")]
+    pub rule: ::core::option::Option<Rule>,
+    /// What signs in its place from now on. Unset where the key was not active, and where such keys are imported and none was
+    /// next: then nothing is signed until one is imported.
+    #[prost(message, optional, tag = "2")]
+    pub instead: ::core::option::Option<KeyInfo>,
+    /// The key was active.
+    #[prost(bool, tag = "3")]
+    pub was_active: bool,
+    /// After how long at most verifiers ask for the published keys again, in seconds. Until then those that cache and do not
+    /// hear of revocations accept what the key signs, by whoever has it, and may refuse what the new one signs.
+    #[prost(uint32, tag = "4")]
+    pub refresh_secs: u32,
+}
 /// What a workload whose leases were revoked may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2322,6 +2423,51 @@ impl CountState {
         }
     }
 }
+/// Where a signing key is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum KeyStage {
+    /// Never sent.
+    Unspecified = 0,
+    /// Published, and signs nothing yet.
+    Next = 1,
+    /// Published, and signs.
+    Active = 2,
+    /// Published, and signs nothing new: what it signed may be alive.
+    Retiring = 3,
+    /// Not published: nothing that it signed is alive, and its private key is deleted.
+    Retired = 4,
+    /// Not published, its private key deleted, and all that it signed revoked.
+    Revoked = 5,
+}
+impl KeyStage {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "KEY_STAGE_UNSPECIFIED",
+            Self::Next => "KEY_STAGE_NEXT",
+            Self::Active => "KEY_STAGE_ACTIVE",
+            Self::Retiring => "KEY_STAGE_RETIRING",
+            Self::Retired => "KEY_STAGE_RETIRED",
+            Self::Revoked => "KEY_STAGE_REVOKED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "KEY_STAGE_UNSPECIFIED" => Some(Self::Unspecified),
+            "KEY_STAGE_NEXT" => Some(Self::Next),
+            "KEY_STAGE_ACTIVE" => Some(Self::Active),
+            "KEY_STAGE_RETIRING" => Some(Self::Retiring),
+            "KEY_STAGE_RETIRED" => Some(Self::Retired),
+            "KEY_STAGE_REVOKED" => Some(Self::Revoked),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod operator_service_client {
     #![allow(
@@ -2337,8 +2483,8 @@ pub mod operator_service_client {
     ///
     /// Every call carries `authorization: Bearer TOKEN`: a token whose only audience is `dayfly-operator` (configurable).
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
-    /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation and ListRevocations are also
-    /// served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
+    /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
+    /// RotateKey and RevokeKey are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
     /// | RPC | verb | resource | name |
     /// |---|---|---|---|
@@ -2351,6 +2497,9 @@ pub mod operator_service_client {
     /// | ListOwners | list | owners | the owner listed; without a name: all |
     /// | ListUnowned | list | owners | none: what nobody answers for is for those who may list all |
     /// | Explain | get | owners | an owner of what is explained; without a name where it has none, or several claim it |
+    /// | ListKeys | list | keys | none; operators of the home cluster alone |
+    /// | RotateKey | rotate | keys | the purpose; operators of the home cluster alone |
+    /// | RevokeKey | revoke | keys | the key's id; operators of the home cluster alone |
     #[derive(Debug, Clone)]
     pub struct OperatorServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -2643,6 +2792,82 @@ pub mod operator_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.OperatorService", "Explain"));
             self.inner.unary(req, path, codec).await
         }
+        /// The signing keys, and where each is in its life.
+        pub async fn list_keys(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListKeysRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListKeysResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/ListKeys",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "ListKeys"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Publishes a next signing key, which signs when verifiers can have seen it; or at once.
+        pub async fn rotate_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RotateKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/RotateKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "RotateKey"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a signing key at once: it is not published and signs nothing any more, and a rule covers all that it signed. Where
+        /// it was active, another signs in its place. In effect before it answers.
+        pub async fn revoke_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/RevokeKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "RevokeKey"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2725,13 +2950,38 @@ pub mod operator_service_server {
             &self,
             request: tonic::Request<super::ExplainRequest>,
         ) -> std::result::Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
+        /// The signing keys, and where each is in its life.
+        async fn list_keys(
+            &self,
+            request: tonic::Request<super::ListKeysRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListKeysResponse>,
+            tonic::Status,
+        >;
+        /// Publishes a next signing key, which signs when verifiers can have seen it; or at once.
+        async fn rotate_key(
+            &self,
+            request: tonic::Request<super::RotateKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateKeyResponse>,
+            tonic::Status,
+        >;
+        /// Ends a signing key at once: it is not published and signs nothing any more, and a rule covers all that it signed. Where
+        /// it was active, another signs in its place. In effect before it answers.
+        async fn revoke_key(
+            &self,
+            request: tonic::Request<super::RevokeKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeKeyResponse>,
+            tonic::Status,
+        >;
     }
     /// For operators: people on call, platform and security teams.
     ///
     /// Every call carries `authorization: Bearer TOKEN`: a token whose only audience is `dayfly-operator` (configurable).
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
-    /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation and ListRevocations are also
-    /// served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
+    /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
+    /// RotateKey and RevokeKey are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
     /// | RPC | verb | resource | name |
     /// |---|---|---|---|
@@ -2744,6 +2994,9 @@ pub mod operator_service_server {
     /// | ListOwners | list | owners | the owner listed; without a name: all |
     /// | ListUnowned | list | owners | none: what nobody answers for is for those who may list all |
     /// | Explain | get | owners | an owner of what is explained; without a name where it has none, or several claim it |
+    /// | ListKeys | list | keys | none; operators of the home cluster alone |
+    /// | RotateKey | rotate | keys | the purpose; operators of the home cluster alone |
+    /// | RevokeKey | revoke | keys | the key's id; operators of the home cluster alone |
     #[derive(Debug)]
     pub struct OperatorServiceServer<T> {
         inner: Arc<T>,
@@ -3213,6 +3466,141 @@ pub mod operator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExplainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/ListKeys" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListKeysSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::ListKeysRequest>
+                    for ListKeysSvc<T> {
+                        type Response = super::ListKeysResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListKeysRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::list_keys(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListKeysSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/RotateKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct RotateKeySvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::RotateKeyRequest>
+                    for RotateKeySvc<T> {
+                        type Response = super::RotateKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RotateKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::rotate_key(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RotateKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/RevokeKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeKeySvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::RevokeKeyRequest>
+                    for RevokeKeySvc<T> {
+                        type Response = super::RevokeKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::revoke_key(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeKeySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

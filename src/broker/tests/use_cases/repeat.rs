@@ -117,7 +117,7 @@ async fn without_a_key_each_request_is_its_own() {
     let (one, other) = (world.issued().await.lease.id, world.issued().await.lease.id);
     assert!(other > one);
     world.engine.retired.store(true, Ordering::SeqCst);
-    assert_eq!(world.refusal(&orders()).await.reason(), Reason::Internal);
+    assert_eq!(world.refusal(&orders()).await.reason(), Reason::DecisionOutrun);
 }
 
 /// Longer than a commit in memory takes.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use dayfly_broker::{About, Error, LiftRequest, ListLeases, ListRevocations, RevokeRequest, Revoked, Which};
+use dayfly_broker::{
+    About, Error, LiftRequest, ListLeases, ListRevocations, Reason, RevokeRequest, Revoked, Which,
+};
 use dayfly_core::ids::{LeaseId, RuleId};
 use dayfly_core::rule::{After, Fields};
 
-use crate::support::{World, bearer, operator};
+use crate::support::{World, bearer, operator, secret};
 
 /// RPC, verb and resource of each row.
 fn table() -> Vec<(String, String, String)> {
@@ -32,6 +34,9 @@ fn revoke() -> RevokeRequest {
     }
 }
 
+const RESOURCES: [&str; 2] = ["owners", "keys"];
+const RIGHTS: [&str; 5] = ["get", "list", "revoke", "lift", "rotate"];
+
 async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId) -> Result<(), Error> {
     let token = operator(user);
     let (broker, caller) = (&world.broker, bearer(&token));
@@ -54,6 +59,9 @@ async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId
         "ListOwners" => broker.list_owners(caller, None, None).await.map(drop),
         "ListUnowned" => broker.list_unowned(caller, None, None).await.map(drop),
         "Explain" => broker.explain(caller, &About::Lease(lease)).await.map(drop),
+        "ListKeys" => broker.list_keys(caller, false).await.map(drop),
+        "RotateKey" => broker.rotate_key(caller, &"access-token".parse().unwrap(), true).await.map(drop),
+        "RevokeKey" => broker.revoke_key(caller, &"key-1".parse().unwrap(), "a test").await.map(drop),
         other => panic!("no call of {other} here"),
     }
 }
@@ -69,22 +77,64 @@ async fn each_rpc_takes_the_right_that_its_row_names() {
     };
     let [lease] = world.store.all().try_into().map(|all: [Arc<_>; 1]| all).unwrap();
     let table = table();
-    assert_eq!(table.len(), 9);
+    assert_eq!(table.len(), 12);
     for (rpc, verb, resource) in table {
-        assert_eq!(resource, "owners", "{rpc}: the cluster of these tests refuses every other");
-        for right in ["get", "list", "revoke", "lift"] {
-            let user = format!("{rpc}-{right}");
-            // What nobody owns is for those who may list all.
-            let owner = (rpc != "ListUnowned").then_some("payments");
-            world.east().allow(&user, right, owner);
+        for (on, right) in RESOURCES.into_iter().flat_map(|on| RIGHTS.map(|right| (on, right))) {
+            let user = format!("{rpc}-{right}-{on}");
+            let name = match (&*rpc, on) {
+                // What nobody owns is for those who may list all, and all keys are listed.
+                ("ListUnowned" | "ListKeys", _) => None,
+                ("RotateKey", "keys") => Some("access-token"),
+                ("RevokeKey", "keys") => Some("key-1"),
+                _ => Some("payments"),
+            };
+            world.east().allow_on(on, &user, right, name);
             let allowed = call(&world, &rpc, &user, lease.id, rule.id).await.is_ok();
-            assert_eq!(allowed, right == verb, "{rpc} with {right}");
+            // Whose owners are none of theirs get an empty list.
+            let empty = rpc == "ListOwners";
+            assert_eq!(allowed || empty, (right == verb && on == resource) || empty, "{rpc}: {right} {on}");
         }
         let elsewhere = format!("{rpc}-elsewhere");
-        for right in ["get", "list", "revoke", "lift"] {
-            world.east().allow(&elsewhere, right, Some("checkout"));
+        for (on, right) in RESOURCES.into_iter().flat_map(|on| RIGHTS.map(|right| (on, right))) {
+            world.east().allow_on(on, &elsewhere, right, Some("checkout"));
         }
         let refused = call(&world, &rpc, &elsewhere, lease.id, rule.id).await;
         assert!(refused.is_err() || rpc == "ListOwners", "{rpc} with rights on another owner");
     }
+}
+
+#[tokio::test]
+async fn keys_are_for_operators_of_the_home_cluster() {
+    let world = World::of(&["east", "west"], Some("east")).unwrap();
+    for (cluster, right) in world.clusters.iter().flat_map(|it| RIGHTS.map(|right| (it, right))) {
+        cluster.allow_on("keys", "root", right, None);
+    }
+    let purpose = "access-token".parse().unwrap();
+    let here = operator("root");
+    let keys = world.broker.list_keys(bearer(&here), false).await.unwrap();
+    assert_eq!(keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>(), ["key-1"]);
+    assert_eq!(world.broker.list_keys(bearer(&here), true).await.unwrap().len(), 2);
+    world.broker.rotate_key(bearer(&here), &purpose, false).await.unwrap();
+    let key = "key-1".parse().unwrap();
+    world.broker.revoke_key(bearer(&here), &key, "it leaked").await.unwrap();
+    let asked = ["rotate access-token false root@east", "revoke key-1 root@east it leaked"];
+    assert_eq!(*world.keeper.asked.lock().unwrap(), asked);
+
+    let elsewhere = secret("west/dayfly-operator/root");
+    let refused = [
+        world.broker.list_keys(bearer(&elsewhere), false).await.map(drop),
+        world.broker.rotate_key(bearer(&elsewhere), &purpose, true).await.map(drop),
+        world.broker.revoke_key(bearer(&elsewhere), &key, "it leaked").await.map(drop),
+    ];
+    for refused in refused {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.reason(), Reason::NotAllowed);
+        assert!(refused.to_string().contains("the home cluster"), "{refused}");
+    }
+    // A reason is always said, and what is not there is told to those who may.
+    let unsaid = world.broker.revoke_key(bearer(&here), &key, " ").await.unwrap_err();
+    assert_eq!(unsaid.reason(), Reason::InvalidField);
+    let unknown = world.broker.revoke_key(bearer(&here), &"key-9".parse().unwrap(), "why").await;
+    assert_eq!(unknown.unwrap_err().reason(), Reason::NotFound);
+    assert_eq!(world.keeper.asked.lock().unwrap().len(), 3);
 }

@@ -20,9 +20,10 @@ macro_rules! has_no_debug {
     )*};
 }
 
-has_no_debug!(KeyRing, NewKey, FileKek, Held, Secret);
+has_no_debug!(KeyRing, FileKek, Held, Secret);
 
 const USE: KeyUse = KeyUse::AccessToken;
+const REFRESH: Duration = Duration::from_secs(300);
 const ES256: SigningAlgorithm = SigningAlgorithm::Es256;
 const RSA: &str = include_str!("../../../jose/src/import/keys_of_tests/rsa2048.pem");
 const ANOTHER_RSA: &str = include_str!("../../../jose/src/import/keys_of_tests/rsa3072.pem");
@@ -57,11 +58,21 @@ fn jwks(ring: &KeyRing) -> Arc<str> {
     ring.jwks(&USE).unwrap()
 }
 
-/// Commits to nothing, publishes and activates.
-fn add(ring: &KeyRing, new: NewKey) -> SealedKey {
-    let sealed = new.sealed().clone();
-    ring.activate(&ring.publish(new)).unwrap();
-    sealed
+/// The step is in effect; gives the key it is about.
+fn take(ring: &KeyRing, step: Result<KeyStep, KeyError>) -> SealedKey {
+    let step = step.unwrap();
+    ring.apply(&step).unwrap();
+    step.keys().next().unwrap().clone()
+}
+
+/// A key that signs, whether it is the first or not; as it is then.
+fn add(ring: &KeyRing, step: Result<KeyStep, KeyError>) -> SealedKey {
+    let made = take(ring, step);
+    if made.stage == KeyStage::Next { take(ring, ring.activate(&made.id)) } else { made }
+}
+
+fn of(key_use: KeyUse, algorithm: SigningAlgorithm) -> KeyPurpose {
+    KeyPurpose::of(key_use, algorithm)
 }
 
 struct Setting {
@@ -86,20 +97,17 @@ impl Setting {
     }
 
     fn load(&self, sealed: &[SealedKey]) -> Result<KeyRing, KeyError> {
-        KeyRing::load(sealed, self.instance, self.kek("kek"), self.clock.clone())
+        KeyRing::load(sealed, self.instance, self.kek("kek"), self.clock.clone(), REFRESH)
     }
 
-    /// A ring, and the sealed forms of keys made one minute after the other, each published and activated.
+    /// A ring of keys made one minute after the other, each activated, and their records then.
     fn ring_of(&self, keys: usize) -> (KeyRing, Vec<SealedKey>) {
         let ring = self.load(&[]).unwrap();
-        let sealed = (0..keys).map(|_| {
-            let new = ring.generate(USE, ES256).unwrap();
-            let sealed = new.sealed().clone();
-            ring.activate(&ring.publish(new)).unwrap();
+        for _ in 0..keys {
+            add(&ring, ring.generate(&of(USE, ES256)));
             self.clock.advance(Duration::from_secs(60));
-            sealed
-        });
-        let sealed = sealed.collect();
+        }
+        let sealed = ring.records();
         (ring, sealed)
     }
 }
@@ -117,18 +125,24 @@ fn a_key_is_published_before_it_signs() {
     let ring = setting.load(&[]).unwrap();
     assert_eq!(current(&ring), Err(SignError::NoKey));
     assert_eq!(&*jwks(&ring), r#"{"keys":[]}"#);
+    // The first has nobody to wait for.
+    let first = take(&ring, ring.generate(&of(USE, ES256)));
+    assert_eq!((first.stage, first.version), (KeyStage::Active, 1));
+    assert_eq!(current(&ring).unwrap(), first.id);
 
-    let new = ring.generate(USE, ES256).unwrap();
-    let id = new.sealed().id.clone();
-    assert_eq!(&*jwks(&ring), r#"{"keys":[]}"#);
-    assert_eq!(ring.activate(&id), Err(KeyError::NoSuchKey(id.clone())));
-
-    assert_eq!(ring.publish(new), id);
+    let step = ring.generate(&of(USE, ES256)).unwrap();
+    let id = step.keys().next().unwrap().id.clone();
+    assert!(!jwks(&ring).contains(id.as_str()), "not before it is committed");
+    assert_eq!(ring.activate(&id).err(), Some(KeyError::NoSuchKey(id.clone())));
+    let next = take(&ring, Ok(step));
+    assert_eq!(next.stage, KeyStage::Next);
     assert!(jwks(&ring).contains(id.as_str()));
-    assert_eq!(current(&ring), Err(SignError::NoKey));
+    assert_eq!(current(&ring).unwrap(), first.id);
     assert_eq!(sign(&ring, &id).err(), Some(SignError::NoKey));
+    let another = ring.generate(&of(USE, ES256)).err();
+    assert!(matches!(another, Some(KeyError::NextAlready { .. })), "{another:?}");
 
-    ring.activate(&id).unwrap();
+    take(&ring, ring.activate(&id));
     assert_eq!(current(&ring).unwrap(), id);
     let token = sign(&ring, &id).unwrap();
     let keys = KeySet::parse(jwks(&ring).as_bytes()).unwrap();
@@ -136,12 +150,51 @@ fn a_key_is_published_before_it_signs() {
 }
 
 #[test]
-fn a_superseded_key_finishes_what_it_began() {
+fn a_retiring_key_finishes_what_it_began_and_a_retired_one_is_gone() {
     let setting = Setting::new();
     let (ring, sealed) = setting.ring_of(2);
-    assert_eq!(current(&ring).unwrap(), sealed[1].id);
-    assert!(sign(&ring, &sealed[0].id).is_ok());
+    let [old, new] = sealed.try_into().unwrap();
+    assert_eq!((old.stage, new.stage), (KeyStage::Retiring, KeyStage::Active));
+    assert_eq!(current(&ring).unwrap(), new.id);
+    assert!(sign(&ring, &old.id).is_ok());
     assert_eq!(KeySet::parse(jwks(&ring).as_bytes()).unwrap().len(), 2);
+    assert_eq!(ring.retire(&new.id).err(), Some(KeyError::NoSuchKey(new.id)), "it is active");
+
+    let retired = take(&ring, ring.retire(&old.id));
+    assert!(retired.sealed.is_empty() && retired.stage == KeyStage::Retired);
+    assert_eq!(sign(&ring, &old.id).err(), Some(SignError::NoKey));
+    assert!(!jwks(&ring).contains(old.id.as_str()));
+    let again = setting.load(&ring.records()).unwrap();
+    assert_eq!((jwks(&again), again.records()), (jwks(&ring), ring.records()));
+}
+
+#[test]
+fn a_revoked_key_is_gone_at_once_and_another_signs() {
+    let setting = Setting::new();
+    let (ring, sealed) = setting.ring_of(2);
+    let [retiring, active] = sealed.try_into().unwrap();
+    let KeyStep::Revoke { instead, .. } = ring.revoke(&retiring.id, "why").unwrap() else { panic!() };
+    assert_eq!(instead, None, "it did not sign");
+    // A new one where none is next, the next one where one is.
+    take(&ring, ring.revoke(&active.id, "why"));
+    let new = current(&ring).unwrap();
+    assert!(new != active.id && jwks(&ring).contains(new.as_str()));
+    assert!(!jwks(&ring).contains(active.id.as_str()));
+    assert_eq!(sign(&ring, &active.id).err(), Some(SignError::NoKey));
+    let next = take(&ring, ring.generate(&of(USE, ES256)));
+    take(&ring, ring.revoke(&new, "why"));
+    assert_eq!(current(&ring).unwrap(), next.id);
+    assert_eq!(setting.load(&ring.records()).unwrap().records(), ring.records());
+
+    // An imported key has no other, and is not imported again.
+    let orders = target("east/orders");
+    let imported = take(&ring, ring.import(&pem(RSA), orders.clone()));
+    take(&ring, ring.revoke(&imported.id, "why"));
+    let rs256 = wanted(USE, SigningAlgorithm::Rs256);
+    let missing = SignError::NotImported(orders.clone(), SigningAlgorithm::Rs256);
+    assert_eq!(ring.current(&rs256), Err(missing));
+    let again = ring.import(&pem(RSA), orders).err().unwrap();
+    assert!(matches!(again, KeyError::KnownAlready { stage: KeyStage::Revoked, .. }), "{again}");
 }
 
 #[test]
@@ -181,7 +234,13 @@ fn a_sealed_key_opens_only_as_what_it_was_sealed() {
     assert_eq!(reason(with(|key| key.public_jwk.push(' '))), OpenError::Changed);
     assert_eq!(reason(with(|key| key.sealed[40] ^= 1)), OpenError::Changed);
     assert_eq!(reason(with(|key| key.sealed.clear())), OpenError::Format);
-    assert_eq!(reason(with(|key| key.generation = 2)), OpenError::Generation { sealed: 2, have: 1 });
+    assert_eq!(reason(with(|key| key.version += 1)), OpenError::Changed);
+    assert_eq!(reason(with(|key| key.since = key.since.plus(Duration::from_secs(1)))), OpenError::Changed);
+    // The first of the two is retiring.
+    assert_eq!(reason(with(|key| key.stage = KeyStage::Active)), OpenError::Changed);
+    assert_eq!(reason(with(|key| key.stage = KeyStage::Next)), OpenError::Changed);
+    let gone = with(|key| key.generation = 2).err().unwrap().to_string();
+    assert!(gone.contains("generation 2") && gone.contains(sealed[0].id.as_str()), "{gone}");
     let unknown = with(|key| key.purpose = "svid".to_owned()).err().unwrap();
     assert!(matches!(unknown, KeyError::UnknownPurpose { .. }), "{unknown}");
 
@@ -192,6 +251,7 @@ fn a_sealed_key_opens_only_as_what_it_was_sealed() {
         InstanceId::from_u128(2),
         setting.kek("kek"),
         Arc::<TestClock>::clone(&setting.clock),
+        REFRESH,
     );
     assert_eq!(reason(elsewhere), OpenError::Changed);
 }
@@ -208,6 +268,9 @@ fn every_part_of_the_associated_data_counts() {
         associated_data(instance, &SealedKey { id: "other".parse().unwrap(), ..key() }),
         associated_data(instance, &SealedKey { generation: 2, ..key() }),
         associated_data(instance, &SealedKey { created_at: Timestamp::from_secs(1), ..key() }),
+        associated_data(instance, &SealedKey { stage: KeyStage::Next, ..key() }),
+        associated_data(instance, &SealedKey { since: Timestamp::from_secs(1), ..key() }),
+        associated_data(instance, &SealedKey { version: 9, ..key() }),
     ] {
         assert_ne!(other, base);
     }
@@ -223,7 +286,8 @@ fn another_key_encryption_key_is_named() {
     let (_, sealed) = setting.ring_of(1);
     let (right, wrong) = (setting.kek("kek"), setting.kek("another"));
     let clock = Arc::<TestClock>::clone(&setting.clock);
-    let error = KeyRing::load(&sealed, setting.instance, wrong.clone(), clock).err().unwrap().to_string();
+    let error =
+        KeyRing::load(&sealed, setting.instance, wrong.clone(), clock, REFRESH).err().unwrap().to_string();
     assert!(error.contains(&format!("sealed with the key-encryption key {}", right.id())), "{error}");
     assert!(error.contains(&format!("this is {}", wrong.id())), "{error}");
 }
@@ -259,12 +323,8 @@ fn keys_are_published_while_others_sign() {
                     assert!(jwks(&ring).contains(current.as_str()));
                 }
             });
-            scope.spawn(|| {
-                for _ in 0..10 {
-                    ring.activate(&ring.publish(ring.generate(USE, ES256).unwrap())).unwrap();
-                }
-            });
         }
+        scope.spawn(|| (0..20).for_each(|_| drop(add(&ring, ring.generate(&of(USE, ES256))))));
     });
     assert_eq!(KeySet::parse(jwks(&ring).as_bytes()).unwrap().len(), 21);
 }
@@ -274,13 +334,13 @@ fn each_purpose_has_keys_of_its_own() {
     let setting = Setting::new();
     let ring = setting.load(&[]).unwrap();
     let sealed = [
-        add(&ring, ring.generate(USE, ES256).unwrap()),
-        add(&ring, ring.generate(USE, SigningAlgorithm::EdDsa).unwrap()),
-        add(&ring, ring.generate(svid("prod.example"), ES256).unwrap()),
-        add(&ring, ring.generate(svid("test.example"), ES256).unwrap()),
-        add(&ring, ring.import(&pem(RSA), target("east/orders")).unwrap()),
+        add(&ring, ring.generate(&of(USE, ES256))),
+        add(&ring, ring.generate(&of(USE, SigningAlgorithm::EdDsa))),
+        add(&ring, ring.generate(&of(svid("prod.example"), ES256))),
+        add(&ring, ring.generate(&of(svid("test.example"), ES256))),
+        add(&ring, ring.import(&pem(RSA), target("east/orders"))),
     ];
-    assert!(ring.generate(USE, SigningAlgorithm::Rs256).is_err(), "RSA keys are imported");
+    assert!(ring.generate(&of(USE, SigningAlgorithm::Rs256)).is_err(), "RSA keys are imported");
     for ring in [&ring, &setting.load(&sealed).unwrap()] {
         let id = |key_use, algorithm| ring.current(&wanted(key_use, algorithm)).unwrap().id;
         assert_eq!(id(USE, ES256), sealed[0].id);
@@ -289,8 +349,6 @@ fn each_purpose_has_keys_of_its_own() {
         assert_eq!(id(svid("test.example"), ES256), sealed[3].id);
         assert_eq!(id(USE, SigningAlgorithm::Rs256), sealed[4].id);
         assert_eq!(ring.current(&wanted(svid("other.example"), ES256)), Err(SignError::NoKey));
-        assert!(ring.signs(&USE, ES256) && ring.signs(&svid("prod.example"), ES256));
-        assert!(!ring.signs(&USE, SigningAlgorithm::Rs256), "an imported key is for one target");
 
         // Each signs what it is for, and what is published of it verifies that alone.
         for (sealed, key_use) in
@@ -325,9 +383,9 @@ fn each_purpose_has_keys_of_its_own() {
 fn an_imported_key_signs_for_its_target_alone() {
     let setting = Setting::new();
     let ring = setting.load(&[]).unwrap();
-    add(&ring, ring.generate(USE, ES256).unwrap());
+    add(&ring, ring.generate(&of(USE, ES256)));
     let orders = target("east/orders");
-    let imported = add(&ring, ring.import(&pem(RSA), orders.clone()).unwrap());
+    let imported = add(&ring, ring.import(&pem(RSA), orders.clone()));
     assert_eq!(imported.purpose, "access-token/RS256/east/orders");
     for other in ["west/orders", "east/ledger"] {
         let other = target(other);
@@ -346,11 +404,11 @@ fn an_imported_key_signs_for_its_target_alone() {
         assert!(matches!(again, KeyError::KnownAlready { .. }), "{again}");
     }
     setting.clock.advance(Duration::from_secs(1));
-    let second = add(&ring, ring.import(&pem(ANOTHER_RSA), orders.clone()).unwrap());
+    let second = add(&ring, ring.import(&pem(ANOTHER_RSA), orders.clone()));
     let rs256 = wanted(USE, SigningAlgorithm::Rs256);
     assert_eq!(ring.current(&rs256).unwrap().id, second.id);
     assert!(ring.sign(&imported.id, &USE, &orders, b"{}").is_ok(), "what it began, it finishes");
-    let again = setting.load(&[imported.clone(), second.clone()]).unwrap();
+    let again = setting.load(&ring.records()).unwrap();
     assert_eq!(again.current(&rs256).unwrap().id, second.id);
 
     // Nor does the store let it be taken for another target's, or for an older one.
@@ -369,7 +427,7 @@ fn a_bundle_is_a_spiffe_bundle() {
     let domain = svid("prod.example");
     let mut sequences = Vec::new();
     for keys in 1..=2 {
-        add(&ring, ring.generate(domain.clone(), ES256).unwrap());
+        add(&ring, ring.generate(&of(domain.clone(), ES256)));
         let bundle: serde_json::Value = serde_json::from_str(&ring.jwks(&domain).unwrap()).unwrap();
         assert_eq!(bundle["spiffe_refresh_hint"], 300);
         sequences.push(bundle["spiffe_sequence"].as_u64().unwrap());
@@ -388,7 +446,84 @@ fn a_bundle_is_a_spiffe_bundle() {
 fn no_more_keys_are_imported_than_verifiers_take() {
     let setting = Setting::new();
     let (ring, _) = setting.ring_of(MAX_JWKS_KEYS - 1);
-    add(&ring, ring.import(&pem(RSA), target("east/orders")).unwrap());
+    add(&ring, ring.import(&pem(RSA), target("east/orders")));
     assert_eq!(KeySet::parse(jwks(&ring).as_bytes()).unwrap().len(), MAX_JWKS_KEYS);
     assert_eq!(ring.import(&pem(ANOTHER_RSA), target("east/ledger")).err(), Some(KeyError::TooMany));
+}
+
+#[test]
+fn a_bundles_sequence_grows_with_every_change_even_where_the_clock_goes_back() {
+    let setting = Setting::new();
+    let ring = setting.load(&[]).unwrap();
+    let domain = svid("prod.example");
+    let purpose = of(domain.clone(), ES256);
+    let sequence = || {
+        let bundle: serde_json::Value = serde_json::from_str(&ring.jwks(&domain).unwrap()).unwrap();
+        bundle["spiffe_sequence"].as_u64().unwrap()
+    };
+    let first = take(&ring, ring.generate(&purpose));
+    let mut told = vec![sequence()];
+    setting.clock.jump(-3600);
+    let next = take(&ring, ring.generate(&purpose));
+    told.push(sequence());
+    take(&ring, ring.activate(&next.id));
+    told.push(sequence());
+    take(&ring, ring.retire(&first.id));
+    told.push(sequence());
+    take(&ring, ring.revoke(&next.id, "why"));
+    told.push(sequence());
+    assert!(told.is_sorted_by(|one, other| one < other), "{told:?}");
+    let again = setting.load(&ring.records()).unwrap();
+    assert_eq!(again.jwks(&domain), ring.jwks(&domain), "and a restart changes nothing");
+}
+
+#[test]
+fn a_record_from_an_older_copy_is_refused_beside_the_newer_ones() {
+    let setting = Setting::new();
+    let ring = setting.load(&[]).unwrap();
+    let first = take(&ring, ring.generate(&of(USE, ES256)));
+    setting.clock.advance(Duration::from_secs(60));
+    let next = take(&ring, ring.generate(&of(USE, ES256)));
+    take(&ring, ring.activate(&next.id));
+    let put_back = |record: &SealedKey, ring: &KeyRing| {
+        let mut records: Vec<_> = ring.records().into_iter().filter(|key| key.id != record.id).collect();
+        records.push(record.clone());
+        setting.load(&records).err()
+    };
+    let contradiction = |error: Option<KeyError>| matches!(error, Some(KeyError::Contradiction { .. }));
+    // Active again: there would be two.
+    assert!(contradiction(put_back(&first, &ring)));
+    // Revoked, and put back as it was when it was next, or active: a newer one is active.
+    let active = ring.records().into_iter().find(|key| key.id == next.id).unwrap();
+    take(&ring, ring.revoke(&next.id, "it leaked"));
+    assert!(contradiction(put_back(&active, &ring)));
+    assert!(contradiction(put_back(&next, &ring)));
+    // The older sealed bytes in the newer record do not open.
+    let retiring = ring.records().into_iter().find(|key| key.id == first.id).unwrap();
+    let mixed = SealedKey { sealed: first.sealed.clone(), ..retiring };
+    assert!(matches!(put_back(&mixed, &ring), Some(KeyError::DoesNotOpen { why: OpenError::Changed, .. })));
+}
+
+#[test]
+fn keys_are_sealed_again_with_a_successor_and_need_the_first_no_more() {
+    let setting = Setting::new();
+    let (ring, _) = setting.ring_of(2);
+    let path = setting.folder.path().join("kek");
+    setting.kek("another");
+    std::fs::rename(setting.folder.path().join("another"), path.with_extension("2")).unwrap();
+    ring.use_kek(setting.kek("kek"));
+    assert_eq!(ring.generation(), 2);
+    for key in ring.published() {
+        assert_eq!(key.generation, 1);
+        take(&ring, ring.reseal(&key.id));
+    }
+    std::fs::remove_file(&path).unwrap();
+    let again = setting.load(&ring.records()).unwrap();
+    assert_eq!((jwks(&again), current(&again)), (jwks(&ring), current(&ring)));
+    assert!(ring.records().iter().all(|key| key.generation == 2));
+    // Without the successor it says which keys need it.
+    std::fs::rename(path.with_extension("2"), path.with_extension("9")).unwrap();
+    let error = setting.load(&ring.records()).err().unwrap().to_string();
+    assert!(error.contains("generation 2"), "{error}");
+    assert!(ring.records().iter().all(|key| error.contains(key.id.as_str())), "{error}");
 }

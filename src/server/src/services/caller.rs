@@ -96,8 +96,8 @@ impl Caller {
 
 /// What is asked for at the broker's own socket and is not to be had there.
 pub(super) fn not_by_the_socket() -> Status {
-    let message =
-        "the broker's own socket serves Revoke, LiftRevocation, GetRevocation and ListRevocations alone";
+    let message = "the broker's own socket serves what ends, lifts and lists revocations and signing keys: Revoke, \
+         LiftRevocation, GetRevocation, ListRevocations, ListKeys, RotateKey, RevokeKey";
     Rejection::new(ErrorReason::MethodUnknown, message).into_status()
 }
 

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
 use super::page::{LeaseToken, OwnerToken, RevocationToken, UnownedToken};
-use super::{explain, reject, selector};
+use super::{explain, keys, reject, selector};
 
 pub(super) struct Operators {
     broker: Arc<Broker>,
@@ -200,6 +200,27 @@ impl OperatorService for Operators {
         let about = explain::about(request.into_inner())?;
         let explained = self.broker.explain(caller.bearer(), &about).await.map_err(reject::status)?;
         Ok(Response::new(explain::explained(&explained)))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+        keys::list(&self.broker, request).await
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<v1::RotateKeyRequest>,
+    ) -> Result<Response<v1::RotateKeyResponse>, Status> {
+        keys::rotate(&self.broker, request).await
+    }
+
+    async fn revoke_key(
+        &self,
+        request: Request<v1::RevokeKeyRequest>,
+    ) -> Result<Response<v1::RevokeKeyResponse>, Status> {
+        keys::revoke(&self.broker, request).await
     }
 }
 

@@ -452,6 +452,8 @@ impl Run {
     }
 
     fn reopen(&mut self, clean: bool) {
+        // A process decides by its own draws: one of an earlier start may lie between a later rule's cut-off and its id.
+        self.draws.clear();
         if clean {
             self.store = Some(self.fixture.reopen());
             self.model.position += 2;

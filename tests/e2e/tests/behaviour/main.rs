@@ -33,6 +33,7 @@ mod credentials;
 mod crowds;
 mod explain;
 mod issue;
+mod keys;
 mod listing;
 mod offline;
 mod outage;

@@ -17,7 +17,7 @@ use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
 use dayfly_policy::{File, Loaded, Reserved, Severity, UnownedGrace, load};
 
-pub(crate) use ports::{FakeCluster, FakeEngine, uid_of};
+pub(crate) use ports::{FakeCluster, FakeEngine, FakeKeeper, uid_of};
 pub(crate) use store::{FakeStore, Hang, UNTIL};
 
 pub(crate) const POLICY: &str = "
@@ -59,6 +59,7 @@ spec: {serviceAccounts: [web], target: orders, scope: [read], defaultTtl: 5m, ma
 pub(crate) struct World {
     pub(crate) store: Arc<FakeStore>,
     pub(crate) engine: Arc<FakeEngine>,
+    pub(crate) keeper: Arc<FakeKeeper>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) clusters: Vec<Arc<FakeCluster>>,
     pub(crate) policies: Arc<Policies>,
@@ -96,6 +97,7 @@ impl World {
         let clock = Arc::new(TestClock::at(Timestamp::from_millis(1_795_435_200_250)));
         let store = Arc::new(FakeStore::new(Arc::clone(&clock)));
         let engine = Arc::new(FakeEngine::default());
+        let keeper = Arc::new(FakeKeeper::default());
         let clusters: Vec<_> = names.iter().map(|name| Arc::new(FakeCluster::new(name))).collect();
         let of_names = names.iter().map(|name| name.parse::<ClusterName>().unwrap());
         let mut policies = Policies::new(of_names, Duration::from_secs(600));
@@ -119,6 +121,7 @@ impl World {
             home_cluster: home.map(|home| home.parse().unwrap()),
             policies: Arc::clone(&policies),
             engine: Arc::<FakeEngine>::clone(&engine),
+            keys: Arc::<FakeKeeper>::clone(&keeper),
             clock: Arc::<TestClock>::clone(&clock),
             live_caps: LiveCaps { per_workload: Some(2000), ..LiveCaps::default() },
             issuer: "https://dayfly.example".to_owned(),
@@ -142,7 +145,7 @@ impl World {
                 token.expose_text().ok()?.split('/').nth(1)?.parse::<LeaseId>().ok()
             }),
         })?);
-        Ok(Self { store, engine, clock, clusters, policies, broker })
+        Ok(Self { store, engine, keeper, clock, clusters, policies, broker })
     }
 
     pub(crate) fn east(&self) -> &FakeCluster {

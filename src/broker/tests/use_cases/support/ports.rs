@@ -6,14 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dayfly_core::digest::Digest;
-use dayfly_core::ids::{Audience, ClusterName, Namespace, PodName, ServiceAccountName, Uid};
+use dayfly_core::ids::{Audience, ClusterName, KeyId, Namespace, PodName, Position, ServiceAccountName, Uid};
+use dayfly_core::keeper::{KeeperError, KeyKeeper, KeyState, RevokedKey};
 use dayfly_core::ports::{
     Action, AffectedObjects, Authorizer, BoxFuture, ControllerChain, Directory, DirectoryError, Engine,
     InvalidToken, KeyFor, MintError, Minted, NamespaceFacts, Order, PodFacts, PodPhase, ReviewError,
     Reviewer, ServiceAccountFacts, SignError, SigningKey,
 };
 use dayfly_core::provenance::ObjectRef;
+use dayfly_core::rule::{Actor, Fields, Rule, Selector};
 use dayfly_core::secret::Secret;
+use dayfly_core::signing::{KeyPurpose, KeyStage};
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Identity;
 
@@ -64,6 +67,9 @@ impl Engine for FakeEngine {
     }
 }
 
+/// A user, a verb, a resource, and a name or all.
+type Right = (String, &'static str, &'static str, Option<String>);
+
 /// A cluster. Its tokens are `CLUSTER/AUDIENCE/USERNAME[/POD or /node:NODE]`; every pod and service account is there and has the uid
 /// of its name, until it is said otherwise.
 pub(crate) struct FakeCluster {
@@ -78,7 +84,7 @@ pub(crate) struct FakeCluster {
     namespaces: Mutex<HashMap<String, Option<NamespaceFacts>>>,
     chain: Mutex<ControllerChain>,
     pub(crate) of_secret: AtomicBool,
-    rights: Mutex<HashSet<(String, &'static str, Option<String>)>>,
+    rights: Mutex<HashSet<Right>>,
 }
 
 pub(crate) fn uid_of(name: &str) -> Uid {
@@ -137,7 +143,19 @@ impl FakeCluster {
 
     /// Lets a user do this to owners of this name; without a name, to all.
     pub(crate) fn allow(&self, user: &str, verb: &'static str, owner: Option<&str>) {
-        self.rights.lock().unwrap().insert((user.to_owned(), verb, owner.map(str::to_owned)));
+        self.allow_on("owners", user, verb, owner);
+    }
+
+    /// Lets a user do this to such things of this name; without a name, to all.
+    pub(crate) fn allow_on(
+        &self,
+        resource: &'static str,
+        user: &str,
+        verb: &'static str,
+        name: Option<&str>,
+    ) {
+        let right = (user.to_owned(), verb, resource, name.map(str::to_owned));
+        self.rights.lock().unwrap().insert(right);
     }
 }
 
@@ -269,10 +287,65 @@ impl Authorizer for FakeCluster {
         identity: &'a Identity,
         action: &'a Action,
     ) -> BoxFuture<'a, Result<bool, DirectoryError>> {
-        assert_eq!((action.resource, &identity.cluster), ("owners", &self.name));
+        assert_eq!(identity.cluster, self.name);
         let rights = self.rights.lock().unwrap();
-        let has = |name: Option<String>| rights.contains(&(identity.username.clone(), action.verb, name));
+        let user = &identity.username;
+        let has = |name: Option<String>| rights.contains(&(user.clone(), action.verb, action.resource, name));
         let allowed = has(None) || has(action.name.clone());
         Box::pin(async move { Ok(allowed) })
+    }
+}
+
+/// Keeps `key-1`, which is active, and lets it be rotated and revoked without end.
+#[derive(Default)]
+pub(crate) struct FakeKeeper {
+    /// What was asked for, and by whom.
+    pub(crate) asked: Mutex<Vec<String>>,
+}
+
+impl KeyKeeper for FakeKeeper {
+    fn refresh(&self) -> Duration {
+        Duration::from_secs(300)
+    }
+
+    fn keys(&self) -> Vec<KeyState> {
+        let key = |id: &str, stage| KeyState {
+            id: id.parse().unwrap(),
+            purpose: "access-token".parse().unwrap(),
+            stage,
+            since: Timestamp::from_secs(1),
+            created_at: Timestamp::from_secs(1),
+            signs_from: None,
+            signs_until: None,
+            published_until: None,
+            generation: 1,
+        };
+        vec![key("key-0", KeyStage::Retired), key("key-1", KeyStage::Active)]
+    }
+
+    fn rotate<'a>(
+        &'a self,
+        purpose: &'a KeyPurpose,
+        now: bool,
+        by: &'a Actor,
+    ) -> BoxFuture<'a, Result<KeyState, KeeperError>> {
+        self.asked.lock().unwrap().push(format!("rotate {purpose} {now} {by}"));
+        Box::pin(async { Ok(self.keys().remove(1)) })
+    }
+
+    fn revoke<'a>(
+        &'a self,
+        key: &'a KeyId,
+        by: &'a Actor,
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<RevokedKey, KeeperError>> {
+        self.asked.lock().unwrap().push(format!("revoke {key} {by} {reason}"));
+        let known = self.keys().into_iter().any(|known| known.id == *key);
+        let selector = Selector::fields(Fields { key: Some(key.clone()), ..Fields::default() }).unwrap();
+        let rule = Arc::new(Rule::test(Position::new(1).number(), selector, 9));
+        Box::pin(async move {
+            let revoked = RevokedKey { rule, instead: None, was_active: true };
+            if known { Ok(revoked) } else { Err(KeeperError::NoSuchKey(key.clone())) }
+        })
     }
 }
