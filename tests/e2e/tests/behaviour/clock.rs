@@ -10,6 +10,7 @@ on_both!(
     a_broker_whose_clock_jumped_issues_nothing_and_revokes,
     a_credential_ends_by_itself,
     a_broker_that_ran_ahead_issues_nothing_before_its_own_past,
+    a_rule_whose_time_is_over_is_folded_away_and_still_explains,
 );
 
 async fn a_broker_whose_clock_jumped_issues_nothing_and_revokes(kind: Kind) {
@@ -103,4 +104,54 @@ async fn a_broker_that_ran_ahead_issues_nothing_before_its_own_past(kind: Kind) 
     assert_eq!(verifier.state(&again.credential).await.unwrap(), v1::LeaseState::Active);
     assert!(again.lease.unwrap().id > rule.cut_off, "ids only grow");
     assert_eq!(admin.all_leases(leases_of(&team.owner)).await.unwrap().len(), 2);
+}
+
+async fn a_rule_whose_time_is_over_is_folded_away_and_still_explains(kind: Kind) {
+    let options = Options { clock_ahead: Some(0), ..Options::default() };
+    let world = World::with_own_broker(kind, options).await.unwrap();
+    let team = world.team("payments").await.unwrap();
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let short = pod.ask(v1::IssueRequest { ttl, ..asking_for(&team.target) }).await.unwrap().unwrap();
+    let lease = short.lease.unwrap().id;
+    let admin = world.admin().await.unwrap();
+    let rule = admin.revoke(owned_by(&team.owner)).await.unwrap();
+    let hold = admin.hold(owned_by(&team.owner)).await.unwrap();
+    let listed = async |in_force_only: bool| {
+        let request = v1::ListRevocationsRequest {
+            owner: team.owner.clone(),
+            in_force_only,
+            ..v1::ListRevocationsRequest::default()
+        };
+        let rules = admin.revocations(request).await.unwrap().rules;
+        rules.into_iter().map(|rule| rule.id).collect::<Vec<_>>()
+    };
+    let both = [hold.id.clone(), rule.id.clone()];
+    assert_eq!((listed(true).await, listed(false).await), (both.to_vec(), both.to_vec()));
+
+    // A minute of life, half a minute of leeway; not far enough to be a jump.
+    world.broker().set_clock(120).unwrap();
+    until(async || Ok(listed(true).await == [hold.id.clone()])).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(listed(false).await, both);
+        assert_eq!(admin.revocation(&rule.id).await.unwrap().cut_off, rule.cut_off);
+        let ended = admin.lease(&lease).await.unwrap();
+        assert_eq!((ended.state(), &ended.revoked_by), (v1::LeaseState::Revoked, &rule.id));
+        assert_eq!(reason(&pod.is_denied(&team.target).await.unwrap()), "HELD");
+        let verifier = world.verifier(&team.namespace, "gate").await.unwrap();
+        // Verifiers hear of what is in force alone, once the other is folded away.
+        until(async || {
+            let told = verifier.watch("").await?.message().await?.unwrap_or_default();
+            Ok(told.rules.iter().map(|rule| &rule.id).eq([&hold.id]))
+        })
+        .await
+        .unwrap();
+        world.broker().kill9().await.unwrap();
+        world.broker().launch().await.unwrap();
+    }
+    world.operator(&["lift"], None).await.unwrap().lift(&hold.id).await.unwrap();
+    until(async || Ok(listed(true).await.is_empty())).await.unwrap();
+    assert_eq!(admin.revocation(&hold.id).await.unwrap().lifted.unwrap().reason, "it is over");
+    pod.issue(&team.target).await.unwrap();
+    assert_eq!(listed(false).await, both);
 }
