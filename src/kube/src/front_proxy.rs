@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_core::ports::DirectoryError;
+use http::Request;
 use serde::Deserialize;
 
-use crate::api::{ApiServer, parse};
+use crate::api::{ApiServer, CallError, parse};
 
 const WHAT: &str =
-    "get configmaps extension-apiserver-authentication in namespace kube-system (deploy/sessions.yaml)";
+    "get configmap extension-apiserver-authentication of namespace kube-system: deploy/sessions.yaml";
 const PATH: &str = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
 
 /// What the ConfigMap `kube-system/extension-apiserver-authentication` says of requests that an API server forwards.
@@ -54,7 +55,14 @@ impl FrontProxySource {
     /// # Errors
     /// When it cannot be read, or has nothing by which a request could be believed.
     pub async fn read(&self) -> Result<FrontProxy, DirectoryError> {
-        let answer = self.api.get(WHAT, PATH, self.timeout).await?;
+        let request = Request::get(PATH).body(Vec::new());
+        let answer = self.api.ask(WHAT, request, self.timeout).await.map_err(|error| match error {
+            CallError::Forbidden(_) => DirectoryError {
+                why: format!("the broker itself may not {WHAT} says what it needs"),
+                retry_after: error.retry_after(),
+            },
+            error => error.into(),
+        })?;
         let ConfigMap { data } = parse(&answer)?;
         front_proxy(&data).map_err(|why| DirectoryError { why, retry_after: Duration::from_secs(5) })
     }

@@ -13,6 +13,7 @@ use dayfly_broker::{Broker, OpenedSession, SessionRequest};
 use dayfly_core::limits;
 use dayfly_core::ports::Clock;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
@@ -26,6 +27,9 @@ use crate::listener::Peer;
 const RATE: Rate = Rate { per_second: 1, burst: 30 };
 /// How many may be opened at once.
 const AT_ONCE: usize = 64;
+
+/// How long a refused request is read on.
+const DRAIN: Duration = Duration::from_millis(200);
 
 /// What the routes know.
 pub(super) struct Shared {
@@ -76,17 +80,26 @@ async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
             request.extensions_mut().insert(Arc::new(named));
             next.run(request).await
         }
-        Err(refused) => refused.into_response(),
+        Err(refused) => {
+            // What it has sent is read, so that its transport reads our answer rather than a reset.
+            let read = axum::body::to_bytes(request.into_body(), limits::MESSAGE_BYTES);
+            let _ = tokio::time::timeout(DRAIN, read).await;
+            refused.into_response()
+        }
     }
 }
 
 /// What is posted.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Posted {
     api_version: String,
     kind: String,
     spec: Option<Map<String, Value>>,
+    #[serde(rename = "metadata")]
+    _metadata: Option<IgnoredAny>,
+    #[serde(rename = "status")]
+    _status: Option<IgnoredAny>,
 }
 
 /// Opens a session for whom the API server names.

@@ -47,8 +47,22 @@ fn openapi_3() -> Value {
             "x-kubernetes-group-version-kind": kind(),
             "requestBody": { "required": true, "content": reference },
             "responses": { "201": { "description": "Created", "content": reference } },
-        } } },
+        } }, format!("{RESOURCE}/{{name}}"): { "patch": refused_patch() } },
         "components": { "schemas": { SCHEMA: schema() } },
+    })
+}
+
+/// kubectl asks a kind's PATCH whether the server itself validates fields and runs dry. Where there is none it would have to
+/// list the cluster's custom resource definitions, which people on call may not.
+fn refused_patch() -> Value {
+    let parameter = |name: &str, place: &str| json!({ "name": name, "in": place, "required": place == "path", "schema": { "type": "string" } });
+    json!({
+        "operationId": "patchSessionsDayflyDevV1alpha1OperatorSession",
+        "description": "Refused. It says that `fieldValidation` and `dryRun` are understood, which kubectl looks for here.",
+        "x-kubernetes-action": "patch",
+        "x-kubernetes-group-version-kind": kind(),
+        "parameters": [parameter("name", "path"), parameter("fieldValidation", "query"), parameter("dryRun", "query")],
+        "responses": { "405": { "description": "Sessions are not kept." } },
     })
 }
 

@@ -122,6 +122,7 @@ impl World {
             policies: Arc::clone(&policies),
             engine: Arc::<FakeEngine>::clone(&engine),
             keys: Arc::<FakeKeeper>::clone(&keeper),
+            sessions: None,
             clock: Arc::<TestClock>::clone(&clock),
             live_caps: LiveCaps { per_workload: Some(2000), ..LiveCaps::default() },
             issuer: "https://dayfly.example".to_owned(),
