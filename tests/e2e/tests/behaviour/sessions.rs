@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 const SESSION: &str = r#"{"apiVersion": "sessions.dayfly.dev/v1alpha1", "kind": "OperatorSession"}"#;
-const CREATE: [&str; 4] = ["create", "--filename=-", "--output=json", "--request-timeout=20s";
+const CREATE: [&str; 4] = ["create", "--filename=-", "--output=json", "--request-timeout=20s"];
 
 /// A real cluster that forwards to a broker's `sessions.dayfly.dev`.
 async fn start() -> World {
