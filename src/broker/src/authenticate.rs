@@ -118,7 +118,7 @@ impl Broker {
                     "what Dayfly issued itself is not good here: send a service-account token of audience {audience}"
                 ),
             };
-            return Err(Error::Unauthenticated { kind: InvalidToken::WrongAudience, message });
+            return Err(Error::Unauthenticated { kind: InvalidToken::UnknownIssuer, message });
         }
         Ok((self.cluster_of(&issuer, bearer.cluster)?, audience))
     }

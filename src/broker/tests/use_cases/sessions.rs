@@ -59,9 +59,9 @@ async fn a_session_ends_and_is_no_other_kind_of_token() {
     let session = opened(&world).await;
     for kind in [Caller::Workload, Caller::Verifier] {
         let refused = refused(world.broker.verify(bearer(&session), kind).await);
-        assert_eq!(refused.reason(), Reason::TokenAudience, "{kind:?}");
+        assert_eq!(refused.reason(), Reason::TokenIssuerUnknown, "{kind:?}");
     }
-    assert_eq!(refused(world.issue(&session, &orders()).await).reason(), Reason::TokenAudience);
+    assert_eq!(refused(world.issue(&session, &orders()).await).reason(), Reason::TokenIssuerUnknown);
     // It is never asked of a cluster: while that is down, whose session it is stays known.
     world.east().down.store(true, std::sync::atomic::Ordering::SeqCst);
     assert!(world.broker.verify(bearer(&session), Caller::Operator).await.is_ok());
@@ -135,6 +135,6 @@ async fn where_sessions_are_not_served_none_is_read() {
     assert_eq!(refused(world.broker.open_session(&ada()).await).reason(), Reason::NotFound);
     let own = secret("dayfly.example/session/0");
     let error = refused(world.broker.verify(bearer(&own), Caller::Operator).await);
-    assert!(matches!(error, Error::Unauthenticated { kind: InvalidToken::WrongAudience, .. }));
+    assert!(matches!(error, Error::Unauthenticated { kind: InvalidToken::UnknownIssuer, .. }));
     assert!(error.to_string().contains("opens no sessions"), "{error}");
 }

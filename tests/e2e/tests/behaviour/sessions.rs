@@ -151,10 +151,10 @@ fn a_client_certificate_becomes_an_operator_for_ten_minutes() {
 
         // Good for operators' calls, and for nothing else.
         let refused = world.issue_with(session, asking_for(&team.target)).await.unwrap_err();
-        assert_eq!(reason(&refused), "TOKEN_AUDIENCE");
+        assert_eq!(reason(&refused), "TOKEN_ISSUER_UNKNOWN");
         let request = v1::IntrospectRequest { credential: issued.credential.clone() };
         let refused = world.verifiers().introspect(bearing(session, request)).await.unwrap_err();
-        assert_eq!(reason(&refused), "TOKEN_AUDIENCE");
+        assert_eq!(reason(&refused), "TOKEN_ISSUER_UNKNOWN");
         assert!(!verifier.introspect(session).await.unwrap().active);
         let refused =
             world.operator_with(issued.credential).leases(leases_of(&team.owner)).await.unwrap_err();
