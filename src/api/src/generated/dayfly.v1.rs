@@ -2482,6 +2482,7 @@ pub mod operator_service_client {
     /// For operators: people on call, platform and security teams.
     ///
     /// Every call carries `authorization: Bearer TOKEN`: a token whose only audience is `dayfly-operator` (configurable).
+    /// It is a service account's, reviewed by its cluster, or a session's, which `sessions.dayfly.dev` gives for any kubeconfig.
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
     /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
     /// RotateKey and RevokeKey are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
@@ -2982,6 +2983,7 @@ pub mod operator_service_server {
     /// For operators: people on call, platform and security teams.
     ///
     /// Every call carries `authorization: Bearer TOKEN`: a token whose only audience is `dayfly-operator` (configurable).
+    /// It is a service account's, reviewed by its cluster, or a session's, which `sessions.dayfly.dev` gives for any kubeconfig.
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
     /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
     /// RotateKey and RevokeKey are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
