@@ -102,6 +102,7 @@ impl World {
     }
 
     /// The same, for another test.
+    #[must_use]
     pub fn sharing(&self) -> Self {
         Self::of(Arc::clone(&self.cluster), Arc::clone(&self.broker))
     }

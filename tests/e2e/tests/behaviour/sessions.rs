@@ -332,8 +332,9 @@ fn a_session_ends_with_its_key_and_is_on_record_with_its_audit_id() {
         assert_eq!(detail.key_id, kid);
         // The API server's own log has, under this id, who it was that asked as bob.
         let log = std::fs::read_to_string(audit_log).unwrap();
-        let lines = log.lines().filter(|line| line.contains(&format!("\"auditID\":\"{}\"", detail.audit_id)));
-        let line: Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+        let mut lines =
+            log.lines().filter(|line| line.contains(&format!("\"auditID\":\"{}\"", detail.audit_id)));
+        let line: Value = serde_json::from_str(lines.next_back().unwrap()).unwrap();
         assert_eq!(line["user"]["username"], "ada");
         assert_eq!(
             (&line["impersonatedUser"]["username"], &line["objectRef"]["resource"]),
