@@ -64,6 +64,10 @@ impl Broker {
     /// # Errors
     /// When what is seen of the token without asking anyone is not good, or it was refused a short while ago.
     pub fn known(&self, bearer: Bearer<'_>, caller: Caller) -> Result<Option<Verified>, Error> {
+        if self.is_session(bearer.token, caller) {
+            // Nobody is asked, and nothing is remembered: it is read in its turn.
+            return Ok(None);
+        }
         let (cluster, audience) = self.chosen(bearer, caller)?;
         let known = cluster.reviewer.known(bearer.token, audience).transpose()?;
         Ok(known.map(|identity| Verified { caller, token: Digest::of(bearer.token.expose()), identity }))
@@ -82,6 +86,9 @@ impl Broker {
         {
             return Ok((cluster, Arc::clone(&verified.identity)));
         }
+        if self.is_session(bearer.token, caller) {
+            return self.of_session(bearer);
+        }
         let (cluster, audience) = self.chosen(bearer, caller)?;
         let identity = cluster.reviewer.review(bearer.token, audience).await?;
         Ok((cluster, identity))
@@ -94,12 +101,7 @@ impl Broker {
             Caller::Operator => &self.audiences.operator,
             Caller::Verifier => &self.audiences.verifier,
         };
-        if bearer.token.is_empty() || bearer.token.len() > limits::TOKEN_BYTES {
-            return Err(Error::Unauthenticated {
-                kind: InvalidToken::Malformed,
-                message: format!("the token must have 1 to {} bytes", limits::TOKEN_BYTES),
-            });
-        }
+        check_length(bearer.token)?;
         let issuer = (self.issuer_of)(bearer.token).ok_or_else(|| Error::Unauthenticated {
             kind: InvalidToken::Malformed,
             message: "the token is not a signed JWT with an issuer: send the projected service-account token"
@@ -107,6 +109,16 @@ impl Broker {
         })?;
         if issuer == LEGACY_ISSUER {
             return Err(ReviewError::legacy(audience).into());
+        }
+        if issuer == self.issuer {
+            // As a session it was read before it came here.
+            let message = match caller {
+                Caller::Operator => "this broker opens no sessions: send a service-account token".to_owned(),
+                _ => format!(
+                    "what Dayfly issued itself is not good here: send a service-account token of audience {audience}"
+                ),
+            };
+            return Err(Error::Unauthenticated { kind: InvalidToken::UnknownIssuer, message });
         }
         Ok((self.cluster_of(&issuer, bearer.cluster)?, audience))
     }
@@ -132,4 +144,14 @@ impl Broker {
         let chosen = chosen.and_then(|name| self.clusters.get(name));
         chosen.ok_or_else(|| unknown("the token is not of the cluster that the call names"))
     }
+}
+
+pub(crate) fn check_length(token: &Secret) -> Result<(), Error> {
+    if token.is_empty() || token.len() > limits::TOKEN_BYTES {
+        return Err(Error::Unauthenticated {
+            kind: InvalidToken::Malformed,
+            message: format!("the token must have 1 to {} bytes", limits::TOKEN_BYTES),
+        });
+    }
+    Ok(())
 }

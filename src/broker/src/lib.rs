@@ -1,6 +1,6 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
 //! [`watch_revocations`], [`spell_out`], [`revoke`], [`lift`], [`revocations`], [`list`], [`explain`], [`unowned`],
-//! [`reconcile`], [`keys`]. They see only core's
+//! [`reconcile`], [`keys`], [`sessions`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -27,6 +27,7 @@ pub mod renew;
 pub mod revocations;
 pub mod revoke;
 pub mod selector;
+pub mod sessions;
 pub mod spell_out;
 pub mod unowned;
 pub mod watch;
@@ -44,6 +45,7 @@ use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
 use dayfly_core::secret::Secret;
+use dayfly_core::session::SessionTokens;
 use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
 
@@ -66,6 +68,7 @@ pub use renew::{RenewRequest, Renewed};
 pub use revocations::{ListRevocations, Revocation, RevocationPage};
 pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};
+pub use sessions::{OpenedSession, SessionRequest};
 pub use spell_out::SpelledOut;
 pub use unowned::UnownedNamespace;
 pub use watch::{Watch, WatchNews};
@@ -103,6 +106,8 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     /// Keeps the signing keys.
     pub keys: Arc<dyn KeyKeeper>,
+    /// Signs operators' sessions and reads them back, where they are served.
+    pub sessions: Option<Arc<dyn SessionTokens>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How many leases may be live at once where policy does not say.
@@ -131,6 +136,12 @@ pub enum BadParts {
     /// Two of Dayfly's audiences are the same.
     #[error("Dayfly's audiences for workloads, operators and verifiers must differ")]
     AudienceTwice,
+    /// Sessions are of the home cluster, and there are several clusters and no home.
+    #[error("sessions are of operators of the home cluster: name it (home_cluster)")]
+    SessionsWithoutHome,
+    /// A cluster's tokens have Dayfly's own issuer.
+    #[error("cluster {0} has Dayfly's own issuer: their tokens could not be told apart")]
+    OwnIssuer(ClusterName),
     /// There is no policy slot for a cluster.
     #[error("cluster {0} has no place in the policies")]
     NoPolicy(ClusterName),
@@ -145,6 +156,7 @@ pub struct Broker {
     policies: Arc<Policies>,
     engine: Arc<dyn Engine>,
     keys: Arc<dyn KeyKeeper>,
+    sessions: Option<Arc<dyn SessionTokens>>,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
     live_caps: LiveCaps,
@@ -185,6 +197,9 @@ impl Broker {
             if !parts.policies.knows(&name) {
                 return Err(BadParts::NoPolicy(name));
             }
+            if cluster.issuer == parts.issuer {
+                return Err(BadParts::OwnIssuer(name));
+            }
             by_issuer.entry(cluster.issuer.clone()).or_default().push(name.clone());
             if clusters.insert(name.clone(), cluster).is_some() {
                 return Err(BadParts::ClusterTwice(name));
@@ -192,6 +207,9 @@ impl Broker {
         }
         if let Some(home) = parts.home_cluster.as_ref().filter(|home| !clusters.contains_key(*home)) {
             return Err(BadParts::UnknownHome(home.clone()));
+        }
+        if parts.sessions.is_some() && clusters.len() > 1 && parts.home_cluster.is_none() {
+            return Err(BadParts::SessionsWithoutHome);
         }
         Ok(Self {
             store: parts.store,
@@ -201,6 +219,7 @@ impl Broker {
             policies: parts.policies,
             engine: parts.engine,
             keys: parts.keys,
+            sessions: parts.sessions,
             guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
             live_caps: parts.live_caps,

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::connect::Connection;
 use crate::{
     connect, dev, explain, introspect, issue, keys, leases, output, owners, policy, renew, revocations,
-    serve, store, watch, whoami,
+    serve, session, store, watch, whoami,
 };
 
 /// Short-lived credentials for Kubernetes workloads, owned and ended by their owners.
@@ -50,6 +50,12 @@ enum Verb {
     /// Looks at owners, as an operator.
     #[command(subcommand)]
     Owners(owners::Owners),
+    /// Gets an operator's token of ten minutes, as whoever a kubeconfig says you are.
+    ///
+    /// Your cluster's API server says who you are, by whatever the kubeconfig holds: a client certificate, OpenID Connect, a
+    /// plugin. It takes `create` on `operatorsessions.sessions.dayfly.dev`; what you may do then is asked of the API server
+    /// at each call. Of the connection's options only --timeout counts.
+    Session(session::Session),
     /// Says why a workload is answered as it is, as an operator.
     ///
     /// For a token, a workload that is described, a lease or a denial: every check and object, in order, and the first
@@ -98,6 +104,7 @@ impl Cli {
             Verb::Keys(verb) => verb.run(&connection),
             Verb::Leases(verb) => connect::run(verb.run(&connection)),
             Verb::Owners(verb) => connect::run(verb.run(&connection)),
+            Verb::Session(verb) => connect::run(verb.run(connection.timeout())),
             Verb::Explain(verb) => connect::run(verb.run(&connection)),
             Verb::Revoke(verb) => connect::run(verb.run(&connection)),
             Verb::Revocations(verb) => connect::run(verb.run(&connection)),

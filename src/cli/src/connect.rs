@@ -73,6 +73,11 @@ impl Connection {
         })
     }
 
+    /// How long a call may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout.duration()
+    }
+
     fn timed(&self, builder: Builder) -> Builder {
         let timeout = self.timeout.duration();
         builder.call_timeout(timeout).connect_timeout(timeout.min(Duration::from_secs(5)))

@@ -41,6 +41,13 @@ pub(crate) fn tell(error: &anyhow::Error) -> ExitCode {
     }
     // Standard error may be closed; the exit code still says it.
     let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+    if let Some(refused) = error.downcast_ref::<crate::session::Refused>() {
+        return ExitCode::from(match refused.code {
+            401 | 403 => DENIED,
+            429 | 500.. => UNAVAILABLE,
+            _ => FAILED,
+        });
+    }
     let usage = error.is::<Usage>();
     ExitCode::from(if usage { USAGE } else { failed.map_or(FAILED, exit_code) })
 }

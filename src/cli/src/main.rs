@@ -16,6 +16,7 @@ mod policy;
 mod renew;
 mod revocations;
 mod serve;
+mod session;
 mod signals;
 mod store;
 mod view;

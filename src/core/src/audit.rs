@@ -7,12 +7,14 @@ use prost::Message;
 
 use crate::change::{KeyChange, KeyStep};
 use crate::digest::Digest;
-use crate::ids::{LeaseId, Position, RuleId};
+use crate::ids::{KeyId, LeaseId, Position, RuleId};
 use crate::lease::Lease;
 use crate::merkle;
 use crate::rule::{Actor, After, Rule};
+use crate::session::Session;
 use crate::signing::KeyPurpose;
 use crate::time::Timestamp;
+use crate::workload::Identity;
 
 /// Bytes of the random salt that an event's detail is hashed with.
 pub const SALT_BYTES: usize = 16;
@@ -57,6 +59,8 @@ pub enum EventKind {
     KeyRevoked = 22,
     /// A signing key was sealed again, with another generation of the key-encryption key.
     KeyResealed = 23,
+    /// An operator's session was issued, by way of an API server.
+    SessionIssued = 30,
 }
 
 impl EventKind {
@@ -81,6 +85,7 @@ impl EventKind {
             Self::KeyRetired => "key-retired",
             Self::KeyRevoked => "key-revoked",
             Self::KeyResealed => "key-resealed",
+            Self::SessionIssued => "session-issued",
         }
     }
 }
@@ -97,7 +102,7 @@ pub struct Leaf {
     /// When: milliseconds since the Unix epoch.
     #[prost(uint64, tag = "3")]
     pub at_millis: u64,
-    /// The lease's or rule's id: 16 bytes; empty where there is none.
+    /// The lease's, rule's or session's id: 16 bytes; empty where there is none.
     #[prost(bytes = "vec", tag = "4")]
     pub subject: Vec<u8>,
     /// `SHA-256(salt ‖ detail)`: 32 bytes.
@@ -172,6 +177,18 @@ pub struct Detail {
     /// The id of the lease that this one renews.
     #[prost(string, tag = "24")]
     pub renews: String,
+    /// The uid of who a session is of, as the API server said it.
+    #[prost(string, tag = "30")]
+    pub user_uid: String,
+    /// Their groups.
+    #[prost(string, repeated, tag = "31")]
+    pub groups: Vec<String>,
+    /// What else the API server said of them: `KEY=VALUE`.
+    #[prost(string, repeated, tag = "32")]
+    pub extra: Vec<String>,
+    /// The `Audit-ID` of the request for a session: what finds it in the API server's own audit log.
+    #[prost(string, tag = "33")]
+    pub audit_id: String,
 }
 
 /// An event that has no position yet.
@@ -307,6 +324,30 @@ impl Draft {
             ..of_rule
         };
         Self { kind, subject: rule.map(|rule| rule.id.to_bytes()), detail }
+    }
+
+    /// An operator's session was issued: its token has this digest.
+    pub fn session_issued(
+        session: &Session,
+        by: &Actor,
+        key: &KeyId,
+        digest: &Digest,
+        audit_id: &str,
+    ) -> Self {
+        let Identity { uid, groups, extra, .. } = &session.identity;
+        let extra = extra.iter().flat_map(|(key, values)| values.iter().map(move |it| format!("{key}={it}")));
+        let detail = Detail {
+            actor: by.to_string(),
+            user_uid: uid.clone(),
+            groups: groups.clone(),
+            extra: extra.collect(),
+            audit_id: audit_id.to_owned(),
+            expires_at_secs: session.expires_at.as_secs(),
+            key_id: key.to_string(),
+            credential_digest: digest.as_bytes().to_vec(),
+            ..Detail::default()
+        };
+        Self { kind: EventKind::SessionIssued, subject: Some(session.id.to_bytes()), detail }
     }
 
     /// Something that changes neither lease nor rule.

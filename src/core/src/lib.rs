@@ -22,6 +22,7 @@ pub mod provenance;
 pub mod rule;
 pub mod rules;
 pub mod secret;
+pub mod session;
 pub mod signing;
 pub mod spiffe;
 pub mod time;

@@ -19,6 +19,13 @@ pub const CONFIRMATION_CERTIFICATE_BYTES: usize = 16 * 1024;
 pub const REASON_BYTES: usize = 512;
 /// A user name, uid or group of an operator as recorded, in bytes.
 pub const ACTOR_BYTES: usize = 256;
+/// User name, uid, groups and extra of an operator's session, all together as JSON, in bytes: its token holds them, and
+/// is a token of at most [`TOKEN_BYTES`].
+pub const SESSION_USER_BYTES: usize = 4 * 1024;
+/// The `Audit-ID` of a request to an API server as recorded, in bytes.
+pub const AUDIT_ID_BYTES: usize = 128;
+/// How long an operator's session lives.
+pub const SESSION_TTL: Duration = Duration::from_secs(600);
 /// Leases, rules or owners in one page.
 pub const PAGE: usize = 1000;
 /// A page where the request names no size.

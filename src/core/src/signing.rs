@@ -18,6 +18,8 @@ pub enum KeyUse {
     AccessToken,
     /// JWT-SVIDs of this trust domain, `typ` `JWT` (SPIFFE JWT-SVID, section 2.3).
     Svid(TrustDomain),
+    /// Operators' sessions: see [`crate::session`]. Their public keys are published to nobody.
+    OperatorSession,
 }
 
 impl KeyUse {
@@ -26,6 +28,7 @@ impl KeyUse {
         match self {
             Self::AccessToken => "at+jwt",
             Self::Svid(_) => "JWT",
+            Self::OperatorSession => crate::session::TYP,
         }
     }
 }
@@ -112,12 +115,13 @@ impl KeyPurpose {
 }
 
 /// ES256 keys for access tokens are `access-token`; the others name what differs from that: `access-token/EdDSA`,
-/// `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`. No part can hold a slash.
+/// `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`, `operator-session`. No part can hold a slash.
 impl fmt::Display for KeyPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key_use {
             KeyUse::AccessToken => f.write_str("access-token")?,
             KeyUse::Svid(domain) => write!(f, "svid/{domain}")?,
+            KeyUse::OperatorSession => f.write_str("operator-session")?,
         }
         if self.algorithm != SigningAlgorithm::Es256 {
             write!(f, "/{}", self.algorithm)?;
@@ -143,6 +147,7 @@ impl FromStr for KeyPurpose {
                 cluster: name(cluster)?,
                 target: target.parse().map_err(|_| UnknownPurpose)?,
             })),
+            ["operator-session"] => Ok(Self::of(KeyUse::OperatorSession, SigningAlgorithm::Es256)),
             ["svid", domain] => {
                 let domain = domain.parse().map_err(|_| UnknownPurpose)?;
                 Ok(Self::of(KeyUse::Svid(domain), SigningAlgorithm::Es256))
@@ -236,6 +241,7 @@ mod tests {
                 KeyPurpose::of(KeyUse::Svid("prod.example".parse().unwrap()), SigningAlgorithm::Es256),
                 "svid/prod.example",
             ),
+            (KeyPurpose::of(KeyUse::OperatorSession, SigningAlgorithm::Es256), "operator-session"),
         ];
         for (purpose, text) in &purposes {
             assert_eq!(purpose.to_string(), *text);

@@ -9,8 +9,10 @@ mod file;
 mod kek;
 mod life;
 mod ring;
+mod sessions;
 
 pub use file::{FileKek, KekError};
 pub use kek::{KekId, KeyEncryption, OpenError, SealError};
 pub use life::{KeyLife, LifeError, Schedule};
 pub use ring::{KeyError, KeyRing};
+pub use sessions::{RingSessions, SESSION_KEYS};

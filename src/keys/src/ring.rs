@@ -10,7 +10,10 @@ use dayfly_core::ports::{Clock, KeyFor, KeyUse, SignError, Signer, SigningAlgori
 use dayfly_core::secret::Secret;
 use dayfly_core::signing::{KeyPurpose, KeyStage};
 use dayfly_core::time::Timestamp;
-use dayfly_jose::{Alg, ImportError, Jwk, JwkSet, KeyFailed, MAX_JWKS_KEYS};
+use dayfly_jose::{
+    Alg, ImportError, Jwk, JwkSet, KeyFailed, KeySet, MAX_JWKS_KEYS, Policy, Verified, VerifyError,
+    VerifyingKey,
+};
 
 use crate::kek::{KeyEncryption, OpenError, SealError};
 
@@ -295,6 +298,34 @@ impl KeyRing {
         Ok(SealedKey { sealed, ..record })
     }
 
+    /// Signs what is for Dayfly itself, with the active key of a purpose that is for no target. Gives the key, and the JWS.
+    pub(crate) fn sign_own(
+        &self,
+        purpose: &KeyPurpose,
+        payload: &[u8],
+    ) -> Result<(KeyId, Secret), SignError> {
+        let keys = self.keys.load();
+        let held = keys.of(purpose, KeyStage::Active).ok_or(SignError::NoKey)?;
+        if keys.stopped.as_ref() == Some(&held.record.id) {
+            return Err(SignError::NoKey);
+        }
+        let jws = held.pair.sign_jws(purpose.key_use.typ(), payload).map_err(|_| SignError::Failed)?;
+        Ok((held.record.id.clone(), jws))
+    }
+
+    /// Verifies what Dayfly signed for itself, with the keys of this use that are published now: none that is being
+    /// revoked, and none that signs nothing yet.
+    pub(crate) fn verify_own(&self, key_use: &KeyUse, token: &str) -> Result<Verified, VerifyError> {
+        let keys = self.keys.load();
+        let good = keys.all.iter().filter(|held| {
+            held.purpose.key_use == *key_use
+                && held.record.stage != KeyStage::Next
+                && keys.stopped.as_ref() != Some(&held.record.id)
+        });
+        let keys = KeySet::new(good.map(|held| VerifyingKey::from(held.pair.public_jwk())).collect());
+        dayfly_jose::verify(token, &keys, Policy::exactly(key_use.typ()))
+    }
+
     /// Now, and later than any step of any key: no clock that goes back makes an earlier bundle of a later one.
     fn step_time(&self) -> Timestamp {
         let keys = self.keys.load();
@@ -436,7 +467,7 @@ impl Keys {
         let keys: Vec<Jwk> = of_use.map(|key| key.pair.public_jwk().clone()).collect();
         let set = JwkSet { keys, skipped: 0 };
         Arc::from(match key_use {
-            KeyUse::AccessToken => set.to_json(),
+            KeyUse::AccessToken | KeyUse::OperatorSession => set.to_json(),
             KeyUse::Svid(_) => {
                 // Each step has a later time than any before, so this grows with every change of the set.
                 let of_use = self
@@ -505,7 +536,7 @@ impl Signer for KeyRing {
         let keys = self.keys.load();
         let domains = keys.published.iter().filter_map(|(key_use, _)| match key_use {
             KeyUse::Svid(domain) => Some(domain.clone()),
-            KeyUse::AccessToken => None,
+            KeyUse::AccessToken | KeyUse::OperatorSession => None,
         });
         let mut domains: Vec<_> = domains.collect();
         domains.sort();

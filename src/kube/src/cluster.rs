@@ -14,6 +14,7 @@ use crate::cache::ReviewCache;
 use crate::config::{ClusterConfig, ConnectError};
 use crate::controllers::Controllers;
 use crate::directory::{ClusterDirectory, Lookup};
+use crate::front_proxy::FrontProxySource;
 use crate::informer::{Informer, Store};
 use crate::keys::{self, ClusterKeys};
 use crate::lines::Lines;
@@ -33,6 +34,7 @@ const NAMESAKES_TROUBLED: Duration = Duration::from_secs(10);
 pub struct RunningCluster {
     cluster: Cluster,
     keys: Option<Arc<ClusterKeys>>,
+    front_proxy: FrontProxySource,
     tasks: JoinSet<()>,
 }
 
@@ -151,6 +153,7 @@ async fn connect_beside(
         clock: config.clock,
         keys: keys.clone(),
     };
+    let front_proxy = FrontProxySource::new(Arc::clone(&api), limits.review_timeout);
     let asker = Asker { api, cache, local, permits, lines, timeout: limits.review_timeout };
     let cluster = Cluster {
         name: config.name,
@@ -159,7 +162,7 @@ async fn connect_beside(
         directory: Arc::new(directory),
         authorizer: Arc::new(authorizer),
     };
-    Ok(RunningCluster { cluster, keys: keys.filter(|_| has_namesakes), tasks })
+    Ok(RunningCluster { cluster, keys: keys.filter(|_| has_namesakes), front_proxy, tasks })
 }
 
 /// The server that publishes a cluster's keys, and the path.
@@ -190,6 +193,11 @@ impl RunningCluster {
     /// The ports of this cluster.
     pub fn cluster(&self) -> Cluster {
         self.cluster.clone()
+    }
+
+    /// By what its API server shows who it is to an aggregated API.
+    pub fn front_proxy(&self) -> FrontProxySource {
+        self.front_proxy.clone()
     }
 
     /// Returns when its keys have been compared with its namesakes', or cannot be read now.

@@ -12,6 +12,7 @@
 //! | `controllers` | who controls a pod: ownerReferences, followed up to the top |
 //! | `objects` | what is kept of an object (`metadata`, `containers`) |
 //! | `informer` | list, watch, relist, and when it last heard anything |
+//! | `front_proxy` | by what the API server shows who it is to an aggregated API |
 //! | `authorize` | the `Authorizer`: SubjectAccessReview |
 //! | `api` | one call to the API server, and what its failures mean |
 //!
@@ -27,6 +28,7 @@ mod config;
 mod containers;
 mod controllers;
 mod directory;
+mod front_proxy;
 mod informer;
 mod keys;
 mod lines;
@@ -43,3 +45,4 @@ mod testing;
 
 pub use cluster::{RunningCluster, check, connect, connect_all};
 pub use config::{Access, Audiences, ClusterConfig, ConnectError, Jwks};
+pub use front_proxy::{FrontProxy, FrontProxySource};

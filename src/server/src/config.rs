@@ -16,6 +16,7 @@ use dayfly_policy::UnownedGrace;
 use serde::Deserialize;
 
 use crate::guard::{Rate, Room};
+use crate::sessions::Sessions;
 
 /// The configuration of one broker. Every field that is not here is an error.
 #[derive(Debug, Clone, Deserialize)]
@@ -44,6 +45,8 @@ pub struct Config {
     /// What policy itself does not say.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// Where the home cluster's API server reaches `sessions.dayfly.dev`, which gives operators tokens. Nowhere by default.
+    pub sessions: Option<Sessions>,
     /// The SPIFFE trust domains that it issues SVIDs of; none by default.
     #[serde(rename = "trust_domain", default)]
     pub trust_domains: Vec<TrustDomainConfig>,
@@ -467,7 +470,8 @@ impl Config {
             ];
             optional.into_iter().flatten().chain(std::iter::once(&mut cluster.policy))
         });
-        for path in own.into_iter().chain(self.socket.as_mut()).chain(of_clusters) {
+        let of_sessions = self.sessions.iter_mut().flat_map(|it| [&mut it.cert_file, &mut it.key_file]);
+        for path in own.into_iter().chain(self.socket.as_mut()).chain(of_clusters).chain(of_sessions) {
             *path = folder.join(&*path);
         }
     }
@@ -520,6 +524,12 @@ impl Config {
             if cluster.issuer.is_empty() {
                 return wrong(&format!("cluster {}", cluster.name), "issuer is empty");
             }
+            if cluster.issuer == self.issuer {
+                return wrong(
+                    &format!("cluster {}", cluster.name),
+                    "has Dayfly's own issuer: their tokens could not be told apart",
+                );
+            }
             let mut earlier = self.clusters.iter().take(n);
             if earlier.clone().any(|other| other.name == cluster.name) {
                 return wrong(&format!("cluster {}", cluster.name), "there is another one of this name");
@@ -540,6 +550,14 @@ impl Config {
             && !self.clusters.iter().any(|cluster| cluster.name == *home)
         {
             return wrong("home_cluster", "names no [[cluster]]");
+        }
+        if let Some(sessions) = &self.sessions {
+            if self.home_cluster.is_none() && self.clusters.len() > 1 {
+                return wrong("sessions", "are of operators of the home cluster: name it (home_cluster)");
+            }
+            if sessions.listen == self.listen {
+                return wrong("sessions.listen", "is another port than `listen`");
+            }
         }
         let domains = self.trust_domains()?;
         for (n, domain) in self.trust_domains.iter().enumerate() {
@@ -707,6 +725,9 @@ mod tests {
         policy = "policy"
         kubeconfig = "west""#;
 
+    const SESSIONS: &str =
+        "[sessions]\nlisten = '127.0.0.1:8444'\ncert_file = 'sessions.crt'\nkey_file = 'sessions.key'";
+
     fn load(text: &str) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dayfly.toml");
@@ -809,6 +830,8 @@ mod tests {
             (format!("{GOOD}\n[policy]\nunowned_until = \"2027-01-31 00:00:00Z\""), "not a time such as"),
             (format!("{GOOD}\n[policy]\nunowned_till = 1"), "unknown field `unowned_till`"),
             (format!("{GOOD}\n[limits]\ncalls_at_once = 0"), "limits.calls_at_once: from 1"),
+            (format!("{GOOD}\n{SECOND}\n{SESSIONS}"), "name it (home_cluster)"),
+            (format!("{GOOD}\n{SESSIONS}").replace("8444", "8443"), "is another port"),
             (GOOD.replace("[keys]", "[keys]\nrotate_secs = 60"), "keys.rotate_secs: from 3600"),
             (GOOD.replace("[keys]", "[keys]\npublish_before_secs = 0"), "from 1 to half of"),
             (

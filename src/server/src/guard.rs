@@ -26,8 +26,7 @@ use tracing::Instrument as _;
 use held::{Held, Sending};
 use places::{Full, Places, Workload};
 pub(crate) use places::{Limits, Room, Who};
-pub(crate) use rates::Rate;
-use rates::Rates;
+pub(crate) use rates::{Rate, Rates};
 
 use crate::oauth;
 use crate::services::Caller;

@@ -33,7 +33,8 @@ pub(crate) async fn key_ring(
     let made =
         [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa].map(|algorithm| (KeyUse::AccessToken, algorithm));
     let purposes = made.into_iter().chain(svids);
-    let purposes = purposes.map(|(key_use, algorithm)| KeyPurpose::of(key_use, algorithm)).collect();
+    let purposes = purposes.map(|(key_use, algorithm)| KeyPurpose::of(key_use, algorithm));
+    let purposes = purposes.chain(config.sessions.is_some().then_some(dayfly_keys::SESSION_KEYS)).collect();
     let (ring, life) = load(config, purposes, store, clock, rng).await?;
     match life.go_on().await {
         // It is tried again; what signs, signs on.

@@ -12,6 +12,7 @@ mod offline;
 mod readiness;
 mod run;
 mod services;
+mod sessions;
 mod socket;
 
 pub use config::{Config, ConfigError};

@@ -1,7 +1,6 @@
 //! TLS connections: accepted, shaken hands with beside each other, counted, and handed to the HTTP server.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Sleep;
@@ -41,6 +41,15 @@ pub(crate) enum TlsError {
 
 /// TLS 1.2 and 1.3 by ring, HTTP/2 for gRPC and HTTP/1.1 for those that fetch keys.
 pub(crate) fn tls_acceptor(cert_file: &Path, key_file: &Path) -> Result<TlsAcceptor, TlsError> {
+    tls_acceptor_of(cert_file, key_file, None)
+}
+
+/// The same, and who connects must show a certificate that `clients` accepts, where that is given.
+pub(crate) fn tls_acceptor_of(
+    cert_file: &Path,
+    key_file: &Path,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<TlsAcceptor, TlsError> {
     let bad = |path: &Path, error| TlsError::Pem(path.display().to_string(), error);
     let chain = CertificateDer::pem_file_iter(cert_file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -49,7 +58,13 @@ pub(crate) fn tls_acceptor(cert_file: &Path, key_file: &Path) -> Result<TlsAccep
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
+        .and_then(|config| {
+            let config = match clients {
+                Some(verifier) => config.with_client_cert_verifier(verifier),
+                None => config.with_no_client_auth(),
+            };
+            config.with_single_cert(chain, key)
+        });
     let mut config = config.map_err(|error| TlsError::Config {
         cert: cert_file.display().to_string(),
         key: key_file.display().to_string(),
@@ -109,11 +124,19 @@ pub(crate) struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-impl tonic::transport::server::Connected for Connection {
-    type ConnectInfo = Option<SocketAddr>;
+/// Who is at the other end, as far as the handshake tells. It goes with each request.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    /// The certificates that were shown, the leaf first; none where none were asked for.
+    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
+}
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.get_ref().0.peer_addr().ok()
+impl tonic::transport::server::Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        let shown = self.stream.get_ref().1.peer_certificates().unwrap_or_default();
+        Peer { certificates: shown.iter().map(|certificate| certificate.clone().into_owned()).collect() }
     }
 }
 

@@ -15,6 +15,8 @@ use dayfly_core::limits::Limits;
 use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::{Clock, LeaseStore, Rng, Signer, Witness};
 use dayfly_core::secret::Secret;
+use dayfly_core::session::SessionTokens;
+use dayfly_keys::RingSessions;
 use dayfly_kube::RunningCluster;
 use dayfly_mint::signed::SignedEngines;
 use dayfly_store::{FileWitness, SledStore};
@@ -27,8 +29,9 @@ use crate::config::Config;
 use crate::guard::{Door, Guard};
 use crate::keys::key_ring;
 use crate::readiness::Readiness;
+use crate::sessions::Served;
 use crate::socket::Socket;
-use crate::{background, http, listener, oauth, services, socket};
+use crate::{background, http, listener, oauth, services, sessions, socket};
 
 /// How long a connection lives before its client is asked to make a new one: half an hour.
 const CONNECTION_AGE: Duration = Duration::from_secs(1800);
@@ -46,13 +49,15 @@ pub struct Running {
     clusters: Vec<RunningCluster>,
     stop: watch::Sender<bool>,
     serving: Serving,
+    /// The aggregated API for operators' sessions, where it is served.
+    sessions: Option<Served>,
     /// The broker's own socket, where there is one.
     socket: Option<(Socket, Serving)>,
     background: JoinSet<()>,
     drain: Duration,
 }
 
-type Serving = tokio::task::JoinHandle<Result<(), tonic::transport::Error>>;
+pub(crate) type Serving = tokio::task::JoinHandle<Result<(), tonic::transport::Error>>;
 
 /// What a start may be told beyond the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -90,6 +95,13 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     let domains = config.trust_domains()?;
     let for_keys = Arc::clone(&store) as Arc<dyn LeaseStore>;
     let (ring, key_life) = key_ring(&config, &domains, &for_keys, &clock, &rng).await?;
+    let mark = store.mark();
+    let sessions = config.sessions.as_ref().map(|_| {
+        let (issuer, audience) = (config.issuer.clone(), config.audiences.operator.clone());
+        let sessions =
+            RingSessions::new(Arc::clone(&ring), issuer, audience, mark.instance, mark.incarnation);
+        Arc::new(sessions) as Arc<dyn SessionTokens>
+    });
     let signer: Arc<dyn Signer> = ring;
     let clusters = config.clusters.iter().map(|cluster| cluster.name.clone());
     let policies = Policies::new(clusters, limits.policy_unreadable);
@@ -113,6 +125,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         policies: Arc::clone(&policies),
         engine: Arc::new(SignedEngines::new(&signer)),
         keys: Arc::clone(&key_life) as Arc<dyn KeyKeeper>,
+        sessions,
         clock: Arc::clone(&clock),
         live_caps: LiveCaps {
             per_pod: Some(limits.live_leases_per_pod),
@@ -180,6 +193,28 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         None => None,
     };
 
+    let sessions = match &config.sessions {
+        Some(sessions) => {
+            // Where there are several clusters, there is a home: the configuration was checked.
+            let home = config.home_cluster.as_ref();
+            let of_home = |cluster: &&RunningCluster| home.is_none_or(|home| cluster.cluster().name == *home);
+            let front_proxy =
+                clusters.iter().find(of_home).context("sessions need a home cluster")?.front_proxy();
+            let (broker, timeout) = (Arc::clone(&broker), limits.call_timeout);
+            let served = sessions::serve(
+                sessions,
+                broker,
+                front_proxy,
+                &clock,
+                timeout,
+                limits.drain,
+                stopped.clone(),
+            );
+            Some(served.await?)
+        }
+        None => None,
+    };
+
     let mut background = JoinSet::new();
     background.spawn(background::report_health(Arc::clone(&readiness), health));
     background
@@ -213,6 +248,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         clusters,
         stop,
         serving,
+        sessions,
         socket,
         background,
         drain: limits.drain,
@@ -229,6 +265,9 @@ pub async fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     let witness = &config.store.witness;
     FileWitness::new(&witness.file, &config.store.dir, witness.danger_witness_beside_store)?.read().await?;
     let (clock, limits): (Arc<dyn Clock>, _) = (Arc::new(SystemClock::new()), config.limits());
+    if let Some(sessions) = &config.sessions {
+        sessions.check(&clock)?;
+    }
     for cluster in &config.clusters {
         dayfly_kube::check(&cluster.adapter(&config.audiences, &limits, &clock)).await?;
     }
@@ -241,6 +280,11 @@ impl Running {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where the API server reaches `sessions.dayfly.dev`, where that is served.
+    pub fn sessions_addr(&self) -> Option<SocketAddr> {
+        self.sessions.as_ref().map(|served| served.addr)
     }
 
     /// Its store.
@@ -262,6 +306,11 @@ impl Running {
         } else {
             tracing::warn!("calls were still under way after {:?}: cut off", self.drain);
             self.serving.abort();
+        }
+        if let Some(Served { serving, .. }) = &mut self.sessions
+            && tokio::time::timeout(SOCKET_DRAIN, &mut *serving).await.is_err()
+        {
+            serving.abort();
         }
         if let Some((_, serving)) = &mut self.socket
             && tokio::time::timeout(SOCKET_DRAIN, &mut *serving).await.is_err()
@@ -310,7 +359,7 @@ async fn connect_clusters(
     Ok(dayfly_kube::connect_all(adapters).await?)
 }
 
-async fn serve(
+pub(crate) async fn serve(
     router: axum::Router,
     connections: impl futures_util::Stream<Item = std::io::Result<listener::Connection>>,
     stop: impl Future<Output = ()>,
@@ -345,7 +394,7 @@ async fn serve_socket(
         .await
 }
 
-async fn until(mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn until(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone, and the broker with it.
     stopped.wait_for(|stop| *stop).await.ok();
 }

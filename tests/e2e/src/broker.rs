@@ -17,7 +17,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::cluster::Access;
-use crate::control_plane::keys::make_certificates;
+use crate::control_plane::keys::{make_certificates, make_certificates_for};
 use crate::folder::Folder;
 use crate::policy;
 use crate::process::{Process, free_port, tail};
@@ -28,6 +28,9 @@ pub const CLUSTER: &str = "east";
 pub const TRUST_DOMAIN: &str = "prod.example.org";
 /// The broker's issuer identifier.
 pub const ISSUER: &str = "https://dayfly.example.org";
+
+/// The name of the Service by which the API server reaches `sessions.dayfly.dev`.
+pub const SESSIONS_NAME: &str = "dayfly-sessions.dayfly.svc";
 
 /// How a broker differs from the usual one.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +55,8 @@ pub struct Options {
     pub unowned_until: Option<&'static str>,
     /// Has a socket of its own, `dayfly.sock` in its folder.
     pub socket: bool,
+    /// Serves `sessions.dayfly.dev` at [`Broker::sessions_port`], as [`SESSIONS_NAME`].
+    pub sessions: bool,
     /// Not `dayfly`, but the broker that is built to be broken on purpose: in this way, one of `src/bin/dayfly-broken.rs`.
     pub broken: Option<&'static str>,
     /// Further clusters that it serves, by name, each with its policy in [`Broker::policy_of`].
@@ -64,6 +69,7 @@ pub struct Broker {
     program: PathBuf,
     environment: Vec<(&'static str, OsString)>,
     port: u16,
+    sessions_port: u16,
     ca_pem: String,
     channel: Channel,
     markers: AtomicU64,
@@ -96,6 +102,7 @@ impl Broker {
             program,
             environment: Vec::new(),
             port,
+            sessions_port: free_port()?,
             ca_pem,
             channel,
             markers: AtomicU64::new(0),
@@ -110,6 +117,9 @@ impl Broker {
             if let Some(ca) = &access.ca_pem {
                 std::fs::write(broker.dir().join(format!("{name}-ca.crt")), ca)?;
             }
+        }
+        if broker.options.sessions {
+            make_certificates_for(broker.dir(), ["sessions-ca", "sessions"], &[SESSIONS_NAME, "localhost"])?;
         }
         if let Some(ahead) = broker.options.clock_ahead {
             broker.set_clock(ahead)?;
@@ -157,6 +167,11 @@ impl Broker {
         text += "[keys]\nkek_file = \"kek\"\n";
         for (name, value) in keys {
             writeln!(text, "{name} = {value}")?;
+        }
+        if self.options.sessions {
+            // A broker that is started beside this one never gets as far.
+            writeln!(text, "[sessions]\nlisten = \"127.0.0.1:{}\"", self.sessions_port)?;
+            text += "cert_file = \"sessions.crt\"\nkey_file = \"sessions.key\"\n";
         }
         if let Some(until) = unowned_until {
             writeln!(text, "[policy]\nunowned_until = {until:?}")?;
@@ -362,6 +377,11 @@ impl Broker {
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where the API server reaches `sessions.dayfly.dev`, on 127.0.0.1.
+    pub fn sessions_port(&self) -> u16 {
+        self.sessions_port
     }
 
     /// Writes an object into its policy folder, in place of its earlier version.

@@ -16,7 +16,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, Config};
 use serde_json::{Value, json};
-use tokio::sync::{OnceCell, RwLock};
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard};
 
 use crate::control_plane::{ControlPlane, Options, SigningKey};
 use crate::run::until;
@@ -99,6 +99,14 @@ impl Cluster {
             client,
             done: Mutex::default(),
         }))
+    }
+
+    /// The real one's control plane.
+    pub async fn control_plane(&self) -> Result<RwLockReadGuard<'_, ControlPlane>> {
+        match &self.api {
+            Running::Real(real) => Ok(real.read().await),
+            Running::StandIn(_) => bail!("the stand-in has no control plane"),
+        }
     }
 
     /// Which it is.

@@ -6,6 +6,7 @@
 //! server starts its own. The servers end when their [`ControlPlane`] is dropped, and on Linux also when the test process
 //! ends without dropping it (a `static` is never dropped).
 
+mod aggregation;
 pub(crate) mod keys;
 mod objects;
 
@@ -26,6 +27,7 @@ use tokio::runtime::{Handle, Id as RuntimeId};
 
 use crate::folder::Folder;
 use crate::process::{Process, free_port};
+use aggregation::Authorities;
 use keys::{make_certificates, make_signing_key, public_key, signing_key};
 pub use objects::pod;
 
@@ -44,6 +46,8 @@ pub struct Options {
     /// Run kube-controller-manager: garbage collection, namespace deletion, Deployments, legacy tokens. It makes the start
     /// some seconds longer.
     pub controller_manager: bool,
+    /// Aggregated APIs are forwarded to, and people are known by client certificates.
+    pub aggregation: bool,
     /// More flags for kube-apiserver (`--name=value`), after ours: of a flag given twice, the last one counts.
     pub api_server_flags: Vec<String>,
 }
@@ -74,6 +78,7 @@ pub struct ControlPlane {
     keys: u16,
     first_key: u16,
     kubeconfigs: AtomicU16,
+    authorities: Option<Authorities>,
     clients: Mutex<HashMap<RuntimeId, Client>>,
     dir: Folder,
 }
@@ -96,6 +101,7 @@ impl ControlPlane {
         write(dir.path(), "tokens.csv", &format!("{admin_token},admin,admin,\"system:masters\"\n"))?;
         write(dir.path(), "audit-policy", AUDIT_POLICY)?;
 
+        let authorities = options.aggregation.then(|| Authorities::make(dir.path())).transpose()?;
         let mut control_plane = Self {
             controller_manager: None,
             api_server: None,
@@ -109,6 +115,7 @@ impl ControlPlane {
             keys: 1,
             first_key: 0,
             kubeconfigs: AtomicU16::new(0),
+            authorities,
             clients: Mutex::default(),
             dir,
         };
@@ -262,6 +269,9 @@ impl ControlPlane {
         if self.options.audit {
             flags.push(format!("--audit-log-path={}", self.audit_log().display()));
             flags.push(format!("--audit-policy-file={}", file("audit-policy")));
+        }
+        if self.options.aggregation {
+            flags.extend(Authorities::flags(self.dir()));
         }
         flags.extend_from_slice(&self.options.api_server_flags);
         flags

@@ -101,6 +101,12 @@ impl World {
         Self { cluster, broker, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
     }
 
+    /// The same, for another test.
+    #[must_use]
+    pub fn sharing(&self) -> Self {
+        Self::of(Arc::clone(&self.cluster), Arc::clone(&self.broker))
+    }
+
     /// The cluster.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
@@ -261,12 +267,17 @@ impl World {
     }
 
     async fn operator_of(&self, namespace: &str, account: &str) -> Result<Operator> {
-        let token = self.unbound_token(namespace, account, OPERATOR).await?;
-        Ok(Operator {
+        Ok(self.operator_with(self.unbound_token(namespace, account, OPERATOR).await?))
+    }
+
+    /// Somebody who calls as an operator with this token.
+    pub fn operator_with(&self, token: String) -> Operator {
+        self.broker.keep_secret(&token);
+        Operator {
             token,
             client: OperatorServiceClient::new(self.broker.channel()),
             broker: self.broker.clone(),
-        })
+        }
     }
 
     /// The namespace of operators, with service account `admin`.

@@ -2482,24 +2482,28 @@ pub mod operator_service_client {
     /// For operators: people on call, platform and security teams.
     ///
     /// Every call carries `authorization: Bearer TOKEN`: a token whose only audience is `dayfly-operator` (configurable).
+    /// It is a service account's, reviewed by its cluster, or a session's, which `sessions.dayfly.dev` gives for any kubeconfig.
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
     /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
     /// RotateKey and RevokeKey are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
-    /// | RPC | verb | resource | name |
-    /// |---|---|---|---|
-    /// | ListLeases | list | owners | the owner of each lease; without a name: all |
-    /// | GetLease | get | owners | the lease's owner |
-    /// | Revoke | revoke | owners | each owner the selector can cover; without a name where that is not bounded |
-    /// | GetRevocation | get | owners | the owner in the rule's selector; without a name where there is none |
-    /// | ListRevocations | list | owners | the owner in each rule's selector; without a name: all |
-    /// | LiftRevocation | lift | owners | each owner the rule covers, where it was written by the right on those; else without a name |
-    /// | ListOwners | list | owners | the owner listed; without a name: all |
-    /// | ListUnowned | list | owners | none: what nobody answers for is for those who may list all |
-    /// | Explain | get | owners | an owner of what is explained; without a name where it has none, or several claim it |
-    /// | ListKeys | list | keys | none; operators of the home cluster alone |
-    /// | RotateKey | rotate | keys | the purpose; operators of the home cluster alone |
-    /// | RevokeKey | revoke | keys | the key's id; operators of the home cluster alone |
+    /// The last column says of which cluster the operator is: `its own`, of the one that it is about, or of the home cluster;
+    /// `home`, of the home cluster alone. Where one cluster is served, it is the home cluster.
+    ///
+    /// | RPC | verb | resource | name | cluster |
+    /// |---|---|---|---|---|
+    /// | ListLeases | list | owners | the owner of each lease; without a name: all | its own |
+    /// | GetLease | get | owners | the lease's owner | its own |
+    /// | Revoke | revoke | owners | each owner the selector can cover; without a name where that is not bounded | its own |
+    /// | GetRevocation | get | owners | the owner in the rule's selector; without a name where there is none | its own |
+    /// | ListRevocations | list | owners | the owner in each rule's selector; without a name: all | its own |
+    /// | LiftRevocation | lift | owners | each owner the rule covers, where it was written by the right on those; else without a name | its own |
+    /// | ListOwners | list | owners | the owner listed; without a name: all | its own |
+    /// | ListUnowned | list | owners | none: what nobody answers for is for those who may list all | its own |
+    /// | Explain | get | owners | an owner of what is explained; without a name where it has none, or several claim it | its own |
+    /// | ListKeys | list | keys | none | home |
+    /// | RotateKey | rotate | keys | the purpose | home |
+    /// | RevokeKey | revoke | keys | the key's id | home |
     #[derive(Debug, Clone)]
     pub struct OperatorServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -2979,24 +2983,28 @@ pub mod operator_service_server {
     /// For operators: people on call, platform and security teams.
     ///
     /// Every call carries `authorization: Bearer TOKEN`: a token whose only audience is `dayfly-operator` (configurable).
+    /// It is a service account's, reviewed by its cluster, or a session's, which `sessions.dayfly.dev` gives for any kubeconfig.
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
     /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
     /// RotateKey and RevokeKey are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
-    /// | RPC | verb | resource | name |
-    /// |---|---|---|---|
-    /// | ListLeases | list | owners | the owner of each lease; without a name: all |
-    /// | GetLease | get | owners | the lease's owner |
-    /// | Revoke | revoke | owners | each owner the selector can cover; without a name where that is not bounded |
-    /// | GetRevocation | get | owners | the owner in the rule's selector; without a name where there is none |
-    /// | ListRevocations | list | owners | the owner in each rule's selector; without a name: all |
-    /// | LiftRevocation | lift | owners | each owner the rule covers, where it was written by the right on those; else without a name |
-    /// | ListOwners | list | owners | the owner listed; without a name: all |
-    /// | ListUnowned | list | owners | none: what nobody answers for is for those who may list all |
-    /// | Explain | get | owners | an owner of what is explained; without a name where it has none, or several claim it |
-    /// | ListKeys | list | keys | none; operators of the home cluster alone |
-    /// | RotateKey | rotate | keys | the purpose; operators of the home cluster alone |
-    /// | RevokeKey | revoke | keys | the key's id; operators of the home cluster alone |
+    /// The last column says of which cluster the operator is: `its own`, of the one that it is about, or of the home cluster;
+    /// `home`, of the home cluster alone. Where one cluster is served, it is the home cluster.
+    ///
+    /// | RPC | verb | resource | name | cluster |
+    /// |---|---|---|---|---|
+    /// | ListLeases | list | owners | the owner of each lease; without a name: all | its own |
+    /// | GetLease | get | owners | the lease's owner | its own |
+    /// | Revoke | revoke | owners | each owner the selector can cover; without a name where that is not bounded | its own |
+    /// | GetRevocation | get | owners | the owner in the rule's selector; without a name where there is none | its own |
+    /// | ListRevocations | list | owners | the owner in each rule's selector; without a name: all | its own |
+    /// | LiftRevocation | lift | owners | each owner the rule covers, where it was written by the right on those; else without a name | its own |
+    /// | ListOwners | list | owners | the owner listed; without a name: all | its own |
+    /// | ListUnowned | list | owners | none: what nobody answers for is for those who may list all | its own |
+    /// | Explain | get | owners | an owner of what is explained; without a name where it has none, or several claim it | its own |
+    /// | ListKeys | list | keys | none | home |
+    /// | RotateKey | rotate | keys | the purpose | home |
+    /// | RevokeKey | revoke | keys | the key's id | home |
     #[derive(Debug)]
     pub struct OperatorServiceServer<T> {
         inner: Arc<T>,

@@ -17,6 +17,7 @@ mod repeat;
 mod revocations;
 mod revoke;
 mod rights;
+mod sessions;
 mod support;
 mod watch;
 mod watch_revocations;

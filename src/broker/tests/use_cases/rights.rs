@@ -1,32 +1,73 @@
-//! What the table in `operator.proto` says is what the use cases ask for, and nothing else is enough.
+//! What the table in `operator.proto` says is what the use cases ask for, and nothing else is enough: each RPC is called with
+//! no rights, with every right on another owner, with each right alone, and from another cluster.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use dayfly_broker::{
     About, Error, LiftRequest, ListLeases, ListRevocations, Reason, RevokeRequest, Revoked, Which,
 };
 use dayfly_core::ids::{LeaseId, RuleId};
-use dayfly_core::rule::{After, Fields};
+use dayfly_core::ports::NamespaceFacts;
+use dayfly_core::rule::{After, Fields, Rule};
+use dayfly_core::secret::Secret;
 
-use crate::support::{World, bearer, operator, secret};
+use crate::support::{World, bearer, operator, orders, secret, uid_of};
 
-/// RPC, verb and resource of each row.
-fn table() -> Vec<(String, String, String)> {
+/// One row.
+struct Row {
+    rpc: String,
+    verb: &'static str,
+    resource: &'static str,
+    /// Whether operators of the home cluster alone may.
+    home: bool,
+}
+
+fn proto() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto/dayfly/v1/operator.proto");
-    let proto = std::fs::read_to_string(path).unwrap();
-    let rows = proto.lines().filter_map(|line| line.strip_prefix("// | "));
-    let cells = rows.map(|row| row.split(" | ").map(str::to_owned).collect::<Vec<_>>());
-    let rows = cells.filter(|cells| cells[0] != "RPC" && cells.len() >= 4);
-    rows.map(|cells| (cells[0].clone(), cells[1].clone(), cells[2].clone())).collect()
+    std::fs::read_to_string(path).unwrap()
 }
 
-fn payments() -> Which {
-    Which::fields(Fields { owner: "payments".parse().ok(), ..Fields::default() })
+fn table() -> Vec<Row> {
+    let proto = proto();
+    let rows = proto.lines().filter_map(|line| line.strip_prefix("// | ")?.strip_suffix(" |"));
+    let cells = rows.map(|row| row.split(" | ").collect::<Vec<_>>());
+    let rows = cells.filter(|cells| cells[0] != "RPC").map(|cells| {
+        let [rpc, verb, resource, _name, cluster] = cells[..] else {
+            panic!("{cells:?}: RPC, verb, resource, name, cluster")
+        };
+        assert!(["its own", "home"].contains(&cluster), "{rpc}: cluster is `its own` or `home`");
+        // Rights are of 'static names.
+        let text = |cell: &str| &*cell.to_owned().leak();
+        Row { rpc: rpc.to_owned(), verb: text(verb), resource: text(resource), home: cluster == "home" }
+    });
+    rows.collect()
 }
 
-fn revoke() -> RevokeRequest {
+/// The verbs and resources of the whole table: each right that there is, alone.
+fn rights() -> BTreeSet<(&'static str, &'static str)> {
+    let table = table();
+    let verbs: BTreeSet<_> = table.iter().map(|row| row.verb).collect();
+    table.iter().flat_map(|row| verbs.iter().map(|verb| (row.resource, *verb))).collect()
+}
+
+/// What is asked about: what one cluster has.
+struct Things {
+    cluster: &'static str,
+    lease: LeaseId,
+    rule: RuleId,
+}
+
+fn of_payments(cluster: &str) -> Which {
+    Which::fields(Fields {
+        owner: "payments".parse().ok(),
+        cluster: cluster.parse().ok(),
+        ..Fields::default()
+    })
+}
+
+fn revoke(cluster: &str) -> RevokeRequest {
     RevokeRequest {
-        which: payments(),
+        which: of_payments(cluster),
         after: After::Hold,
         reason: "a test".to_owned(),
         dry_run: false,
@@ -34,80 +75,151 @@ fn revoke() -> RevokeRequest {
     }
 }
 
-const RESOURCES: [&str; 2] = ["owners", "keys"];
-const RIGHTS: [&str; 5] = ["get", "list", "revoke", "lift", "rotate"];
-
-async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId) -> Result<(), Error> {
-    let token = operator(user);
-    let (broker, caller) = (&world.broker, bearer(&token));
+/// Calls an RPC about these things, and says how many of them it gave or changed: none is as good as a refusal.
+async fn call(world: &World, rpc: &str, caller: &Secret, about: &Things) -> Result<usize, Error> {
+    let (broker, caller) = (&world.broker, bearer(caller));
+    let of_cluster = |cluster: &str| cluster == about.cluster;
+    let of_rule =
+        |rule: &Rule| rule.selector.named().cluster.as_ref().is_some_and(|it| of_cluster(it.as_str()));
+    let (lease, rule) = (about.lease, about.rule);
     match rpc {
         "ListLeases" => {
-            let request = ListLeases { which: Some(payments()), ..ListLeases::default() };
-            broker.list_leases(caller, &request).await.map(drop)
+            let page = broker.list_leases(caller, &ListLeases::default()).await?;
+            let leases = page.leases.iter().map(|view| &view.lease.workload.cluster);
+            Ok(leases.filter(|cluster| of_cluster(cluster.as_str())).count())
         }
-        "GetLease" => broker.get_lease(caller, lease).await.map(drop),
-        "Revoke" => broker.revoke(caller, &revoke()).await.map(drop),
-        "GetRevocation" => broker.get_revocation(caller, rule).await.map(drop),
+        "GetLease" => broker.get_lease(caller, lease).await.map(|_| 1),
+        "Revoke" => broker.revoke(caller, &revoke(about.cluster)).await.map(|_| 1),
+        "GetRevocation" => broker.get_revocation(caller, rule).await.map(|_| 1),
         "ListRevocations" => {
-            let request = ListRevocations { owner: "payments".parse().ok(), ..ListRevocations::default() };
-            broker.list_revocations(caller, &request).await.map(drop)
+            let page = broker.list_revocations(caller, &ListRevocations::default()).await?;
+            Ok(page.rules.iter().filter(|rule| of_rule(rule)).count())
         }
         "LiftRevocation" => {
             let request = LiftRequest { rule, reason: "a test".to_owned() };
-            broker.lift(caller, &request).await.map(drop)
+            broker.lift(caller, &request).await.map(|_| 1)
         }
-        "ListOwners" => broker.list_owners(caller, None, None).await.map(drop),
-        "ListUnowned" => broker.list_unowned(caller, None, None).await.map(drop),
-        "Explain" => broker.explain(caller, &About::Lease(lease)).await.map(drop),
-        "ListKeys" => broker.list_keys(caller, false).await.map(drop),
-        "RotateKey" => broker.rotate_key(caller, &"access-token".parse().unwrap(), true).await.map(drop),
-        "RevokeKey" => broker.revoke_key(caller, &"key-1".parse().unwrap(), "a test").await.map(drop),
-        other => panic!("no call of {other} here"),
+        "ListOwners" => {
+            let owners = broker.list_owners(caller, None, None).await?;
+            let named = owners.iter().filter(|view| view.owner.name.as_str() == "payments");
+            Ok(named.filter(|view| of_cluster(view.cluster.as_str())).count())
+        }
+        "ListUnowned" => {
+            let unowned = broker.list_unowned(caller, None, None).await?;
+            Ok(unowned.iter().filter(|it| of_cluster(it.cluster.as_str())).count())
+        }
+        "Explain" => broker.explain(caller, &About::Lease(lease)).await.map(|_| 1),
+        "ListKeys" => broker.list_keys(caller, false).await.map(|keys| keys.len()),
+        "RotateKey" => broker.rotate_key(caller, &"access-token".parse().unwrap(), true).await.map(|_| 1),
+        "RevokeKey" => broker.revoke_key(caller, &"key-1".parse().unwrap(), "a test").await.map(|_| 1),
+        other => panic!(
+            "{other} has a row in operator.proto and no call here: say how it is called, and how many of the things it gives"
+        ),
+    }
+}
+
+/// The name by which a right is enough, where it is not on all.
+fn name_for(rpc: &str, resource: &str) -> Option<&'static str> {
+    match (rpc, resource) {
+        // What nobody owns is for those who may list all, and all keys are listed.
+        ("ListUnowned" | "ListKeys", _) => None,
+        ("RotateKey", "keys") => Some("access-token"),
+        ("RevokeKey", "keys") => Some("key-1"),
+        _ => Some("payments"),
+    }
+}
+
+/// `east`, the home cluster, and `west`: each with a lease of payments', a hold on those, and a namespace of nobody's.
+async fn two_clusters() -> (World, [Things; 2]) {
+    let world = World::of(&["east", "west"], Some("east")).unwrap();
+    let mut things = Vec::new();
+    for (cluster, name) in world.clusters.iter().zip(["east", "west"]) {
+        let stray =
+            NamespaceFacts { uid: uid_of("stray"), labels: std::sync::Arc::default(), deleting: false };
+        cluster.namespace("stray", Some(stray));
+        cluster.allow("team", "revoke", Some("payments"));
+        let api = secret(&format!("{name}/dayfly/system:serviceaccount:payments:api/api-0"));
+        let issued = world.issue(&api, &orders()).await.unwrap_or_else(|error| panic!("{error}"));
+        let team = secret(&format!("{name}/dayfly-operator/team"));
+        let revoked = world.broker.revoke(bearer(&team), &revoke(name)).await;
+        let Ok(Revoked::Written { rule, .. }) = revoked else {
+            panic!("a team may revoke its own: {revoked:?}")
+        };
+        things.push(Things { cluster: name, lease: issued.lease.id, rule: rule.id });
+    }
+    (world, things.try_into().unwrap_or_else(|_| panic!("two clusters")))
+}
+
+fn is_nothing(answer: &Result<usize, Error>) -> bool {
+    matches!(answer, Err(_) | Ok(0))
+}
+
+#[test]
+fn every_rpc_has_a_row() {
+    let proto = proto();
+    let rpcs = proto.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next());
+    let rows: Vec<_> = table().into_iter().map(|row| row.rpc).collect();
+    for rpc in rpcs {
+        assert!(rows.iter().any(|row| row == rpc), "{rpc} has no row in the table of operator.proto");
     }
 }
 
 #[tokio::test]
 async fn each_rpc_takes_the_right_that_its_row_names() {
-    let world = World::new();
-    world.issued().await;
-    world.east().allow("team", "revoke", Some("payments"));
-    let Ok(Revoked::Written { rule, .. }) = world.broker.revoke(bearer(&operator("team")), &revoke()).await
-    else {
-        panic!("a team may revoke its own")
-    };
-    let [lease] = world.store.all().try_into().map(|all: [Arc<_>; 1]| all).unwrap();
-    let table = table();
-    assert_eq!(table.len(), 12);
-    for (rpc, verb, resource) in table {
-        for (on, right) in RESOURCES.into_iter().flat_map(|on| RIGHTS.map(|right| (on, right))) {
+    let (world, [here, _]) = two_clusters().await;
+    for Row { rpc, verb, resource, .. } in table() {
+        let nobody = call(&world, &rpc, &operator(&format!("{rpc}-nobody")), &here).await;
+        assert!(is_nothing(&nobody), "{rpc} without any right");
+        for (on, right) in rights() {
             let user = format!("{rpc}-{right}-{on}");
-            let name = match (&*rpc, on) {
-                // What nobody owns is for those who may list all, and all keys are listed.
-                ("ListUnowned" | "ListKeys", _) => None,
-                ("RotateKey", "keys") => Some("access-token"),
-                ("RevokeKey", "keys") => Some("key-1"),
-                _ => Some("payments"),
-            };
-            world.east().allow_on(on, &user, right, name);
-            let allowed = call(&world, &rpc, &user, lease.id, rule.id).await.is_ok();
-            // Whose owners are none of theirs get an empty list.
-            let empty = rpc == "ListOwners";
-            assert_eq!(allowed || empty, (right == verb && on == resource) || empty, "{rpc}: {right} {on}");
+            world.east().allow_on(on, &user, right, name_for(&rpc, on));
+            let given = call(&world, &rpc, &operator(&user), &here).await;
+            let enough = right == verb && on == resource;
+            assert_eq!(!is_nothing(&given), enough, "{rpc} with {right} on {on} alone: {given:?}");
         }
-        let elsewhere = format!("{rpc}-elsewhere");
-        for (on, right) in RESOURCES.into_iter().flat_map(|on| RIGHTS.map(|right| (on, right))) {
-            world.east().allow_on(on, &elsewhere, right, Some("checkout"));
+    }
+}
+
+#[tokio::test]
+async fn no_right_on_another_owner_is_enough() {
+    let (world, [here, _]) = two_clusters().await;
+    for Row { rpc, .. } in table() {
+        let user = format!("{rpc}-of-checkout");
+        for (on, right) in rights() {
+            world.east().allow_on(on, &user, right, Some("checkout"));
         }
-        let refused = call(&world, &rpc, &elsewhere, lease.id, rule.id).await;
-        assert!(refused.is_err() || rpc == "ListOwners", "{rpc} with rights on another owner");
+        let given = call(&world, &rpc, &operator(&user), &here).await;
+        assert!(is_nothing(&given), "{rpc} with all rights on another owner: {given:?}");
+    }
+}
+
+#[tokio::test]
+async fn rights_of_another_cluster_are_none_here() {
+    let (world, [here, there]) = two_clusters().await;
+    for (on, right) in rights() {
+        world.clusters[1].allow_on(on, "root", right, None);
+    }
+    let root = secret("west/dayfly-operator/root");
+    for Row { rpc, verb, resource, home } in table() {
+        let given = call(&world, &rpc, &root, &here).await;
+        assert!(is_nothing(&given), "{rpc}: all rights of west over what east has: {given:?}");
+        let own = call(&world, &rpc, &root, &there).await;
+        assert_eq!(is_nothing(&own), home, "{rpc}: all rights of west over what west has: {own:?}");
+        // The home cluster's one right holds over the others, where there is anything of theirs.
+        let user = format!("{rpc}-of-home");
+        world.east().allow_on(resource, &user, verb, name_for(&rpc, resource));
+        let over = call(&world, &rpc, &operator(&user), &there).await;
+        assert!(!is_nothing(&over), "{rpc}: the right of the home cluster over what west has: {over:?}");
     }
 }
 
 #[tokio::test]
 async fn keys_are_for_operators_of_the_home_cluster() {
     let world = World::of(&["east", "west"], Some("east")).unwrap();
-    for (cluster, right) in world.clusters.iter().flat_map(|it| RIGHTS.map(|right| (it, right))) {
-        cluster.allow_on("keys", "root", right, None);
+    for (cluster, (on, right)) in
+        world.clusters.iter().flat_map(|it| rights().into_iter().map(move |right| (it, right)))
+    {
+        cluster.allow_on(on, "root", right, None);
     }
     let purpose = "access-token".parse().unwrap();
     let here = operator("root");

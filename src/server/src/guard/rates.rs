@@ -36,7 +36,7 @@ struct Buckets<K> {
 }
 
 impl<K: Hash + Eq> Rates<K> {
-    pub(super) fn new(rate: Rate) -> Self {
+    pub(crate) fn new(rate: Rate) -> Self {
         let Rate { per_second, burst } = rate;
         let interval = Duration::from_secs(1) / per_second.max(1);
         let buckets = Buckets { since: Duration::ZERO, young: HashMap::new(), old: HashMap::new() };
@@ -52,7 +52,7 @@ impl<K: Hash + Eq> Rates<K> {
     ///
     /// # Errors
     /// One too many; the time after which another is not.
-    pub(super) fn take(&self, who: K, now: Duration) -> Result<(), Duration> {
+    pub(crate) fn take(&self, who: K, now: Duration) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         // What is older than the time in which any bucket fills says nothing any more.
         if now.saturating_sub(buckets.since) > self.ahead + self.interval {

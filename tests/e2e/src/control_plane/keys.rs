@@ -9,21 +9,28 @@ use super::{SigningKey, write};
 
 /// Writes `ca.crt`, `server.crt` and `server.key`, and gives the first.
 pub(crate) fn make_certificates(dir: &Path) -> Result<String> {
+    make_certificates_for(dir, ["ca", "server"], &["localhost", "127.0.0.1", "kubernetes.default.svc"])
+}
+
+/// Writes the certificate of an authority, and one of its for a server of these names with its key, into files that begin so.
+/// Gives the first.
+pub(crate) fn make_certificates_for(dir: &Path, files: [&str; 2], names: &[&str]) -> Result<String> {
     let mut ca = rcgen::CertificateParams::default();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     ca.distinguished_name.push(rcgen::DnType::CommonName, "dayfly test cluster");
     let ca_key = rcgen::KeyPair::generate()?;
     let ca_pem = ca.self_signed(&ca_key)?.pem();
 
-    let names = ["localhost", "127.0.0.1", "kubernetes.default.svc"].map(str::to_owned);
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
     let mut server = rcgen::CertificateParams::new(names)?;
     server.distinguished_name.push(rcgen::DnType::CommonName, "kube-apiserver");
     let server_key = rcgen::KeyPair::generate()?;
     let server = server.signed_by(&server_key, &rcgen::Issuer::new(ca, ca_key))?;
 
-    write(dir, "ca.crt", &ca_pem)?;
-    write(dir, "server.crt", &server.pem())?;
-    write(dir, "server.key", &server_key.serialize_pem())?;
+    let [ca_file, server_file] = files;
+    write(dir, &format!("{ca_file}.crt"), &ca_pem)?;
+    write(dir, &format!("{server_file}.crt"), &server.pem())?;
+    write(dir, &format!("{server_file}.key"), &server_key.serialize_pem())?;
     Ok(ca_pem)
 }
 

@@ -1,6 +1,7 @@
 //! What tests make in the cluster.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -111,30 +112,40 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Applies manifests with `kubectl apply --server-side`. The error has what kubectl said.
-    pub async fn apply_yaml(&self, manifests: &str) -> Result<()> {
+    /// Runs kubectl with this kubeconfig, and gives it this to read. Gives what it printed, or said in refusal.
+    pub async fn kubectl_with(
+        &self,
+        kubeconfig: &Path,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<Result<String, String>> {
         let mut kubectl = tokio::process::Command::new(self.kubectl())
-            .args(["apply", "--server-side", "--force-conflicts", "--filename=-"])
+            .args(arguments)
             .arg("--kubeconfig")
-            .arg(self.kubeconfig_for(&self.admin_token)?)
+            .arg(kubeconfig)
             .arg("--cache-dir")
             .arg(self.dir.path().join("kubectl-cache"))
             .env("KUBERC", "off")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .context("cannot run kubectl")?;
         let mut stdin = kubectl.stdin.take().context("kubectl without stdin")?;
-        stdin.write_all(manifests.as_bytes()).await?;
+        stdin.write_all(input.as_bytes()).await?;
         drop(stdin);
         let output = kubectl.wait_with_output().await?;
-        ensure!(
-            output.status.success(),
-            "kubectl apply: {}",
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
+        let text = |bytes| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
+    }
+
+    /// Applies manifests with `kubectl apply --server-side`. The error has what kubectl said.
+    pub async fn apply_yaml(&self, manifests: &str) -> Result<()> {
+        let kubeconfig = self.kubeconfig_for(&self.admin_token)?;
+        let apply = ["apply", "--server-side", "--force-conflicts", "--filename=-"];
+        let applied = self.kubectl_with(&kubeconfig, &apply, manifests).await?;
+        applied.map_err(|said| anyhow::anyhow!("kubectl apply: {said}"))?;
         Ok(())
     }
 }

@@ -42,6 +42,8 @@ mod provenance;
 mod reconcile;
 mod renew;
 mod revoke;
+mod roles;
+mod sessions;
 mod store;
 mod tokens;
 mod verify;

@@ -13,11 +13,12 @@ use dayfly_core::ids::{ClusterName, LeaseId};
 use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::{Clock as _, Cluster, LeaseStore, TestClock};
 use dayfly_core::secret::Secret;
+use dayfly_core::session::SessionTokens;
 use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
 use dayfly_policy::{File, Loaded, Reserved, Severity, UnownedGrace, load};
 
-pub(crate) use ports::{FakeCluster, FakeEngine, FakeKeeper, uid_of};
+pub(crate) use ports::{FakeCluster, FakeEngine, FakeKeeper, FakeSessions, uid_of};
 pub(crate) use store::{FakeStore, Hang, UNTIL};
 
 pub(crate) const POLICY: &str = "
@@ -75,23 +76,29 @@ impl World {
     /// Several clusters of one policy; operators of `home` act on all of them.
     pub(crate) fn of(names: &[&str], home: Option<&str>) -> Result<Self, BadParts> {
         let issuers: Vec<_> = names.iter().map(|name| (*name, *name)).collect();
-        Self::made(&issuers, home, None)
+        Self::made(&issuers, home, None, home.is_some() || names.len() == 1)
     }
 
     /// Several clusters, each with its issuer: the first part of its tokens.
     pub(crate) fn with(named: &[(&str, &str)]) -> Self {
-        Self::made(named, None, None).unwrap()
+        Self::made(named, None, None, false).unwrap()
     }
 
     /// One cluster, `east`, with a grace for namespaces without an Owner.
     pub(crate) fn with_grace(until: Timestamp) -> Self {
-        Self::made(&[("east", "east")], None, Some(UnownedGrace { until })).unwrap()
+        Self::made(&[("east", "east")], None, Some(UnownedGrace { until }), true).unwrap()
+    }
+
+    /// One cluster, `east`, whose operators get no sessions.
+    pub(crate) fn without_sessions() -> Self {
+        Self::made(&[("east", "east")], None, None, false).unwrap()
     }
 
     fn made(
         named: &[(&str, &str)],
         home: Option<&str>,
         grace: Option<UnownedGrace>,
+        sessions: bool,
     ) -> Result<Self, BadParts> {
         let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
         let clock = Arc::new(TestClock::at(Timestamp::from_millis(1_795_435_200_250)));
@@ -122,6 +129,7 @@ impl World {
             policies: Arc::clone(&policies),
             engine: Arc::<FakeEngine>::clone(&engine),
             keys: Arc::<FakeKeeper>::clone(&keeper),
+            sessions: sessions.then(|| Arc::<FakeSessions>::default() as Arc<dyn SessionTokens>),
             clock: Arc::<TestClock>::clone(&clock),
             live_caps: LiveCaps { per_workload: Some(2000), ..LiveCaps::default() },
             issuer: "https://dayfly.example".to_owned(),

@@ -16,6 +16,7 @@ use dayfly_core::ports::{
 use dayfly_core::provenance::ObjectRef;
 use dayfly_core::rule::{Actor, Fields, Rule, Selector};
 use dayfly_core::secret::Secret;
+use dayfly_core::session::{NoSession, Session, SessionToken, SessionTokens};
 use dayfly_core::signing::{KeyPurpose, KeyStage};
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Identity;
@@ -347,5 +348,29 @@ impl KeyKeeper for FakeKeeper {
             let revoked = RevokedKey { rule, instead: None, was_active: true };
             if known { Ok(revoked) } else { Err(KeeperError::NoSuchKey(key.clone())) }
         })
+    }
+}
+
+/// Its tokens are `dayfly.example/session/NUMBER`: which session that is it remembers.
+#[derive(Default)]
+pub(crate) struct FakeSessions {
+    signed: Mutex<Vec<Session>>,
+}
+
+impl SessionTokens for FakeSessions {
+    fn sign(&self, session: &Session) -> Result<SessionToken, SignError> {
+        let mut signed = self.signed.lock().unwrap();
+        signed.push(session.clone());
+        let token = Secret::from(format!("dayfly.example/session/{}", signed.len() - 1));
+        Ok(SessionToken { token, key: "session-key-1".parse().unwrap() })
+    }
+
+    fn read(&self, token: &Secret, now: Timestamp) -> Result<Session, NoSession> {
+        let number = token.expose_text().unwrap().rsplit('/').next().unwrap().parse::<usize>().unwrap();
+        let session = self.signed.lock().unwrap()[number].clone();
+        if now >= session.expires_at {
+            return Err(NoSession { kind: InvalidToken::Expired, message: "it ended".to_owned() });
+        }
+        Ok(session)
     }
 }
