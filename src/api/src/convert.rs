@@ -161,6 +161,7 @@ pub fn provenance(provenance: &Provenance) -> v1::Provenance {
         controllers: provenance.controllers.iter().map(object).collect(),
         images: provenance.images.iter().map(image).collect(),
         applied_by: provenance.applied_by.as_ref().map(object),
+        images_known: provenance.images_known,
     }
 }
 
@@ -277,6 +278,7 @@ pub fn selector(selector: &Selector) -> v1::Selector {
         key,
         credential_id,
         lease,
+        image,
     } = fields;
     v1::Selector {
         all: false,
@@ -291,7 +293,7 @@ pub fn selector(selector: &Selector) -> v1::Selector {
         key_id: text(key.as_ref()),
         credential_id: text(credential_id.as_ref()),
         lease: text(lease.as_ref()),
-        image_digest: String::new(),
+        image_digest: text(image.as_ref()),
     }
 }
 

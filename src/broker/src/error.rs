@@ -208,6 +208,8 @@ reasons! {
     DecisionOutrun = "DECISION_OUTRUN",
     /// A watch cannot go on from where it was.
     ResumeOutOfRange = "RESUME_OUT_OF_RANGE",
+    /// A revocation holds an image, and not all of the caller's are known.
+    ImageUnknown = "IMAGE_UNKNOWN",
     /// Too much at once.
     Overloaded = "OVERLOADED",
     /// As many leases are live as may be.

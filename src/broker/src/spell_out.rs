@@ -1,4 +1,4 @@
-//! Spelling out: of a rule that no claim can be matched by (the credential id of the presented token), verifiers are told
+//! Spelling out: of a rule that no claim can be matched by (the credential id of the presented token, an image), verifiers are told
 //! the leases it covers, one by one. They are looked for in the background, from the start after each start, and kept in
 //! memory while the rule is in force.
 

@@ -83,10 +83,13 @@ struct Selector {
     /// The one of this lease.
     #[arg(long, group = "selector", value_name = "ID")]
     lease: Option<String>,
+    /// Those of pods that run this image, by its digest alone: `sha256:...`.
+    #[arg(long, group = "selector", value_name = "DIGEST")]
+    image_digest: Option<String>,
     /// Everything.
     #[arg(long, group = "selector", conflicts_with_all = [
         "owner", "service_account", "pod", "node", "namespace", "in_cluster", "target", "grant", "key_id", "credential_id",
-        "lease",
+        "lease", "image_digest",
     ])]
     all: bool,
 }
@@ -131,7 +134,7 @@ impl Selector {
             key_id: self.key_id.unwrap_or_default(),
             credential_id: self.credential_id.unwrap_or_default(),
             lease: self.lease.unwrap_or_default(),
-            ..Default::default()
+            image_digest: self.image_digest.unwrap_or_default(),
         })
     }
 }

@@ -168,6 +168,13 @@ name!(
 );
 
 name!(
+    /// The digest of a container image (OCI image specification, "Digests"): of SHA-256, as a pod's status tells it.
+    ImageDigest,
+    "an image digest",
+    "sha256: and 64 of 0-9 and a-f, without the image's name",
+    crate::provenance::is_image_digest
+);
+name!(
     /// A SPIFFE trust domain's name (SPIFFE ID, section 2.1).
     TrustDomain,
     "a trust domain",

@@ -411,8 +411,10 @@ pub struct PodFacts {
     /// Its controller: the one entry of its `ownerReferences` with `controller: true`. Its author can write it, so
     /// nothing is to be believed of it before [`Directory::controllers`] has looked.
     pub controller: Option<Arc<ObjectRef>>,
-    /// What its containers run, from its status: init containers only where they go on running.
+    /// What its containers run or ran, from its status, and by its spec where that names a digest.
     pub images: Arc<[Image]>,
+    /// Whether those are the images of all its containers.
+    pub images_known: bool,
     /// The GitOps object that applied it, by its own labels and annotations: asserted.
     pub applied_by: Option<Arc<ObjectRef>>,
 }

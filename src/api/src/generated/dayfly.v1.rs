@@ -105,6 +105,9 @@ pub enum ErrorReason {
     /// OUT_OF_RANGE. What came after `resume` cannot be told: it is of another incarnation of the store, or of other Targets
     /// than those that list the caller now, or too old. Call again without it, to be told all that is in force.
     ResumeOutOfRange = 85,
+    /// UNAVAILABLE. A revocation holds an image, and not all of the images that the caller's pod runs are known yet. Ask again
+    /// when its kubelet has reported them; name images by digest in the pod to have them known from the start.
+    ImageUnknown = 86,
     /// RESOURCE_EXHAUSTED. The broker sheds load. Ask again after the hint.
     Overloaded = 90,
     /// RESOURCE_EXHAUSTED. The answer's reader took nothing for 15 s. Call again; a stream begins with what is then.
@@ -185,6 +188,7 @@ impl ErrorReason {
             Self::SigningKeyMissing => "ERROR_REASON_SIGNING_KEY_MISSING",
             Self::DecisionOutrun => "ERROR_REASON_DECISION_OUTRUN",
             Self::ResumeOutOfRange => "ERROR_REASON_RESUME_OUT_OF_RANGE",
+            Self::ImageUnknown => "ERROR_REASON_IMAGE_UNKNOWN",
             Self::Overloaded => "ERROR_REASON_OVERLOADED",
             Self::ReaderSlow => "ERROR_REASON_READER_SLOW",
             Self::LiveLeases => "ERROR_REASON_LIVE_LEASES",
@@ -249,6 +253,7 @@ impl ErrorReason {
             "ERROR_REASON_SIGNING_KEY_MISSING" => Some(Self::SigningKeyMissing),
             "ERROR_REASON_DECISION_OUTRUN" => Some(Self::DecisionOutrun),
             "ERROR_REASON_RESUME_OUT_OF_RANGE" => Some(Self::ResumeOutOfRange),
+            "ERROR_REASON_IMAGE_UNKNOWN" => Some(Self::ImageUnknown),
             "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
             "ERROR_REASON_READER_SLOW" => Some(Self::ReaderSlow),
             "ERROR_REASON_LIVE_LEASES" => Some(Self::LiveLeases),
@@ -350,8 +355,9 @@ pub struct Provenance {
     /// (`deploy/rbac.yaml`), and below what is gone or another by uid.
     #[prost(message, repeated, tag = "1")]
     pub controllers: ::prost::alloc::vec::Vec<ObjectRef>,
-    /// What its pod's containers ran by then, init and ephemeral ones too, from the pod's status: one for each container, at most 64. A
-    /// container whose image the kubelet had not reported yet is not among them.
+    /// What its pod's containers ran by then, init and ephemeral ones too, at most 64: what the pod's status tells, and where its
+    /// spec names an image by digest, that. A container whose image is named by a tag and was not reported by the kubelet yet is
+    /// not among them.
     #[prost(message, repeated, tag = "2")]
     pub images: ::prost::alloc::vec::Vec<Image>,
     /// The GitOps object that applied the top controller, or else the pod, by the labels and annotations that the tools leave
@@ -359,6 +365,10 @@ pub struct Provenance {
     /// `HelmRelease`, or `helm.sh/v1` `Release`, which is no object of the API but Helm's own record. Unset where none is said.
     #[prost(message, optional, tag = "3")]
     pub applied_by: ::core::option::Option<ObjectRef>,
+    /// Whether `images` are those of all its pod's containers. False without a pod, and for leases from before this was
+    /// recorded.
+    #[prost(bool, tag = "4")]
+    pub images_known: bool,
 }
 /// What one container of a pod runs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1769,7 +1779,10 @@ pub struct Selector {
     /// One lease, by its id.
     #[prost(string, tag = "12")]
     pub lease: ::prost::alloc::string::String,
-    /// An image's digest, `sha256:...`. Refused until leases record images.
+    /// An image's digest, `sha256:` and 64 hexadecimal digits in lower case: leases of pods any container of which ran it, as
+    /// far as was known when they were issued (`Provenance.images`). Of a lease whose images were not all known then, it is
+    /// about the known ones. With AFTER_HOLD, a pod that it may be about and whose images are not all known is refused too,
+    /// IMAGE_UNKNOWN.
     #[prost(string, tag = "13")]
     pub image_digest: ::prost::alloc::string::String,
 }

@@ -6,6 +6,7 @@ mod caps;
 mod clusters;
 mod credential;
 mod explain;
+mod images;
 mod introspect;
 mod issue;
 mod lift;

@@ -32,6 +32,7 @@ mod clusters;
 mod credentials;
 mod crowds;
 mod explain;
+mod images;
 mod issue;
 mod keys;
 mod listing;

@@ -169,6 +169,7 @@ fn api_pod(name: &str) -> PodFacts {
         labels: Arc::default(),
         controller: None,
         images: Arc::default(),
+        images_known: true,
         applied_by: None,
     }
 }
