@@ -377,6 +377,11 @@ impl From<StoreError> for Error {
                 "the store cannot commit now: what was asked for cannot be relied on to have taken effect",
                 5,
             ),
+            StoreError::Unwritten => unavailable(
+                Reason::StoreUnavailable,
+                "a revocation is in effect that the store could not write yet: nothing is issued until it is on disk",
+                5,
+            ),
             StoreError::ClockJumped(_) => unavailable(
                 Reason::ClockJumped,
                 "the broker's clock jumped: nothing is issued until it is right again",

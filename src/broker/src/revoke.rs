@@ -12,7 +12,7 @@ use dayfly_core::rules::RuleSet;
 use crate::issue::{check_idempotency_key, fingerprint, key_reused};
 use crate::operator::{By, Operator, Verb};
 use crate::selector::Which;
-use crate::{Broker, Error, Reason};
+use crate::{Broker, Error, Reason, unwritten};
 
 /// Leases that a dry run counts at most.
 pub const DRY_RUN_LEASES: u64 = 100_000;
@@ -39,7 +39,8 @@ pub struct RevokeRequest {
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revoked {
-    /// A rule was written, now or, for a repeated request, before. It is in effect.
+    /// A rule was written, now or, for a repeated request, before; or put in effect in memory alone, which
+    /// [`Rule::is_durable`] says. It is in effect.
     Written {
         /// The rule.
         rule: Arc<Rule>,
@@ -97,6 +98,9 @@ impl Broker {
     /// It takes verb `revoke` on the owner that the selector names; on each owner of the one lease that it names; for
     /// anything else, on all owners. Which it was is recorded: it says what right lifts a hold.
     ///
+    /// Where the store cannot write it, it is in effect in memory ([`Rule::is_durable`]), and the store writes it as soon as it
+    /// can.
+    ///
     /// # Errors
     /// Unless it says otherwise, nothing was written.
     pub async fn revoke<'a>(
@@ -130,6 +134,10 @@ impl Broker {
             idempotency,
         };
         match self.store.commit(Change::Revoke(Box::new(revocation))).await? {
+            Outcome::InMemory(rule) => {
+                self.unwritten.ring();
+                Ok(self.written(rule, false))
+            }
             Outcome::Committed(receipt) => match receipt.rule {
                 Some(rule) => {
                     self.counts.add(&rule);
@@ -203,8 +211,9 @@ impl Broker {
     }
 
     fn written(&self, rule: Arc<Rule>, repeated: bool) -> Revoked {
-        let can_reissue = can_reissue(&self.store.rules(), &rule.selector, rule.after);
-        let mut warnings = self.unknown_names(&rule.selector);
+        let can_reissue = rule.is_durable() && can_reissue(&self.store.rules(), &rule.selector, rule.after);
+        let mut warnings: Vec<_> = unwritten::warning(&rule).into_iter().collect();
+        warnings.extend(self.unknown_names(&rule.selector));
         warnings.extend(rule.selector.whatever_image().map(|_| IMAGES_UNKNOWN.to_owned()));
         Revoked::Written { rule, can_reissue, repeated, warnings }
     }

@@ -329,6 +329,18 @@ impl Position {
     /// Before the first change.
     pub const ZERO: Self = Self(0);
 
+    /// The `n`th of what is in effect and has no place yet, since it could not be made durable: later than all that has.
+    pub const fn unwritten(n: u64) -> Self {
+        Self(Self::UNWRITTEN.0 | n)
+    }
+
+    /// Whether it is no place among what is durable.
+    pub const fn is_unwritten(self) -> bool {
+        self.0 >= Self::UNWRITTEN.0
+    }
+
+    const UNWRITTEN: Self = Self(1 << 63);
+
     /// The position of this number.
     pub const fn new(number: u64) -> Self {
         Self(number)

@@ -122,6 +122,9 @@ pub enum StoreError {
     /// A write or sync failed: nothing is committed until the store has been reopened and verified.
     #[error("the store cannot commit: {0}")]
     Poisoned(String),
+    /// A revocation is in effect that is not on disk yet.
+    #[error("a revocation is in effect in memory alone: nothing is issued until it is on disk")]
+    Unwritten,
     /// More is waiting than the store takes.
     #[error("the store is overloaded")]
     Busy,

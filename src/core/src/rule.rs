@@ -261,6 +261,11 @@ impl fmt::Display for Selector {
 }
 
 impl Rule {
+    /// Whether it is on disk. If not it is in effect in this process alone, and has no place in the order of changes yet.
+    pub fn is_durable(&self) -> bool {
+        !self.position.is_unwritten()
+    }
+
     /// Whether nothing new may be issued of what it is about.
     pub fn holds(&self) -> bool {
         self.after == After::Hold && self.lifted.is_none()

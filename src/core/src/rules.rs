@@ -348,7 +348,9 @@ impl RuleSet {
     }
 
     fn note(&mut self, rule: &Rule) {
-        self.position = self.position.max(rule.changed_at());
+        if rule.is_durable() {
+            self.position = self.position.max(rule.changed_at());
+        }
         if let Some(lifted) = &rule.lifted {
             self.lifts.insert_mut(lifted.position, rule.id);
         }
@@ -392,7 +394,7 @@ impl RuleSet {
         }
     }
 
-    /// The newest change of any of its rules: when it was written, or lifted; zero without rules.
+    /// The newest change of any of its rules that is durable: when it was written, or lifted; zero without such.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -672,6 +674,26 @@ mod tests {
         let covering = |id| set.covering(&Lease::test(id)).map(|rule| rule.position.number());
         assert_eq!((covering(5), covering(25)), (Some(3), Some(3)));
         assert_eq!((set.folded.by_id.size(), set.len()), (FOLDED_RULES, 0));
+    }
+
+    #[test]
+    fn what_is_not_on_disk_is_in_effect_and_has_no_place() {
+        let mut set = RuleSet::default();
+        let rule = |position, id| {
+            let rule = Rule::test(0, selector(0), id);
+            Arc::new(Rule { position, ..rule })
+        };
+        let (written, unwritten) = (rule(Position::new(7), 10), rule(Position::unwritten(0), 20));
+        set.add(Arc::clone(&written));
+        set.add(Arc::clone(&unwritten));
+        set.add(rule(Position::unwritten(1), 30));
+        assert_eq!(set.position(), Position::new(7));
+        assert_eq!(set.last_up_to(Position::new(1 << 40)), Some(&written), "nobody was told up to it");
+        assert_eq!(set.after(Some(written.id)).count(), 2);
+        let lease = |id| Lease::test(id).owned_by("payments");
+        assert_eq!(set.covering(&lease(15)), Some(&unwritten));
+        assert_eq!(set.covering(&lease(5)), Some(&written), "what is on disk says why");
+        assert!(set.newer(&lease(40), Position::new(7)).is_some(), "what was decided before is outrun");
     }
 
     #[test]

@@ -1851,7 +1851,7 @@ pub struct RevokeResponse {
     /// The rule; unset for a dry run.
     #[prost(message, optional, tag = "1")]
     pub rule: ::core::option::Option<Rule>,
-    /// Whether what was covered can get new credentials now.
+    /// Whether what was covered can get new credentials now. Nothing can while the rule is in memory alone.
     #[prost(bool, tag = "2")]
     pub can_reissue: bool,
     /// The same idempotency key was used before, for this same request: this is the earlier rule.
@@ -1866,8 +1866,9 @@ pub struct RevokeResponse {
     /// The selector as resolved, in words.
     #[prost(string, tag = "6")]
     pub resolved: ::prost::alloc::string::String,
-    /// What looks like a mistake: a name in the selector that nothing has now. The rule is written all the same, since what
-    /// it is about may be gone from policy and not from the world.
+    /// What is to be known: that the rule is in memory alone, and what to do; a name in the selector that nothing has now (the rule
+    /// is written all the same, since what it is about may be gone from policy and not from the world); that a rule by image
+    /// knows what leases record alone.
     #[prost(string, repeated, tag = "7")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -1877,7 +1878,7 @@ pub struct Rule {
     /// Its id, a UUIDv7.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// Its place in the order of all changes.
+    /// Its place in the order of all changes; 0 while it is in memory alone.
     #[prost(uint64, tag = "2")]
     pub position: u64,
     /// Which leases, names resolved to uids.
@@ -1908,9 +1909,10 @@ pub struct Rule {
     /// rules from before it was recorded: those count as cluster-wide.
     #[prost(enumeration = "Authority", tag = "11")]
     pub authority: i32,
-    /// It could not be made durable: it is in effect in the memory of the broker that answered, which issues nothing
-    /// meanwhile, and is gone when that stops. `position` is 0 then. Never set until rules are applied like that (issue
-    /// 5): until then such a revocation is refused, STORE_UNAVAILABLE or STORE_FULL.
+    /// IT IS NOT ON DISK: the store could not write it, its disk being full beyond what is kept for rules, or a write or sync
+    /// having failed. It is in effect in the memory of the broker that answered: introspection and streams know it, and
+    /// nothing is issued, STORE_UNAVAILABLE or STORE_FULL. It is lost when that broker ends before it is written: then revoke
+    /// again. The broker writes it as soon as it can, under this id and cut-off; `position` is 0 until then.
     #[prost(bool, tag = "12")]
     pub in_memory_only: bool,
 }
@@ -2632,7 +2634,8 @@ pub mod operator_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.OperatorService", "GetLease"));
             self.inner.unary(req, path, codec).await
         }
-        /// Ends every credential that the selector covers, with one durable rule, effective before it answers.
+        /// Ends every credential that the selector covers, with one durable rule, effective before it answers. Where the store cannot
+        /// write, the rule is effective all the same, in memory, and the answer says so (`Rule.in_memory_only`).
         pub async fn revoke(
             &mut self,
             request: impl tonic::IntoRequest<super::RevokeRequest>,
@@ -2912,7 +2915,8 @@ pub mod operator_service_server {
             tonic::Response<super::GetLeaseResponse>,
             tonic::Status,
         >;
-        /// Ends every credential that the selector covers, with one durable rule, effective before it answers.
+        /// Ends every credential that the selector covers, with one durable rule, effective before it answers. Where the store cannot
+        /// write, the rule is effective all the same, in memory, and the answer says so (`Rule.in_memory_only`).
         async fn revoke(
             &self,
             request: tonic::Request<super::RevokeRequest>,
@@ -3733,7 +3737,8 @@ pub struct RevocationRule {
     /// Its id, a UUIDv7.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// Its place in the order of all changes.
+    /// Its place in the order of all changes; 0 for one that the broker could not write yet, which is in effect all the same. If
+    /// the broker ends before it has written it, a verifier that was told goes on refusing what it covers, until `until`.
     #[prost(uint64, tag = "2")]
     pub position: u64,
     /// Which tokens. By `image_digest` or `credential_id` no claim can be matched: of such a rule, `covered` tells the leases.

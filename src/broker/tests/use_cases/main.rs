@@ -19,5 +19,6 @@ mod revocations;
 mod revoke;
 mod rights;
 mod support;
+mod unwritten;
 mod watch;
 mod watch_revocations;

@@ -74,7 +74,8 @@ fn of_image_of(owner: &str, digest: &str) -> v1::Selector {
     v1::Selector { owner: owner.to_owned(), ..of_image(digest) }
 }
 
-async fn offline(world: &World, team: &Team) -> Verifier {
+/// A verifier that applies rules to claims by itself.
+pub(crate) async fn offline(world: &World, team: &Team) -> Verifier {
     let gate = world.pod(&team.namespace, "gate").await.unwrap();
     let token = world.broker().dir().join(format!("{}.token", gate.name));
     std::fs::write(&token, gate.token_for(VERIFIER).await.unwrap()).unwrap();

@@ -45,6 +45,7 @@ mod renew;
 mod revoke;
 mod store;
 mod tokens;
+mod unwritten;
 mod verify;
 mod watch;
 mod watch_revocations;
