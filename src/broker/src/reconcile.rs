@@ -279,11 +279,6 @@ impl Broker {
             idempotency: None,
         };
         match self.store.commit(Change::Revoke(Box::new(revocation))).await? {
-            Outcome::InMemory(rule) => {
-                self.unwritten.ring();
-                done.rules.push(rule);
-                Ok(())
-            }
             Outcome::Committed(receipt) => {
                 done.rules.extend(receipt.rule);
                 Ok(())

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dayfly_core::change::{Conflict, Earlier, Outcome, Revocation};
 use dayfly_core::ids::{LeaseId, Position, RuleId};
 use dayfly_core::ports::StoreError;
-use dayfly_core::rule::Rule;
+use dayfly_core::rule::{Authority, Rule};
 use dayfly_core::rules::RuleSet;
 use dayfly_core::time::Timestamp;
 
@@ -17,6 +17,8 @@ use crate::tip::Tip;
 
 /// As many at most: one commit takes them all.
 const MOST: usize = 128;
+/// Of those, what may be by rights on single owners: there is room for who may revoke all.
+const MOST_OF_OWNERS: usize = 64;
 
 /// Rules that wait to be written, by ascending id. Only the writer changes it.
 #[derive(Default)]
@@ -85,7 +87,13 @@ impl Shared {
             });
         }
         let mut waiting = self.unwritten.lock();
-        if waiting.len() >= MOST {
+        let most = match revocation.authority {
+            // What has lost its ground is looked at again; pods that come and go leave room to people.
+            Authority::Dayfly => 0,
+            Authority::Owners => MOST_OF_OWNERS,
+            Authority::Unrecorded | Authority::ClusterWide | Authority::Socket => MOST,
+        };
+        if waiting.len() >= most {
             return Err(why.clone());
         }
         let position = match waiting.last() {

@@ -9,7 +9,7 @@ use dayfly_core::change::{Change, Earlier, Issue, Outcome, Revocation};
 use dayfly_core::ids::LeaseId;
 use dayfly_core::lease::Lease;
 use dayfly_core::ports::{LeaseStore, StoreError};
-use dayfly_core::rule::{Rule, Selector};
+use dayfly_core::rule::{Authority, Rule, Selector};
 use dayfly_store::contract::{drawn, issue, lift, log_adds_up, revocation, revoke};
 use dayfly_store::verify;
 
@@ -77,6 +77,18 @@ async fn below_the_reserve_nothing_is_issued_and_rules_are_still_written() {
     let lifted = store.commit(lift(&rule)).await;
     assert_eq!(lifted.unwrap_err(), StoreError::Full);
 
+    let of_authority =
+        |authority| Change::Revoke(Box::new(Revocation { authority, ..revocation(Selector::All) }));
+    let by_dayfly = store.commit(of_authority(Authority::Dayfly)).await;
+    assert_eq!(by_dayfly.unwrap_err(), StoreError::Full, "it looks again");
+    let mut of_owners = 0;
+    while let Ok(Outcome::InMemory(_)) = store.commit(of_authority(Authority::Owners)).await {
+        of_owners += 1;
+    }
+    assert_eq!((of_owners, store.rules().len()), (62, 65), "teams leave room");
+    let above = store.commit(of_authority(Authority::ClusterWide)).await;
+    assert!(matches!(above, Ok(Outcome::InMemory(_))));
+
     // Room for rules alone: they are written, by the ids that were told.
     fs::remove_file(folder.path().join("more")).unwrap();
     fixture.until(|| store.draw().is_ok()).await;
@@ -91,7 +103,7 @@ async fn below_the_reserve_nothing_is_issued_and_rules_are_still_written() {
     fs::remove_file(&filler).unwrap();
     assert!(matches!(issue(&*store, outrun).await, Outcome::Covered(_)));
     assert!(matches!(issue(&*store, drawn(&*store)).await, Outcome::Committed(_)));
-    assert_eq!((store.rules().len(), store.leases_kept()), (3, 2));
+    assert_eq!((store.rules().len(), store.leases_kept()), (66, 2));
     log_adds_up(&*store).await;
     store.close();
     assert!(verify(&fixture.options.dir).unwrap().problems.is_empty());
