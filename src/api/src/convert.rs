@@ -161,6 +161,7 @@ pub fn provenance(provenance: &Provenance) -> v1::Provenance {
         controllers: provenance.controllers.iter().map(object).collect(),
         images: provenance.images.iter().map(image).collect(),
         applied_by: provenance.applied_by.as_ref().map(object),
+        images_known: provenance.images_known,
     }
 }
 
@@ -213,7 +214,7 @@ pub fn workload(workload: &Workload) -> v1::Workload {
 pub fn rule(rule: &Rule) -> v1::Rule {
     v1::Rule {
         id: rule.id.to_string(),
-        position: rule.position.number(),
+        position: position(rule),
         selector: Some(selector(&rule.selector)),
         cut_off: rule.cut_off.to_string(),
         after: after(rule.after).into(),
@@ -235,16 +236,20 @@ pub fn rule(rule: &Rule) -> v1::Rule {
             Authority::Dayfly => v1::Authority::Dayfly,
         }
         .into(),
-        // What no rule is yet: the API says from when on.
-        in_memory_only: false,
+        in_memory_only: !rule.is_durable(),
     }
+}
+
+/// A rule's place; 0 where it has none yet.
+fn position(rule: &Rule) -> u64 {
+    if rule.is_durable() { rule.position.number() } else { 0 }
 }
 
 /// A rule, as verifiers need it: without who wrote it, and why.
 pub fn revocation_rule(rule: &Rule) -> v1::RevocationRule {
     v1::RevocationRule {
         id: rule.id.to_string(),
-        position: rule.position.number(),
+        position: position(rule),
         selector: Some(selector(&rule.selector)),
         cut_off: rule.cut_off.to_string(),
         after: after(rule.after).into(),
@@ -277,6 +282,7 @@ pub fn selector(selector: &Selector) -> v1::Selector {
         key,
         credential_id,
         lease,
+        image,
     } = fields;
     v1::Selector {
         all: false,
@@ -291,7 +297,7 @@ pub fn selector(selector: &Selector) -> v1::Selector {
         key_id: text(key.as_ref()),
         credential_id: text(credential_id.as_ref()),
         lease: text(lease.as_ref()),
-        image_digest: String::new(),
+        image_digest: text(image.as_ref()),
     }
 }
 

@@ -200,6 +200,7 @@ pub(crate) fn provenance(pod: Option<&PodFacts>, chain: ControllerChain) -> Prov
         applied_by: chain.applied_by.or_else(of_pod),
         controllers: chain.controllers,
         images: pod.map(|pod| pod.images.to_vec()).unwrap_or_default(),
+        images_known: pod.is_some_and(|pod| pod.images_known),
     }
 }
 

@@ -328,7 +328,7 @@ pub(crate) fn count_of(event: &Draft) -> Option<DenialCount> {
 pub(crate) const fn check_of(reason: Reason) -> &'static str {
     match reason {
         Reason::ScopeNotGranted => "scope",
-        Reason::Held => "hold",
+        Reason::Held | Reason::ImageUnknown => "hold",
         Reason::SigningKeyMissing => "key",
         _ => "workload",
     }
@@ -346,6 +346,7 @@ pub(crate) const fn change_of(reason: Reason) -> &'static str {
         Reason::NamespaceTerminating => "ask from a namespace that is not being deleted",
         Reason::ScopeNotGranted => "ask for less, or by Issue instead of Renew",
         Reason::Held => "wait until that revocation's hold is lifted",
+        Reason::ImageUnknown => "wait until the pod's images are reported, or name them by digest",
         Reason::SigningKeyMissing => "import a signing key for this target",
         _ => "what the message says",
     }

@@ -208,6 +208,8 @@ reasons! {
     DecisionOutrun = "DECISION_OUTRUN",
     /// A watch cannot go on from where it was.
     ResumeOutOfRange = "RESUME_OUT_OF_RANGE",
+    /// A revocation holds an image, and not all of the caller's are known.
+    ImageUnknown = "IMAGE_UNKNOWN",
     /// Too much at once.
     Overloaded = "OVERLOADED",
     /// As many leases are live as may be.
@@ -373,6 +375,11 @@ impl From<StoreError> for Error {
             StoreError::Poisoned(_) | StoreError::Closing => unavailable(
                 Reason::StoreUnavailable,
                 "the store cannot commit now: what was asked for cannot be relied on to have taken effect",
+                5,
+            ),
+            StoreError::Unwritten => unavailable(
+                Reason::StoreUnavailable,
+                "a revocation is in effect that the store could not write yet: nothing is issued until it is on disk",
                 5,
             ),
             StoreError::ClockJumped(_) => unavailable(

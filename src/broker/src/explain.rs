@@ -377,7 +377,7 @@ impl Broker {
         match self.store.rules().holding(&would_be) {
             None => all.push("hold", Verdict::Passed, "no revocation holds it"),
             Some(hold) => {
-                let error = held(hold);
+                let error = held(hold, &would_be);
                 let reason = error.reason();
                 all.refuse("hold", reason.name(), error.to_string(), change_of(reason));
             }

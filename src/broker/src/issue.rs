@@ -123,7 +123,7 @@ impl Broker {
         let lease = lease(attested, request, decision, credential, grounds, draw.id, issued_at);
         // The rules are read after the draw: what is newer than these sends the commit back.
         if let Some(hold) = self.store.rules().holding(&lease) {
-            let error = held(hold);
+            let error = held(hold, &lease);
             let mut told = explanation.told();
             told.refuse("hold", error.reason().name(), error.to_string(), change_of(error.reason()));
             return Err(self.keep_denial(&policy, attested, request, told, error));
@@ -189,7 +189,7 @@ impl Broker {
             let would = would.map_err(Error::from).and_then(|decision| {
                 let (text, id) = (decision.to_string(), LeaseId::first_at(now));
                 let lease = lease(attested, request, decision, made()?, Grounds::default(), id, now);
-                self.store.rules().holding(&lease).map_or(Ok(text), |hold| Err(held(hold)))
+                self.store.rules().holding(&lease).map_or(Ok(text), |hold| Err(held(hold, &lease)))
             });
             self.note_audited_grant(workload, &request.target, grant, would);
         }
@@ -315,8 +315,32 @@ pub(crate) fn told(explanation: &Explanation, error: &Error) -> Told {
     told
 }
 
-/// The refusal of what a rule holds.
-pub(crate) fn held(hold: &Rule) -> Error {
+/// The refusal of what a rule holds, or may hold: whose images are not known could run the one that it names.
+pub(crate) fn held(hold: &Rule, lease: &Lease) -> Error {
+    if !hold.selector.matches(lease) {
+        let message = format!(
+            "revocation {} holds an image until it is lifted ({}), and {} known by its digest",
+            hold.id,
+            hold.reason,
+            if lease.workload.pod.is_some() {
+                "not every image of this pod is"
+            } else {
+                "the token is bound to no pod, of which an image would be"
+            }
+        );
+        return if lease.workload.pod.is_some() {
+            Error::Unavailable {
+                reason: Reason::ImageUnknown,
+                message: format!(
+                    "{message} yet: ask again when its kubelet has reported them, or name images by digest"
+                ),
+                cause: "an image hold, and a pod whose images are not all reported".to_owned(),
+                retry_after: Duration::from_secs(1),
+            }
+        } else {
+            Error::denied(Reason::Held, message)
+        };
+    }
     let message = format!("revocation {} holds this until it is lifted: {}", hold.id, hold.reason);
     Error::denied(Reason::Held, message)
 }

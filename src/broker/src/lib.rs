@@ -30,6 +30,7 @@ pub mod selector;
 pub mod sessions;
 pub mod spell_out;
 pub mod unowned;
+mod unwritten;
 pub mod watch;
 pub mod watch_revocations;
 pub mod who_am_i;
@@ -169,6 +170,7 @@ pub struct Broker {
     kept: kept::KeptDenials,
     unowned: denials::UnownedDenials,
     spelling: spell_out::Spelling,
+    unwritten: unwritten::Unwritten,
     counts: counts::Counts,
 }
 
@@ -232,6 +234,7 @@ impl Broker {
             kept: kept::KeptDenials::default(),
             unowned: denials::UnownedDenials::default(),
             spelling: spell_out::Spelling::default(),
+            unwritten: unwritten::Unwritten::default(),
             counts: counts::Counts::default(),
         })
     }

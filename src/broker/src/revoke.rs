@@ -12,10 +12,14 @@ use dayfly_core::rules::RuleSet;
 use crate::issue::{check_idempotency_key, fingerprint, key_reused};
 use crate::operator::{By, Operator, Verb};
 use crate::selector::Which;
-use crate::{Broker, Error, Reason};
+use crate::{Broker, Error, Reason, unwritten};
 
 /// Leases that a dry run counts at most.
 pub const DRY_RUN_LEASES: u64 = 100_000;
+
+/// What a rule by image cannot know.
+const IMAGES_UNKNOWN: &str = "leases that were issued before their pods' images were all known are covered by the known ones \
+                              alone: a dry run says how many there are";
 
 /// What to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +39,8 @@ pub struct RevokeRequest {
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revoked {
-    /// A rule was written, now or, for a repeated request, before. It is in effect.
+    /// A rule was written, now or, for a repeated request, before; or put in effect in memory alone, which
+    /// [`Rule::is_durable`] says. It is in effect.
     Written {
         /// The rule.
         rule: Arc<Rule>,
@@ -93,6 +98,9 @@ impl Broker {
     /// It takes verb `revoke` on the owner that the selector names; on each owner of the one lease that it names; for
     /// anything else, on all owners. Which it was is recorded: it says what right lifts a hold.
     ///
+    /// Where the store cannot write it, it is in effect in memory ([`Rule::is_durable`]), and the store writes it as soon as it
+    /// can.
+    ///
     /// # Errors
     /// Unless it says otherwise, nothing was written.
     pub async fn revoke<'a>(
@@ -126,6 +134,10 @@ impl Broker {
             idempotency,
         };
         match self.store.commit(Change::Revoke(Box::new(revocation))).await? {
+            Outcome::InMemory(rule) => {
+                self.unwritten.ring();
+                Ok(self.written(rule, false))
+            }
             Outcome::Committed(receipt) => match receipt.rule {
                 Some(rule) => {
                     self.counts.add(&rule);
@@ -199,8 +211,10 @@ impl Broker {
     }
 
     fn written(&self, rule: Arc<Rule>, repeated: bool) -> Revoked {
-        let can_reissue = can_reissue(&self.store.rules(), &rule.selector, rule.after);
-        let warnings = self.unknown_names(&rule.selector);
+        let can_reissue = rule.is_durable() && can_reissue(&self.store.rules(), &rule.selector, rule.after);
+        let mut warnings: Vec<_> = unwritten::warning(&rule).into_iter().collect();
+        warnings.extend(self.unknown_names(&rule.selector));
+        warnings.extend(rule.selector.whatever_image().map(|_| IMAGES_UNKNOWN.to_owned()));
         Revoked::Written { rule, can_reissue, repeated, warnings }
     }
 
@@ -234,18 +248,33 @@ impl Broker {
     }
 
     async fn dry_run(&self, selector: Selector, after: After) -> Result<Revoked, Error> {
-        let filter = LeaseFilter { selector: Some(selector.clone()), active_only: true, owners: None };
-        let (mut leases, mut next) = (0, None);
+        // Of a rule by image, also those that it is about in all else, and whose images are not all known.
+        let about = selector.whatever_image().unwrap_or_else(|| selector.clone());
+        let filter = LeaseFilter { selector: Some(about), active_only: true, owners: None };
+        let (mut leases, mut unknown, mut next) = (0_u64, 0_u64, None);
         let at_least = loop {
             let page = self.store.leases(filter.clone(), next, limits::PAGE).await?;
-            leases += u64::try_from(page.leases.len()).unwrap_or(u64::MAX);
+            for lease in &page.leases {
+                match selector.matches(lease) {
+                    true => leases += 1,
+                    false if !lease.provenance.images_known => unknown += 1,
+                    false => {}
+                }
+            }
             next = page.next;
-            if next.is_none() || leases >= DRY_RUN_LEASES {
+            if next.is_none() || leases.saturating_add(unknown) >= DRY_RUN_LEASES {
                 break next.is_some();
             }
         };
         let can_reissue = can_reissue(&self.store.rules(), &selector, after);
-        let warnings = self.unknown_names(&selector);
+        let mut warnings = self.unknown_names(&selector);
+        if unknown > 0 {
+            let least = if at_least { "at least " } else { "" };
+            warnings.push(format!(
+                "{least}{unknown} more live leases are of pods whose images were not all known when they were issued: they may \
+                 run this one, and are not covered"
+            ));
+        }
         Ok(Revoked::DryRun { selector, leases, at_least, can_reissue, warnings })
     }
 }
@@ -311,4 +340,5 @@ fn contains(wide: &Selector, narrow: &Selector) -> bool {
         && is(wide.key.as_ref(), narrow.key.as_ref())
         && is(wide.credential_id.as_ref(), narrow.credential_id.as_ref())
         && is(wide.lease.as_ref(), narrow.lease.as_ref())
+        && is(wide.image.as_ref(), narrow.image.as_ref())
 }

@@ -1,4 +1,4 @@
-//! Spelling out: of a rule that no claim can be matched by (the credential id of the presented token), verifiers are told
+//! Spelling out: of a rule that no claim can be matched by (the credential id of the presented token, an image), verifiers are told
 //! the leases it covers, one by one. They are looked for in the background, from the start after each start, and kept in
 //! memory while the rule is in force.
 
@@ -113,7 +113,8 @@ impl Broker {
             // As it is now: a hold may have been lifted.
             self.spelling.retain(|id| rules.get(id).is_some_and(|rule| rule.in_force(now)));
             let wanted = |rule: &&Arc<Rule>| {
-                rule.in_force(now) && !rule.selector.is_in_claims() && !self.spelling.is_known(rule.id)
+                let due = rule.in_force(now) && rule.is_durable();
+                due && !rule.selector.is_in_claims() && !self.spelling.is_known(rule.id)
             };
             for rule in rules.after(last).filter(wanted) {
                 if self.spell(rule).await == Err(StoreError::Closing) {
@@ -121,7 +122,7 @@ impl Broker {
                 }
             }
             heard = ruled.max(rules.position());
-            last = last.max(rules.iter().next_back().map(|rule| rule.id));
+            last = last.max(rules.iter().rev().find(|rule| rule.is_durable()).map(|rule| rule.id));
         }
     }
 

@@ -93,6 +93,7 @@ pub struct RevocationWatch {
     /// How far each rule that is spelled out has been told: parts, and that it is complete.
     spelled: BTreeMap<RuleId, (usize, bool)>,
     bell: watch::Receiver<()>,
+    unwritten: watch::Receiver<()>,
     rested: Instant,
     verified: Duration,
     heartbeat: Duration,
@@ -164,6 +165,7 @@ impl Broker {
             more: true,
             spelled: BTreeMap::new(),
             bell: self.spelling.bell(),
+            unwritten: self.unwritten.bell(),
             rested: Instant::now(),
             verified: self.clock.monotonic(),
             heartbeat: HEARTBEAT,
@@ -247,6 +249,7 @@ impl RevocationWatch {
                 ruled = self.broker.store.ruled(self.position) => ruled.map(|_| false)?,
                 // Its sender is the broker, which is there.
                 _ = self.bell.changed() => false,
+                _ = self.unwritten.changed() => false,
                 () = sleep_until(heartbeat) => true,
             };
             if due {
@@ -272,7 +275,10 @@ impl RevocationWatch {
         let told: Vec<_> = untold.by_ref().take(RULES_AT_ONCE).cloned().collect();
         let more_rules = untold.next().is_some();
         if let Some(last) = told.last().filter(|_| more_rules) {
-            (self.position, self.last) = (last.position, Some(last.id));
+            // Those that are not on disk come after all that are.
+            let whole = mark.position.max(rules.position());
+            let position = if last.is_durable() { last.position } else { whole };
+            (self.position, self.last) = (position, Some(last.id));
         } else {
             self.position = mark.position.max(rules.position());
             self.last = self.last.max(rules.iter().next_back().map(|rule| rule.id));

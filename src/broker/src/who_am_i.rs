@@ -78,7 +78,10 @@ impl Broker {
             controller: attested.as_ref().map_or(TopController::Unknown, Attested::top_controller),
         };
         let ownership = self.ownership(&policy, &cluster.name, &who);
-        let grants = grants.map(|grant| self.available(&policy, grant, &workload, &ownership)).collect();
+        let provenance = attested.map(|attested| attested.provenance).unwrap_or_default();
+        let available =
+            |grant: &Arc<Grant>| self.available(&policy, grant, &workload, &ownership, &provenance);
+        let grants = grants.map(available).collect();
         Ok(WhoAmI { workload, trouble, ownership, grants })
     }
 
@@ -112,9 +115,10 @@ impl Broker {
         grant: &Grant,
         workload: &Workload,
         ownership: &Ownership,
+        provenance: &Provenance,
     ) -> Available {
         let held_by = match ownership {
-            Ownership::Owned(owners) => self.held_by(policy, grant, workload, owners),
+            Ownership::Owned(owners) => self.held_by(policy, grant, workload, owners, provenance),
             Ownership::Unowned | Ownership::Ambiguous => None,
         };
         Available {
@@ -133,6 +137,7 @@ impl Broker {
         grant: &Grant,
         workload: &Workload,
         owners: &Owners,
+        provenance: &Provenance,
     ) -> Option<RuleId> {
         let Credential { key, spiffe_id } = self.credential(policy, workload, &grant.spec.target).ok()?;
         let now = self.now();
@@ -154,7 +159,7 @@ impl Broker {
             spiffe_id,
             idempotency: None,
             renews: None,
-            provenance: Provenance::default(),
+            provenance: provenance.clone(),
             grounds: Grounds::default(),
             phase: Phase::Active,
         };

@@ -83,10 +83,13 @@ struct Selector {
     /// The one of this lease.
     #[arg(long, group = "selector", value_name = "ID")]
     lease: Option<String>,
+    /// Those of pods that run this image, by its digest alone: `sha256:...`.
+    #[arg(long, group = "selector", value_name = "DIGEST")]
+    image_digest: Option<String>,
     /// Everything.
     #[arg(long, group = "selector", conflicts_with_all = [
         "owner", "service_account", "pod", "node", "namespace", "in_cluster", "target", "grant", "key_id", "credential_id",
-        "lease",
+        "lease", "image_digest",
     ])]
     all: bool,
 }
@@ -131,7 +134,7 @@ impl Selector {
             key_id: self.key_id.unwrap_or_default(),
             credential_id: self.credential_id.unwrap_or_default(),
             lease: self.lease.unwrap_or_default(),
-            ..Default::default()
+            image_digest: self.image_digest.unwrap_or_default(),
         })
     }
 }
@@ -166,6 +169,8 @@ struct RuleView<'a> {
     authority: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     lifted: Option<LiftedView<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    in_memory_only: bool,
 }
 
 #[derive(Serialize)]
@@ -232,7 +237,12 @@ fn revoke_text(answer: &v1::RevokeResponse, dry_run: bool) -> String {
     if answer.repeated {
         lines.push(("repeated", "this was asked before: it is the earlier rule".to_owned()));
     }
-    let new = if answer.can_reissue { "they may ask again now" } else { "none until lifted" };
+    let in_memory_only = answer.rule.as_ref().is_some_and(|rule| rule.in_memory_only);
+    let new = match (answer.can_reissue, in_memory_only) {
+        (true, _) => "they may ask again now",
+        (false, true) => "none for anybody, until the store can write",
+        (false, false) => "none until lifted",
+    };
     lines.push(("new ones", new.to_owned()));
     lines.extend(answer.warnings.iter().map(|warning| ("warning", warning.clone())));
     facts(&lines)
@@ -473,6 +483,7 @@ fn rule_view(rule: &v1::Rule) -> RuleView<'_> {
             reason: &lifted.reason,
             position: lifted.position,
         }),
+        in_memory_only: rule.in_memory_only,
     }
 }
 
@@ -488,9 +499,14 @@ fn rule_facts(rule: &v1::Rule) -> Vec<(&'static str, String)> {
         v1::Authority::Dayfly => "of Dayfly itself",
         v1::Authority::Unspecified => "",
     };
+    let position = if rule.in_memory_only {
+        "NONE: IT IS NOT ON DISK, and lost if the broker ends before it is".to_owned()
+    } else {
+        rule.position.to_string()
+    };
     vec![
         ("revocation", rule.id.clone()),
-        ("position", rule.position.to_string()),
+        ("position", position),
         ("selector", rule.selector.as_ref().map(in_words).unwrap_or_default()),
         ("cut-off", rule.cut_off.clone()),
         ("after", after(rule).to_owned()),
@@ -573,6 +589,14 @@ mod tests {
         insta::assert_snapshot!("revoke_text", revoke_text(&answer(), false));
         let rule = answer().rule.unwrap();
         insta::assert_snapshot!("rule_json", serde_json::to_string_pretty(&rule_view(&rule)).unwrap());
+        let rule = v1::Rule { position: 0, in_memory_only: true, ..rule };
+        insta::assert_snapshot!(
+            "unwritten_rule_json",
+            serde_json::to_string_pretty(&rule_view(&rule)).unwrap()
+        );
+        let warnings = vec!["THIS REVOCATION IS NOT ON DISK".to_owned()];
+        let unwritten = v1::RevokeResponse { rule: Some(rule), can_reissue: false, warnings, ..answer() };
+        insta::assert_snapshot!("unwritten_revoke_text", revoke_text(&unwritten, false));
         let dry = v1::RevokeResponse { rule: None, would_cover: 7, would_cover_at_least: true, ..answer() };
         insta::assert_snapshot!("dry_run_text", revoke_text(&dry, true));
     }

@@ -120,6 +120,7 @@ enum ClaimView<'a> {
 struct ProvenanceView<'a> {
     controllers: Vec<ObjectView<'a>>,
     images: Vec<ImageView<'a>>,
+    images_known: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     applied_by: Option<ObjectView<'a>>,
 }
@@ -198,6 +199,7 @@ fn provenance(lease: &v1::Lease) -> Option<ProvenanceView<'_>> {
             .iter()
             .map(|image| ImageView { container: &image.container, digest: &image.digest })
             .collect(),
+        images_known: provenance.images_known,
         applied_by: provenance.applied_by.as_ref().map(Into::into),
     })
 }
@@ -415,6 +417,7 @@ mod tests {
                 controllers: vec![object("ReplicaSet", "api-7f"), object("Deployment", "api")],
                 images: vec![v1::Image { container: "main".to_owned(), digest: "sha256:ab".to_owned() }],
                 applied_by: Some(object("Application", "payments")),
+                images_known: true,
             }),
             grounds: Some(v1::Grounds {
                 objects: vec![v1::PolicyObject {

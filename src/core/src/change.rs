@@ -153,11 +153,43 @@ impl KeyStep {
     }
 }
 
-/// What became of a change. Anything but `Committed` has changed nothing.
+impl Revocation {
+    /// The rule that it makes.
+    pub fn rule(
+        self,
+        id: RuleId,
+        position: Position,
+        cut_off: LeaseId,
+        written_at: Timestamp,
+        until: Timestamp,
+    ) -> Rule {
+        let Self { selector, after, by, authority, reason, idempotency } = self;
+        let lifted = None;
+        Rule {
+            id,
+            position,
+            selector,
+            cut_off,
+            after,
+            written_at,
+            by,
+            reason,
+            until,
+            idempotency,
+            authority,
+            lifted,
+        }
+    }
+}
+
+/// What became of a change. Anything but `Committed` and `InMemory` has changed nothing.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// It is durable.
     Committed(Receipt),
+    /// A revocation that could not be made durable: its rule is in effect in memory ([`Rule::is_durable`] says no), nothing is
+    /// issued, and the store makes it durable as soon as it can. It is lost if the process ends before.
+    InMemory(Arc<Rule>),
     /// A rule newer than the decision is about this lease: decide again, with a new id.
     Covered(Arc<Rule>),
     /// The same idempotency key was committed before, with this; or the hold was lifted before.

@@ -77,6 +77,8 @@ struct RuleRecord {
     authority: u32,
     #[prost(message, tag = "26")]
     lifted: Option<LiftedRecord>,
+    #[prost(string, tag = "27")]
+    image: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -152,6 +154,7 @@ pub fn encode_rule(rule: &Rule) -> Vec<u8> {
         key: show(fields.key.as_ref()),
         credential_id: show(fields.credential_id.as_ref()),
         lease: fields.lease.map(|id| id.to_bytes().to_vec()).unwrap_or_default(),
+        image: show(fields.image.as_ref()),
         authority: match rule.authority {
             Authority::Unrecorded => 0,
             Authority::Owners => 1,
@@ -193,6 +196,7 @@ pub fn decode_rule(bytes: &[u8]) -> Result<Rule, BadRecord> {
             key: read.optional(&record.key)?,
             credential_id: read.optional(&record.credential_id)?,
             lease: read.optional_id(&record.lease)?.map(LeaseId::from_bytes),
+            image: read.optional(&record.image)?,
         };
         Selector::fields(fields).map_err(|error| read.bad(&error))?
     };
@@ -344,6 +348,7 @@ mod tests {
             pod: Some(Uid::from_u128(3)),
             lease: Some(LeaseId::from_u128(4)),
             grant: "payments/orders".parse().ok(),
+            image: format!("sha256:{}", "ab".repeat(32)).parse().ok(),
             ..Fields::default()
         };
         for selector in [Selector::All, Selector::fields(fields).unwrap()] {

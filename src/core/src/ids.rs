@@ -168,6 +168,13 @@ name!(
 );
 
 name!(
+    /// The digest of a container image (OCI image specification, "Digests"): of SHA-256, as a pod's status tells it.
+    ImageDigest,
+    "an image digest",
+    "sha256: and 64 of 0-9 and a-f, without the image's name",
+    crate::provenance::is_image_digest
+);
+name!(
     /// A SPIFFE trust domain's name (SPIFFE ID, section 2.1).
     TrustDomain,
     "a trust domain",
@@ -321,6 +328,18 @@ pub struct Position(u64);
 impl Position {
     /// Before the first change.
     pub const ZERO: Self = Self(0);
+
+    /// The `n`th of what is in effect and has no place yet, since it could not be made durable: later than all that has.
+    pub const fn unwritten(n: u64) -> Self {
+        Self(Self::UNWRITTEN.0 | n)
+    }
+
+    /// Whether it is no place among what is durable.
+    pub const fn is_unwritten(self) -> bool {
+        self.0 >= Self::UNWRITTEN.0
+    }
+
+    const UNWRITTEN: Self = Self(1 << 63);
 
     /// The position of this number.
     pub const fn new(number: u64) -> Self {

@@ -340,6 +340,18 @@ impl Lease {
         self
     }
 
+    /// Of a pod whose containers run these images, all of them known.
+    #[must_use]
+    pub fn running(mut self, images: &[(&str, &str)]) -> Self {
+        let image = |(container, digest): &(&str, &str)| crate::provenance::Image {
+            container: (*container).to_owned(),
+            digest: (*digest).to_owned(),
+        };
+        self.provenance.images = images.iter().map(image).collect();
+        self.provenance.images_known = true;
+        self
+    }
+
     #[must_use]
     pub fn of_pod(mut self, uid: u128) -> Self {
         if let Some(pod) = &mut self.workload.pod {

@@ -122,6 +122,9 @@ pub enum StoreError {
     /// A write or sync failed: nothing is committed until the store has been reopened and verified.
     #[error("the store cannot commit: {0}")]
     Poisoned(String),
+    /// A revocation is in effect that is not on disk yet.
+    #[error("a revocation is in effect in memory alone: nothing is issued until it is on disk")]
+    Unwritten,
     /// More is waiting than the store takes.
     #[error("the store is overloaded")]
     Busy,
@@ -411,8 +414,10 @@ pub struct PodFacts {
     /// Its controller: the one entry of its `ownerReferences` with `controller: true`. Its author can write it, so
     /// nothing is to be believed of it before [`Directory::controllers`] has looked.
     pub controller: Option<Arc<ObjectRef>>,
-    /// What its containers run, from its status: init containers only where they go on running.
+    /// What its containers run or ran, from its status, and by its spec where that names a digest.
     pub images: Arc<[Image]>,
+    /// Whether those are the images of all its containers.
+    pub images_known: bool,
     /// The GitOps object that applied it, by its own labels and annotations: asserted.
     pub applied_by: Option<Arc<ObjectRef>>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::ids::{Namespace, ServiceAccountName, Uid};
+use crate::ids::{ImageDigest, Namespace, ServiceAccountName, Uid};
 
 /// Labels of a Kubernetes object.
 pub type Labels = BTreeMap<String, String>;
@@ -46,6 +46,12 @@ pub struct Image {
     pub digest: String,
 }
 
+/// Whether a text is an image's digest as it is recorded.
+pub fn is_image_digest(text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:");
+    hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+}
+
 /// Where a workload came from when its lease was decided.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Provenance {
@@ -54,11 +60,19 @@ pub struct Provenance {
     pub controllers: Vec<ObjectRef>,
     /// What its pod's containers run; at most [`IMAGES`].
     pub images: Vec<Image>,
+    /// Whether `images` are those of all its containers: none of them had an image that was not known by its digest. False
+    /// without a pod.
+    pub images_known: bool,
     /// The GitOps object that applied the top controller, by that one's labels and annotations: asserted.
     pub applied_by: Option<ObjectRef>,
 }
 
 impl Provenance {
+    /// Whether any container ran this image.
+    pub fn runs(&self, image: &ImageDigest) -> bool {
+        self.images.iter().any(|one| one.digest == image.as_str())
+    }
+
     /// The top controller.
     pub fn top(&self) -> Option<&ObjectRef> {
         self.controllers.last()

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::ids::{
-    ClusterName, CredentialId, GrantRef, KeyId, LeaseId, Namespace, OwnerName, Position, RuleId, TargetName,
-    Uid,
+    ClusterName, CredentialId, GrantRef, ImageDigest, KeyId, LeaseId, Namespace, OwnerName, Position, RuleId,
+    TargetName, Uid,
 };
 use crate::lease::Lease;
 use crate::time::Timestamp;
@@ -111,7 +111,7 @@ impl fmt::Display for Actor {
 /// Which leases a rule is about: everything, said explicitly, or the conjunction of at least one field.
 ///
 /// The list of fields is closed: cluster, owner, namespace, service account, pod, node, grant, target, signing key,
-/// credential id, lease. (Image digest joins it with the rules that are spelled out.)
+/// credential id, lease, image digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     /// Every lease.
@@ -145,6 +145,8 @@ pub struct Fields {
     pub credential_id: Option<CredentialId>,
     /// The one lease.
     pub lease: Option<LeaseId>,
+    /// An image that any container of the workload's pod ran, as far as its lease records that.
+    pub image: Option<ImageDigest>,
 }
 
 impl Fields {
@@ -160,6 +162,7 @@ impl Fields {
         key: None,
         credential_id: None,
         lease: None,
+        image: None,
     };
 }
 
@@ -189,7 +192,16 @@ impl Selector {
 
     /// Whether a token's claims say if it is about that token. Else each lease it is about is spelled out for verifiers.
     pub fn is_in_claims(&self) -> bool {
-        self.named().credential_id.is_none()
+        let fields = self.named();
+        fields.credential_id.is_none() && fields.image.is_none()
+    }
+
+    /// The same without the image, where it names one: what it may be about, of leases whose images are not known.
+    pub fn whatever_image(&self) -> Option<Self> {
+        let fields = self.named();
+        fields.image.as_ref()?;
+        let others = Fields { image: None, ..fields.clone() };
+        Some(Self::fields(others).unwrap_or(Self::All))
     }
 
     /// The fields that it names: none of them where it is about everything.
@@ -219,6 +231,7 @@ impl Selector {
             && is(want.key.as_ref(), Some(&lease.key_id))
             && is(want.credential_id.as_ref(), workload.credential_id.as_ref())
             && is(want.lease.as_ref(), Some(&lease.id))
+            && want.image.as_ref().is_none_or(|image| lease.provenance.runs(image))
     }
 }
 
@@ -241,12 +254,18 @@ impl fmt::Display for Selector {
             part("key", fields.key.as_ref()),
             part("credential-id", fields.credential_id.as_ref()),
             part("lease", fields.lease.as_ref()),
+            part("image-digest", fields.image.as_ref()),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
 impl Rule {
+    /// Whether it is on disk. If not it is in effect in this process alone, and has no place in the order of changes yet.
+    pub fn is_durable(&self) -> bool {
+        !self.position.is_unwritten()
+    }
+
     /// Whether nothing new may be issued of what it is about.
     pub fn holds(&self) -> bool {
         self.after == After::Hold && self.lifted.is_none()
@@ -315,6 +334,35 @@ mod tests {
             Selector::fields(fields).unwrap().to_string(),
             "owner=payments, service-account-uid=00000000-0000-0000-0000-000000000001"
         );
+    }
+
+    #[test]
+    fn any_image_of_a_lease_is_covered_and_no_other() {
+        let digest = |c: &str| format!("sha256:{}", c.repeat(64));
+        let of = |c: &str, owner: Option<&str>| {
+            let owner = owner.map(|owner| owner.parse().unwrap());
+            Selector::fields(Fields { image: digest(c).parse().ok(), owner, ..Fields::default() }).unwrap()
+        };
+        let lease =
+            Lease::test(1).owned_by("payments").running(&[("api", &digest("a")), ("log", &digest("b"))]);
+        assert!(of("a", None).matches(&lease) && of("b", None).matches(&lease));
+        assert!(of("b", Some("payments")).matches(&lease) && !of("b", Some("checkout")).matches(&lease));
+        assert!(!of("c", None).matches(&lease) && !of("a", None).matches(&Lease::test(1)));
+        assert_eq!(
+            of("a", Some("payments")).to_string(),
+            format!("owner=payments, image-digest={}", digest("a"))
+        );
+        assert_eq!(
+            of("a", Some("payments")).whatever_image(),
+            Some(Selector::owner("payments".parse().unwrap()))
+        );
+        assert_eq!(of("a", None).whatever_image(), Some(Selector::All));
+        assert_eq!(Selector::All.whatever_image(), None);
+        for wrong in
+            ["sha256:ab", "SHA256:", "registry/x", &digest("A"), &format!("x@{}", digest("a")), &digest("g")]
+        {
+            assert!(wrong.parse::<ImageDigest>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

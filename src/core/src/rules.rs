@@ -8,8 +8,8 @@ use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use crate::digest::Digest;
 use crate::ids::{
-    ClusterName, CredentialId, GrantRef, KeyId, LeaseId, Namespace, OwnerName, Position, RuleId, TargetName,
-    Uid,
+    ClusterName, CredentialId, GrantRef, ImageDigest, KeyId, LeaseId, Namespace, OwnerName, Position, RuleId,
+    TargetName, Uid,
 };
 use crate::lease::Lease;
 use crate::limits::FOLDED_RULES;
@@ -33,6 +33,8 @@ pub struct RuleSet {
     position: Position,
     counting: Index,
     folded: Index,
+    /// The holds that name an image, as if they did not: what may be held of leases whose images are not known.
+    whatever_image: Index,
     /// When those that hold nothing may be folded.
     ends: RedBlackTreeSetSync<(Timestamp, RuleId)>,
     /// Which hold was lifted at a position.
@@ -88,6 +90,15 @@ impl Alike {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shape(u16);
 
+/// The image's place in a shape.
+const IMAGE: u16 = 11;
+
+impl Shape {
+    fn names_image(self) -> bool {
+        self.0 & (1 << IMAGE) != 0
+    }
+}
+
 /// The fields of a selector, or those of a lease that a selector of some shape would have to have.
 #[derive(Hash, Default)]
 struct Parts<'a> {
@@ -102,6 +113,7 @@ struct Parts<'a> {
     key: Option<&'a KeyId>,
     credential_id: Option<&'a CredentialId>,
     lease: Option<&'a LeaseId>,
+    image: Option<&'a str>,
 }
 
 impl<'a> Parts<'a> {
@@ -119,6 +131,7 @@ impl<'a> Parts<'a> {
             key,
             credential_id,
             lease,
+            image,
         } = fields.as_ref();
         Self {
             cluster: cluster.as_ref(),
@@ -132,11 +145,12 @@ impl<'a> Parts<'a> {
             key: key.as_ref(),
             credential_id: credential_id.as_ref(),
             lease: lease.as_ref(),
+            image: image.as_ref().map(ImageDigest::as_str),
         }
     }
 
-    /// A lease's, with this one of its owners.
-    fn of_lease(lease: &'a Lease, owner: &'a OwnerName) -> Self {
+    /// A lease's, with this one of its owners, and one or none of its images.
+    fn of_lease(lease: &'a Lease, owner: &'a OwnerName, image: Option<&'a str>) -> Self {
         let workload = &lease.workload;
         Self {
             cluster: Some(&workload.cluster),
@@ -150,6 +164,7 @@ impl<'a> Parts<'a> {
             key: Some(&lease.key_id),
             credential_id: workload.credential_id.as_ref(),
             lease: Some(&lease.id),
+            image,
         }
     }
 
@@ -166,13 +181,14 @@ impl<'a> Parts<'a> {
             self.key.is_some(),
             self.credential_id.is_some(),
             self.lease.is_some(),
+            self.image.is_some(),
         ];
         Shape(named.into_iter().rev().fold(0, |bits, named| bits << 1 | u16::from(named)))
     }
 
     /// Those of the fields that a selector of this shape names; none where the lease has not all of them.
     fn only(&self, shape: Shape) -> Option<Self> {
-        fn part<T>(shape: Shape, bit: u16, part: Option<&T>) -> Option<&T> {
+        fn part<T: ?Sized>(shape: Shape, bit: u16, part: Option<&T>) -> Option<&T> {
             part.filter(|_| shape.0 & (1 << bit) != 0)
         }
         let own = Parts {
@@ -187,6 +203,7 @@ impl<'a> Parts<'a> {
             key: part(shape, 8, self.key),
             credential_id: part(shape, 9, self.credential_id),
             lease: part(shape, 10, self.lease),
+            image: part(shape, IMAGE, self.image),
         };
         (own.shape() == shape).then_some(own)
     }
@@ -262,9 +279,16 @@ impl Index {
         choose: impl Fn(&'s Alike) -> Option<&'s Arc<Rule>>,
     ) -> Option<&'s Arc<Rule>> {
         let mut earliest: Option<&Arc<Rule>> = None;
-        for owner in lease.owners.iter() {
-            let all = Parts::of_lease(lease, owner);
-            let own = self.shapes.iter().filter_map(|(shape, _)| all.only(*shape));
+        // Each image is looked up once, for the shapes that name one; where none does, none is.
+        let by_image = self.shapes.iter().any(|(shape, _)| shape.names_image());
+        let images =
+            lease.provenance.images.iter().filter(|_| by_image).map(|image| Some(image.digest.as_str()));
+        let with_each =
+            images.chain([None]).flat_map(|image| lease.owners.iter().map(move |owner| (owner, image)));
+        for (owner, image) in with_each {
+            let all = Parts::of_lease(lease, owner, image);
+            let own = self.shapes.iter().filter(|(shape, _)| shape.names_image() == image.is_some());
+            let own = own.filter_map(|(shape, _)| all.only(*shape));
             let alikes = own.filter_map(|parts| self.by_selector.get(&hasher.hash_one(&parts))).flatten();
             let about = |alike: &&Alike| alike.any().is_some_and(|rule| rule.selector.matches(lease));
             let found = alikes.filter(about).filter_map(&choose).min_by_key(|rule| rule.position);
@@ -272,6 +296,11 @@ impl Index {
         }
         earliest
     }
+}
+
+/// Whether a rule by image may be about it although it names none that it records.
+fn may(lease: &Lease) -> bool {
+    !lease.provenance.images_known
 }
 
 impl RuleSet {
@@ -307,11 +336,21 @@ impl RuleSet {
         if !rule.holds() {
             self.ends.insert_mut((rule.until, rule.id));
         }
+        if let Some(others) = rule.selector.whatever_image() {
+            let unnamed = Rule { selector: others, idempotency: None, ..Rule::clone(&rule) };
+            if rule.holds() {
+                self.whatever_image.put(&self.hasher, Arc::new(unnamed));
+            } else {
+                self.whatever_image.remove(&self.hasher, &unnamed);
+            }
+        }
         self.counting.put(&self.hasher, rule);
     }
 
     fn note(&mut self, rule: &Rule) {
-        self.position = self.position.max(rule.changed_at());
+        if rule.is_durable() {
+            self.position = self.position.max(rule.changed_at());
+        }
         if let Some(lifted) = &rule.lifted {
             self.lifts.insert_mut(lifted.position, rule.id);
         }
@@ -355,7 +394,7 @@ impl RuleSet {
         }
     }
 
-    /// The newest change of any of its rules: when it was written, or lifted; zero without rules.
+    /// The newest change of any of its rules that is durable: when it was written, or lifted; zero without such.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -374,12 +413,20 @@ impl RuleSet {
         let of = |index: &'_ Index| index.last().as_ref().is_some_and(is_newer);
         let last = |index| Index::earliest(index, &self.hasher, lease, |alike| alike.last().filter(is_newer));
         let found = [&self.folded, &self.counting].into_iter().filter(|index| of(index)).filter_map(last);
-        found.min_by_key(|rule| rule.position)
+        let unknown =
+            [&self.whatever_image].into_iter().filter(|index| may(lease) && of(index)).filter_map(last);
+        found.chain(unknown).min_by_key(|rule| rule.position).and_then(|rule| self.get(rule.id))
     }
 
-    /// The first hold that is about this lease: nothing new may be issued.
+    /// The first hold that is about this lease, or, where not all of its images are known, may be: nothing new may be issued.
+    /// Which of both it is, its selector says.
     pub fn holding(&self, lease: &Lease) -> Option<&Arc<Rule>> {
-        self.counting.earliest(&self.hasher, lease, Alike::hold)
+        let held = self.counting.earliest(&self.hasher, lease, Alike::hold);
+        held.or_else(|| {
+            let unknown = Some(&self.whatever_image).filter(|_| may(lease));
+            let found = unknown?.earliest(&self.hasher, lease, Alike::hold)?;
+            self.get(found.id)
+        })
     }
 
     /// Every hold, of one selector the first.
@@ -462,7 +509,8 @@ mod tests {
     use crate::ports::Clock as _;
 
     fn selector(which: u8) -> Selector {
-        let fields = match which % 9 {
+        let image = |c: &str| format!("sha256:{}", c.repeat(64)).parse().ok();
+        let fields = match which % 11 {
             0 => Fields { owner: "payments".parse().ok(), ..Fields::default() },
             1 => Fields { owner: "checkout".parse().ok(), ..Fields::default() },
             2 => Fields { pod: Some(Uid::from_u128(7)), ..Fields::default() },
@@ -473,6 +521,8 @@ mod tests {
                 service_account: Some(Uid::from_u128(1)),
                 ..Fields::default()
             },
+            8 => Fields { image: image("a"), ..Fields::default() },
+            9 => Fields { image: image("b"), owner: "checkout".parse().ok(), ..Fields::default() },
             7 => Fields { cluster: "west".parse().ok(), ..Fields::default() },
             6 => {
                 Fields { namespace: "payments".parse().ok(), grant: "a/b".parse().ok(), ..Fields::default() }
@@ -487,6 +537,12 @@ mod tests {
         let lease = if which.is_multiple_of(3) { lease.owned_by("checkout") } else { lease };
         let lease = if which.is_multiple_of(5) { lease.narrowed_to("payments") } else { lease };
         let mut lease = if which.is_multiple_of(4) { lease.for_target("ledger") } else { lease };
+        if which % 7 > 2 {
+            let images: Vec<_> = ["a", "b"].iter().map(|c| format!("sha256:{}", c.repeat(64))).collect();
+            lease = lease.running(&[("api", &images[0]), ("log", &images[1])]);
+        } else if which % 7 == 1 {
+            lease = lease.running(&[]);
+        }
         if which.is_multiple_of(2) {
             lease.workload.cluster = "west".parse().unwrap();
         }
@@ -534,14 +590,19 @@ mod tests {
             for at in fold_at.into_iter().map(Timestamp::from_secs) {
                 let first = |test: &dyn Fn(&Rule) -> bool| all.iter().find(|rule| test(rule)).map(|rule| rule.id);
                 prop_assert_eq!(set.covering(&lease).map(|rule| rule.id), first(&|rule| rule.covers(&lease)));
+                let may = |rule: &Rule| {
+                    !lease.provenance.images_known
+                        && rule.holds()
+                        && rule.selector.whatever_image().is_some_and(|others| others.matches(&lease))
+                };
+                let held = first(&|rule| rule.holds() && rule.selector.matches(&lease));
                 prop_assert_eq!(
-                    set.holding(&lease).map(|rule| rule.id),
-                    first(&|rule| rule.holds() && rule.selector.matches(&lease))
+                    set.holding(&lease).map(|rule| rule.id), held.or_else(|| first(&|rule| may(rule)))
                 );
-                prop_assert_eq!(
-                    set.newer(&lease, Position::new(under)).is_some(),
-                    first(&|rule| rule.position > Position::new(under) && rule.selector.matches(&lease)).is_some()
-                );
+                let newer = |rule: &Rule| {
+                    rule.position > Position::new(under) && (rule.selector.matches(&lease) || may(rule))
+                };
+                prop_assert_eq!(set.newer(&lease, Position::new(under)).is_some(), first(&newer).is_some());
                 for rule in &all {
                     prop_assert_eq!(set.get(rule.id), Some(rule));
                 }
@@ -613,6 +674,26 @@ mod tests {
         let covering = |id| set.covering(&Lease::test(id)).map(|rule| rule.position.number());
         assert_eq!((covering(5), covering(25)), (Some(3), Some(3)));
         assert_eq!((set.folded.by_id.size(), set.len()), (FOLDED_RULES, 0));
+    }
+
+    #[test]
+    fn what_is_not_on_disk_is_in_effect_and_has_no_place() {
+        let mut set = RuleSet::default();
+        let rule = |position, id| {
+            let rule = Rule::test(0, selector(0), id);
+            Arc::new(Rule { position, ..rule })
+        };
+        let (written, unwritten) = (rule(Position::new(7), 10), rule(Position::unwritten(0), 20));
+        set.add(Arc::clone(&written));
+        set.add(Arc::clone(&unwritten));
+        set.add(rule(Position::unwritten(1), 30));
+        assert_eq!(set.position(), Position::new(7));
+        assert_eq!(set.last_up_to(Position::new(1 << 40)), Some(&written), "nobody was told up to it");
+        assert_eq!(set.after(Some(written.id)).count(), 2);
+        let lease = |id| Lease::test(id).owned_by("payments");
+        assert_eq!(set.covering(&lease(15)), Some(&unwritten));
+        assert_eq!(set.covering(&lease(5)), Some(&written), "what is on disk says why");
+        assert!(set.newer(&lease(40), Position::new(7)).is_some(), "what was decided before is outrun");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use dayfly_core::provenance::Labels;
 use dayfly_core::time::Timestamp;
 use serde::Deserialize;
 
-use crate::containers::{Status, images};
+use crate::containers::{Container, Status, images};
 use crate::metadata::{BoundedLabels, Origin, OwnerReference, applied_by, controller};
 use crate::sharing::Sharing;
 
@@ -70,6 +70,9 @@ impl Kind for Pods {
             tracked.is("", "Pod", &metadata.namespace, &metadata.name)
         });
         let namespace = metadata.namespace.parse().ok();
+        let spec = &object.spec;
+        let containers = [&spec.containers, &spec.init_containers, &spec.ephemeral_containers];
+        let (images, images_known) = images(containers.map(Vec::as_slice), &object.status);
         Some(PodFacts {
             uid: metadata.uid.parse().ok()?,
             service_account: object.spec.service_account_name.parse().ok()?,
@@ -78,7 +81,8 @@ impl Kind for Pods {
             deleting: metadata.deleting(),
             labels: Arc::clone(&metadata.labels.0),
             controller: controller(&metadata.owner_references, namespace.as_ref()).map(Arc::new),
-            images: images(&object.status),
+            images,
+            images_known,
             applied_by: applied_by.map(Arc::new),
         })
     }
@@ -225,6 +229,9 @@ impl Metadata {
 struct Spec {
     service_account_name: String,
     node_name: String,
+    containers: Vec<Container>,
+    init_containers: Vec<Container>,
+    ephemeral_containers: Vec<Container>,
 }
 
 impl Object {

@@ -47,6 +47,11 @@ pub async fn revoke(config: &Config, request: v1::RevokeRequest) -> anyhow::Resu
     tokio::task::spawn_blocking(move || closing.close()).await?;
     let rule = match committed? {
         Outcome::Committed(Receipt { rule: Some(rule), .. }) => rule,
+        Outcome::InMemory(_) => {
+            anyhow::bail!(
+                "the store's disk is full: make room, and ask again, since the rule may not be written"
+            )
+        }
         other => anyhow::bail!("the store answered a revocation with {other:?}"),
     };
     witness.write(store.mark()).await.context("the rule is written; the witness is not")?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dayfly_broker::Policies;
 use dayfly_core::clock::ClockGuard;
-use dayfly_core::ports::{Clock, Cluster, LeaseStore};
+use dayfly_core::ports::{Clock, Cluster, LeaseStore, StoreError};
 
 /// What readiness depends on.
 pub(crate) struct Readiness {
@@ -43,8 +43,11 @@ impl Readiness {
         }
         troubles.extend(self.store.status().trouble.map(|why| format!("store: {why}")));
         // An id that is drawn and not used is nothing; one that cannot be drawn is no credential.
-        if let Err(error) = self.store.draw() {
-            troubles.push(format!("clock: {error}"));
+        match self.store.draw() {
+            Err(StoreError::Unwritten) => troubles.push(format!("store: {}", StoreError::Unwritten)),
+            // The store's trouble is told above.
+            Ok(_) | Err(StoreError::Poisoned(_)) => {}
+            Err(error) => troubles.push(format!("clock: {error}")),
         }
         let now = self.clock.monotonic();
         let served = |cluster: &Cluster| {

@@ -377,11 +377,13 @@ async fn a_release_is_once_and_a_reissue_adds_a_digest(harness: &dyn Harness) {
 async fn pages_follow_filters_and_each_other(harness: &dyn Harness) {
     let store = harness.store();
     let mut all = Vec::new();
+    let [image, other] = ["a", "b"].map(|letter| format!("sha256:{}", letter.repeat(64)));
     for n in 0..40u128 {
         let new = drawn(&*store);
         let lease = new.lease.clone().of_pod(n % 4);
         let lease = if n % 2 == 0 { lease.owned_by("checkout") } else { lease };
         let lease = if n % 5 == 0 { lease.narrowed_to("api-team") } else { lease };
+        let lease = if n % 7 == 0 { lease.running(&[("api", &image), ("log", &other)]) } else { lease };
         let mut lease = if n % 8 == 0 { lease.for_target("ledger") } else { lease };
         if n % 3 == 0 {
             // Of the same names and uids in another cluster.
@@ -406,6 +408,15 @@ async fn pages_follow_filters_and_each_other(harness: &dyn Harness) {
         Some(Selector::lease(all[3].id)),
         Some(Selector::fields(Fields { target: "ledger".parse().ok(), ..Fields::default() }).unwrap()),
         Some(Selector::fields(Fields { pod: Some(uid(2)), ..Fields::default() }).unwrap()),
+        Some(Selector::fields(Fields { image: image.parse().ok(), ..Fields::default() }).unwrap()),
+        Some(
+            Selector::fields(Fields {
+                image: image.parse().ok(),
+                owner: "checkout".parse().ok(),
+                ..Fields::default()
+            })
+            .unwrap(),
+        ),
         Some(Selector::fields(namespace.clone()).unwrap()),
         Some(Selector::fields(Fields { cluster: "west".parse().ok(), ..namespace.clone() }).unwrap()),
         Some(Selector::fields(Fields { cluster: None, ..namespace.clone() }).unwrap()),

@@ -1,7 +1,7 @@
 //! One commit: changes checked in order, each against everything before it, and put into one batch.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
 use dayfly_core::change::{
@@ -9,8 +9,7 @@ use dayfly_core::change::{
 };
 use dayfly_core::digest::Digest;
 use dayfly_core::encoding::{self, Own};
-use dayfly_core::generator::IdGenerator;
-use dayfly_core::ids::{KeyId, LeaseId, Position, RuleId};
+use dayfly_core::ids::{KeyId, LeaseId, Position};
 use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::limits::{RECORD_BYTES, STORED_VALUE_BYTES};
 use dayfly_core::live::{AtCap, LiveOf};
@@ -58,6 +57,8 @@ pub(crate) struct Group<'a> {
     looked_at: usize,
     /// Free bytes on the disk.
     pub(crate) room: u64,
+    /// Rules are in effect that this commit does not write: it takes no other change.
+    pub(crate) unwritten: bool,
     now: Timestamp,
     batch: Batch,
     operations: usize,
@@ -107,6 +108,7 @@ impl<'a> Group<'a> {
             memory,
             looked_at: 0,
             room,
+            unwritten: false,
             batch: Batch::default(),
             operations: 0,
             events: Vec::new(),
@@ -136,6 +138,10 @@ impl<'a> Group<'a> {
         };
         if self.room < reserve {
             return Err(StoreError::Full);
+        }
+        // What is in effect goes first: here it does not fit.
+        if self.unwritten {
+            return Err(StoreError::Unwritten);
         }
         match change {
             Change::Issue(issue) => self.issue(&issue),
@@ -404,21 +410,23 @@ impl<'a> Group<'a> {
         revocation: Revocation,
         event: impl FnOnce(&Rule) -> Draft,
     ) -> Result<Outcome, StoreError> {
-        let (cut_off, id) = self.cut_off()?;
-        let rule = Rule {
-            id,
-            position: self.tip.position.next(),
-            selector: revocation.selector,
-            cut_off,
-            after: revocation.after,
-            written_at: self.now,
-            by: revocation.by,
-            reason: revocation.reason,
-            until: self.tip.latest_expiry.max(self.now).plus(self.shared.options.limits.leeway),
-            idempotency: revocation.idempotency,
-            authority: revocation.authority,
-            lifted: None,
-        };
+        let (cut_off, id) = self.shared.cut_off(self.tip.highest, self.now)?;
+        let until = self.tip.latest_expiry.max(self.now).plus(self.shared.options.limits.leeway);
+        let rule = revocation.rule(id, self.tip.position.next(), cut_off, self.now, until);
+        self.put_rule(rule, event)
+    }
+
+    /// Writes a rule that is in effect in memory, under its id and its cut-off; where it is there already, nothing.
+    pub(crate) fn write_down(&mut self, rule: &Rule) -> Result<(), StoreError> {
+        if self.tip.rules.get(rule.id).is_some() {
+            return Ok(());
+        }
+        let rule = Rule { position: self.tip.position.next(), ..rule.clone() };
+        self.put_rule(rule, Draft::revoked).map(drop)
+    }
+
+    fn put_rule(&mut self, rule: Rule, event: impl FnOnce(&Rule) -> Draft) -> Result<Outcome, StoreError> {
+        let id = rule.id;
         let record = sized(encoding::encode_rule(&rule))?;
         let position = self.append(&event(&rule))?;
         self.insert(layout::rule(position), record);
@@ -452,17 +460,6 @@ impl<'a> Group<'a> {
         self.insert(layout::rule(rule.position), record);
         let rule = Arc::make_mut(&mut self.tip.rules).lift(rule.id, lifted);
         Ok(Outcome::Committed(Receipt { position, rule }))
-    }
-
-    /// A cut-off above every id given out, and the rule's id right above it.
-    fn cut_off(&self) -> Result<(LeaseId, RuleId), StoreError> {
-        let mut generator = self.shared.generator.lock().unwrap_or_else(PoisonError::into_inner);
-        if generator.highest() < self.tip.highest {
-            *generator = IdGenerator::above(self.tip.highest);
-        }
-        let cut_off = generator.next(self.now, self.shared.options.rng.as_ref())?;
-        let id = generator.next(self.now, self.shared.options.rng.as_ref())?;
-        Ok((cut_off, RuleId::from_bytes(id.to_bytes())))
     }
 
     /// The event of a change; with it the change has its position.

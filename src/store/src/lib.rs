@@ -38,6 +38,7 @@ mod shared;
 mod store;
 mod time;
 mod tip;
+mod unwritten;
 mod verify;
 mod witness;
 mod writer;

@@ -23,6 +23,7 @@ use crate::rules;
 use crate::runs;
 use crate::time::Time;
 use crate::tip::Tip;
+use crate::unwritten::Unwritten;
 
 pub(crate) struct Shared {
     pub(crate) options: Options,
@@ -30,7 +31,9 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     /// Ids for draws and cut-offs.
     pub(crate) generator: Mutex<IdGenerator>,
+    /// What is durable, and over it what is [`Unwritten`].
     pub(crate) rules: ArcSwap<RuleSet>,
+    pub(crate) unwritten: Unwritten,
     pub(crate) head: ArcSwap<Head>,
     pub(crate) recent: RecentLeases,
     pub(crate) bases: Bases,
@@ -67,6 +70,7 @@ impl Shared {
             queue: Queue::new(options.queue),
             generator: Mutex::new(IdGenerator::above(highest)),
             rules: ArcSwap::new(Arc::clone(&tip.rules)),
+            unwritten: Unwritten::default(),
             head: ArcSwap::from_pointee(Head::of(tip)),
             recent: RecentLeases::new(options.recent_leases),
             bases: Bases::new(options.recent_bases),
@@ -87,8 +91,9 @@ impl Shared {
                 *generator = IdGenerator::above(tip.highest);
             }
         }
+        self.unwritten.settle(&tip.rules);
         if !Arc::ptr_eq(&self.rules.load(), &tip.rules) {
-            self.rules.store(Arc::clone(&tip.rules));
+            self.rules.store(self.unwritten.over(&tip.rules));
         }
         self.head.store(Arc::new(Head::of(tip)));
         self.news.ring(tip.position, tip.rules.position());

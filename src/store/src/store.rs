@@ -143,6 +143,9 @@ impl LeaseStore for SledStore {
         if shared.trouble().is_some() || shared.queue.stopping() {
             return Err(shared.refusal());
         }
+        if shared.unwritten.any() {
+            return Err(StoreError::Unwritten);
+        }
         // The position first: a cut-off above the id then belongs to a later position.
         let position = shared.head.load().mark.position;
         let now = shared.time.trusted(shared.options.clock.as_ref())?;

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dayfly_core::audit::{Draft, EventKind};
-use dayfly_core::change::{Change, Outcome};
+use dayfly_core::change::{Change, Outcome, Revocation};
 use dayfly_core::ports::StoreError;
-use dayfly_core::rule::Actor;
+use dayfly_core::rule::{Actor, Rule};
 use dayfly_core::time::Timestamp;
 use prost::Message;
 use sled::Batch;
@@ -39,6 +39,10 @@ const PRUNING: usize = 128;
 const IDLE: Duration = Duration::from_secs(5);
 /// The same, while leases of earlier starts are being read.
 const READING: Duration = Duration::from_millis(2);
+/// The same, while rules are in effect that are not on disk.
+const UNWRITTEN: Duration = Duration::from_millis(250);
+/// While the database is closed, how long the writer sleeps before it looks whether somebody asks.
+const ASKED: Duration = Duration::from_millis(20);
 
 /// Room enough, whatever the disk says: for what the store writes of itself.
 pub(crate) const NO_RESERVE: u64 = u64::MAX;
@@ -52,6 +56,22 @@ pub(crate) struct Writer {
 }
 
 type Answer = oneshot::Sender<Result<Outcome, StoreError>>;
+
+/// Who waits for a change, and where it is a revocation, what is to be put in effect in any case.
+struct Asked {
+    answer: Answer,
+    revocation: Option<Box<Revocation>>,
+}
+
+impl Asked {
+    fn of(change: Change, answer: Answer) -> (Change, Self) {
+        let revocation = match &change {
+            Change::Revoke(revocation) => Some(revocation.clone()),
+            _ => None,
+        };
+        (change, Self { answer, revocation })
+    }
+}
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, tip: Tip) -> Self {
@@ -117,6 +137,7 @@ impl Writer {
             let patience = match (self.pruning_is_due(), self.memory.live.is_reading()) {
                 (true, _) => Duration::ZERO,
                 (false, true) => READING,
+                (false, false) if self.shared.unwritten.any() => UNWRITTEN,
                 (false, false) => IDLE,
             };
             let work = self.shared.queue.take(patience, fits);
@@ -131,6 +152,9 @@ impl Writer {
 
     /// Prunes and folds a little, while there is nothing else to do.
     fn tidy(&mut self) {
+        if self.shared.unwritten.any() {
+            return self.commit_all(Vec::new());
+        }
         let pruning = self.pruning_is_due();
         if !pruning && !self.tip.rules.folds(self.shared.cautious_now()) {
             return;
@@ -144,29 +168,55 @@ impl Writer {
 
     /// Commits these as one; nothing is answered before it is durable.
     fn commit_all(&mut self, requests: Vec<Request>) {
-        let (changes, answers): (Vec<Change>, Vec<Answer>) =
-            requests.into_iter().map(|request| (request.change, request.answer)).unzip();
-        let room = self.room();
-        match room.and_then(|room| self.commit(changes, room, |_| ())) {
-            Ok(outcomes) => {
-                for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                    // Whoever asked may have gone; what is committed is committed.
-                    let _ = answer.send(outcome);
+        let (changes, asked): (Vec<Change>, Vec<Asked>) =
+            requests.into_iter().map(|Request { change, answer }| Asked::of(change, answer)).unzip();
+        let (room, mut outcomes) = (self.room(), Vec::with_capacity(changes.len()));
+        let committed = room.and_then(|room| self.commit_to(&mut outcomes, changes, room, |_| ()));
+        if let Err(error) = committed {
+            return self.give_up(&error, asked, outcomes);
+        }
+        for (Asked { answer, revocation }, outcome) in asked.into_iter().zip(outcomes) {
+            let outcome = match (outcome, revocation) {
+                (Err(why @ (StoreError::Full | StoreError::Unwritten)), Some(revocation)) => {
+                    self.shared.apply_unwritten(&self.tip, *revocation, None, &why)
                 }
-            }
-            Err(error) => self.give_up(&error, answers),
+                (outcome, _) => outcome,
+            };
+            // Whoever asked may have gone; what is committed is committed.
+            let _ = answer.send(outcome);
         }
     }
 
-    /// Nothing is known of what is on disk: answers that, and opens the database anew.
-    fn give_up(&mut self, error: &StoreError, answers: Vec<Answer>) {
+    /// Nothing is known of what is on disk: answers that, puts in effect in memory what was to be revoked, and opens the
+    /// database anew. `outcomes` are what the commit had come to.
+    fn give_up(&mut self, error: &StoreError, asked: Vec<Asked>, outcomes: Vec<Result<Outcome, StoreError>>) {
         let why = error.to_string();
         tracing::error!(%why, "the store cannot commit; nothing is issued until it is reopened and verified");
         self.shared.set_trouble(Some(why.clone()));
-        for answer in answers {
-            let _ = answer.send(Err(StoreError::Poisoned(why.clone())));
+        let outcomes = outcomes.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        for (Asked { answer, revocation }, outcome) in asked.into_iter().zip(outcomes) {
+            // What it made may be on disk.
+            let made = match outcome {
+                Some(Ok(Outcome::Committed(receipt))) => receipt.rule,
+                _ => None,
+            };
+            let _ = answer.send(self.without_disk(revocation, made, &why));
         }
         self.reopen(why);
+    }
+
+    /// What is answered while nothing can be committed.
+    fn without_disk(
+        &self,
+        revocation: Option<Box<Revocation>>,
+        made: Option<Arc<Rule>>,
+        why: &str,
+    ) -> Result<Outcome, StoreError> {
+        let why = StoreError::Poisoned(why.to_owned());
+        match revocation {
+            Some(revocation) => self.shared.apply_unwritten(&self.tip, *revocation, made, &why),
+            None => Err(why),
+        }
     }
 
     /// Free bytes on the store's disk.
@@ -186,11 +236,28 @@ impl Writer {
         room: u64,
         extra: impl FnOnce(&mut Group<'_>),
     ) -> Result<Vec<Result<Outcome, StoreError>>, StoreError> {
+        let mut outcomes = Vec::with_capacity(changes.len());
+        self.commit_to(&mut outcomes, changes, room, extra)?;
+        Ok(outcomes)
+    }
+
+    /// The same, and where it fails, what it had come to.
+    fn commit_to(
+        &mut self,
+        outcomes: &mut Vec<Result<Outcome, StoreError>>,
+        changes: Vec<Change>,
+        room: u64,
+        extra: impl FnOnce(&mut Group<'_>),
+    ) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         let engine = self.engine.as_ref().map(Arc::clone).ok_or_else(|| shared.refusal())?;
         let before = self.tip.position;
         let mut group = Group::new(&shared, &engine, &mut self.tip, &mut self.memory, room);
-        let mut outcomes = Vec::with_capacity(changes.len());
+        let unwritten = shared.unwritten.all();
+        group.unwritten = !unwritten.is_empty() && room < shared.options.rule_reserve_bytes;
+        if !group.unwritten {
+            unwritten.iter().try_for_each(|rule| group.write_down(rule))?;
+        }
         for change in changes {
             match group.add(change) {
                 Err(StoreError::Poisoned(why)) => return Err(StoreError::Poisoned(why)),
@@ -217,8 +284,11 @@ impl Writer {
             shared.recent.keep(records);
             shared.news.add(told);
             shared.publish(&self.tip);
+            if !unwritten.is_empty() && !shared.unwritten.any() {
+                tracing::info!(rules = unwritten.len(), "what was revoked in memory alone is on disk");
+            }
         }
-        Ok(outcomes)
+        Ok(())
     }
 
     pub(crate) fn tip(&mut self) -> &mut Tip {
@@ -270,14 +340,22 @@ impl Writer {
 
     /// Answers what comes in the meantime.
     fn refuse_waiting(&self, why: &str, wait: Duration) {
-        std::thread::sleep(wait);
-        while let Work::Changes(requests) = self.shared.queue.take(Duration::ZERO, |_| true) {
-            if requests.is_empty() {
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.shared.queue.take(Duration::ZERO, |_| true) {
+                Work::Stop(_) => return,
+                Work::Changes(requests) => {
+                    for Request { change, answer } in requests {
+                        let (_, Asked { answer, revocation }) = Asked::of(change, answer);
+                        let _ = answer.send(self.without_disk(revocation, None, why));
+                    }
+                }
+            }
+            if waited >= wait {
                 return;
             }
-            for request in requests {
-                let _ = request.answer.send(Err(StoreError::Poisoned(why.to_owned())));
-            }
+            std::thread::sleep(ASKED.min(wait));
+            waited += ASKED;
         }
     }
 
@@ -335,6 +413,13 @@ impl Writer {
             if let Err(error) = stopped {
                 tracing::error!(%error, "the store could not record that it stopped");
             }
+        }
+        let lost = self.shared.unwritten.all();
+        for rule in lost {
+            tracing::error!(
+                rule = %rule.id, selector = %rule.selector,
+                "a revocation that was in effect in memory alone is lost: revoke again"
+            );
         }
         self.give_up_engine();
     }

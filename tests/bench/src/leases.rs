@@ -107,6 +107,7 @@ fn provenance(number: u64, workload: &Workload) -> Provenance {
             container: account.name.to_string(),
             digest: format!("sha256:{}", Digest::of(&number.to_be_bytes())),
         }],
+        images_known: true,
         applied_by: Some(object("argoproj.io/v1alpha1", "Application", account.namespace.to_string(), None)),
     }
 }

@@ -47,6 +47,8 @@ pub struct Options {
     pub clock_ahead: Option<i64>,
     /// Reach the cluster here instead, with its own scheme.
     pub by_way_of: Option<std::net::SocketAddr>,
+    /// Writes to its store fail (ENOSPC) while the file [`Broker::failing`] is there.
+    pub failing_disk: bool,
     /// What `DAYFLY_LOG` is; by default unset.
     pub log_filter: Option<&'static str>,
     /// `local_check = false`: signatures are left to the API server.
@@ -127,6 +129,11 @@ impl Broker {
             broker.environment.push(("FAKETIME_TIMESTAMP_FILE", broker.dir().join("clock").into()));
             broker.environment.push(("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()));
             broker.environment.push(("FAKETIME_NO_CACHE", "1".into()));
+        }
+        if broker.options.failing_disk {
+            broker.environment.push(("LD_PRELOAD", shim("enospc", broker.dir())?.into()));
+            broker.environment.push(("DAYFLY_FULL_ROOT", broker.store_dir().into()));
+            broker.environment.push(("DAYFLY_FULL_WHILE", broker.failing().into()));
         }
         if let Some(filter) = broker.options.log_filter {
             broker.environment.push(("DAYFLY_LOG", filter.into()));
@@ -330,6 +337,11 @@ impl Broker {
         self.dir().join(self.options.store_dir.as_deref().unwrap_or(Path::new("store")))
     }
 
+    /// The file that makes its disk fail while it is there, with [`Options::failing_disk`].
+    pub fn failing(&self) -> PathBuf {
+        self.dir().join("failing")
+    }
+
     /// The folder with its policy.
     pub fn policy(&self) -> PathBuf {
         self.policy_of(CLUSTER)
@@ -478,6 +490,19 @@ fn program(broken: Option<&str>) -> Result<PathBuf> {
         program.display()
     );
     Ok(program)
+}
+
+/// Builds `tests/shims/NAME.c` into this folder, with the system's compiler.
+fn shim(name: &str, folder: &Path) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../shims/{name}.c"));
+    let object = folder.join(format!("{name}.so"));
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let built = std::process::Command::new(&compiler)
+        .args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"])
+        .args([object.as_os_str(), source.as_os_str(), "-ldl".as_ref()])
+        .status();
+    ensure!(built.is_ok_and(|status| status.success()), "{compiler} did not build {}", source.display());
+    Ok(object)
 }
 
 /// Debian's libfaketime, in the form for programs with threads.

@@ -105,6 +105,9 @@ pub enum ErrorReason {
     /// OUT_OF_RANGE. What came after `resume` cannot be told: it is of another incarnation of the store, or of other Targets
     /// than those that list the caller now, or too old. Call again without it, to be told all that is in force.
     ResumeOutOfRange = 85,
+    /// UNAVAILABLE. A revocation holds an image, and not all of the images that the caller's pod runs are known yet. Ask again
+    /// when its kubelet has reported them; name images by digest in the pod to have them known from the start.
+    ImageUnknown = 86,
     /// RESOURCE_EXHAUSTED. The broker sheds load. Ask again after the hint.
     Overloaded = 90,
     /// RESOURCE_EXHAUSTED. The answer's reader took nothing for 15 s. Call again; a stream begins with what is then.
@@ -185,6 +188,7 @@ impl ErrorReason {
             Self::SigningKeyMissing => "ERROR_REASON_SIGNING_KEY_MISSING",
             Self::DecisionOutrun => "ERROR_REASON_DECISION_OUTRUN",
             Self::ResumeOutOfRange => "ERROR_REASON_RESUME_OUT_OF_RANGE",
+            Self::ImageUnknown => "ERROR_REASON_IMAGE_UNKNOWN",
             Self::Overloaded => "ERROR_REASON_OVERLOADED",
             Self::ReaderSlow => "ERROR_REASON_READER_SLOW",
             Self::LiveLeases => "ERROR_REASON_LIVE_LEASES",
@@ -249,6 +253,7 @@ impl ErrorReason {
             "ERROR_REASON_SIGNING_KEY_MISSING" => Some(Self::SigningKeyMissing),
             "ERROR_REASON_DECISION_OUTRUN" => Some(Self::DecisionOutrun),
             "ERROR_REASON_RESUME_OUT_OF_RANGE" => Some(Self::ResumeOutOfRange),
+            "ERROR_REASON_IMAGE_UNKNOWN" => Some(Self::ImageUnknown),
             "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
             "ERROR_REASON_READER_SLOW" => Some(Self::ReaderSlow),
             "ERROR_REASON_LIVE_LEASES" => Some(Self::LiveLeases),
@@ -350,8 +355,9 @@ pub struct Provenance {
     /// (`deploy/rbac.yaml`), and below what is gone or another by uid.
     #[prost(message, repeated, tag = "1")]
     pub controllers: ::prost::alloc::vec::Vec<ObjectRef>,
-    /// What its pod's containers ran by then, init and ephemeral ones too, from the pod's status: one for each container, at most 64. A
-    /// container whose image the kubelet had not reported yet is not among them.
+    /// What its pod's containers ran by then, init and ephemeral ones too, at most 64: what the pod's status tells, and where its
+    /// spec names an image by digest, that. A container whose image is named by a tag and was not reported by the kubelet yet is
+    /// not among them.
     #[prost(message, repeated, tag = "2")]
     pub images: ::prost::alloc::vec::Vec<Image>,
     /// The GitOps object that applied the top controller, or else the pod, by the labels and annotations that the tools leave
@@ -359,6 +365,10 @@ pub struct Provenance {
     /// `HelmRelease`, or `helm.sh/v1` `Release`, which is no object of the API but Helm's own record. Unset where none is said.
     #[prost(message, optional, tag = "3")]
     pub applied_by: ::core::option::Option<ObjectRef>,
+    /// Whether `images` are those of all its pod's containers. False without a pod, and for leases from before this was
+    /// recorded.
+    #[prost(bool, tag = "4")]
+    pub images_known: bool,
 }
 /// What one container of a pod runs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1769,7 +1779,10 @@ pub struct Selector {
     /// One lease, by its id.
     #[prost(string, tag = "12")]
     pub lease: ::prost::alloc::string::String,
-    /// An image's digest, `sha256:...`. Refused until leases record images.
+    /// An image's digest, `sha256:` and 64 hexadecimal digits in lower case: leases of pods any container of which ran it, as
+    /// far as was known when they were issued (`Provenance.images`). Of a lease whose images were not all known then, it is
+    /// about the known ones. With AFTER_HOLD, a pod that it may be about and whose images are not all known is refused too,
+    /// IMAGE_UNKNOWN.
     #[prost(string, tag = "13")]
     pub image_digest: ::prost::alloc::string::String,
 }
@@ -1838,7 +1851,7 @@ pub struct RevokeResponse {
     /// The rule; unset for a dry run.
     #[prost(message, optional, tag = "1")]
     pub rule: ::core::option::Option<Rule>,
-    /// Whether what was covered can get new credentials now.
+    /// Whether what was covered can get new credentials now. Nothing can while the rule is in memory alone.
     #[prost(bool, tag = "2")]
     pub can_reissue: bool,
     /// The same idempotency key was used before, for this same request: this is the earlier rule.
@@ -1853,8 +1866,9 @@ pub struct RevokeResponse {
     /// The selector as resolved, in words.
     #[prost(string, tag = "6")]
     pub resolved: ::prost::alloc::string::String,
-    /// What looks like a mistake: a name in the selector that nothing has now. The rule is written all the same, since what
-    /// it is about may be gone from policy and not from the world.
+    /// What is to be known: that the rule is in memory alone, and what to do; a name in the selector that nothing has now (the rule
+    /// is written all the same, since what it is about may be gone from policy and not from the world); that a rule by image
+    /// knows what leases record alone.
     #[prost(string, repeated, tag = "7")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -1864,7 +1878,7 @@ pub struct Rule {
     /// Its id, a UUIDv7.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// Its place in the order of all changes.
+    /// Its place in the order of all changes; 0 while it is in memory alone.
     #[prost(uint64, tag = "2")]
     pub position: u64,
     /// Which leases, names resolved to uids.
@@ -1895,9 +1909,10 @@ pub struct Rule {
     /// rules from before it was recorded: those count as cluster-wide.
     #[prost(enumeration = "Authority", tag = "11")]
     pub authority: i32,
-    /// It could not be made durable: it is in effect in the memory of the broker that answered, which issues nothing
-    /// meanwhile, and is gone when that stops. `position` is 0 then. Never set until rules are applied like that (issue
-    /// 5): until then such a revocation is refused, STORE_UNAVAILABLE or STORE_FULL.
+    /// IT IS NOT ON DISK: the store could not write it, its disk being full beyond what is kept for rules, or a write or sync
+    /// having failed. It is in effect in the memory of the broker that answered: introspection and streams know it, and
+    /// nothing is issued, STORE_UNAVAILABLE or STORE_FULL. It is lost when that broker ends before it is written: then revoke
+    /// again. The broker writes it as soon as it can, under this id and cut-off; `position` is 0 until then.
     #[prost(bool, tag = "12")]
     pub in_memory_only: bool,
 }
@@ -2623,7 +2638,8 @@ pub mod operator_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.OperatorService", "GetLease"));
             self.inner.unary(req, path, codec).await
         }
-        /// Ends every credential that the selector covers, with one durable rule, effective before it answers.
+        /// Ends every credential that the selector covers, with one durable rule, effective before it answers. Where the store cannot
+        /// write, the rule is effective all the same, in memory, and the answer says so (`Rule.in_memory_only`).
         pub async fn revoke(
             &mut self,
             request: impl tonic::IntoRequest<super::RevokeRequest>,
@@ -2903,7 +2919,8 @@ pub mod operator_service_server {
             tonic::Response<super::GetLeaseResponse>,
             tonic::Status,
         >;
-        /// Ends every credential that the selector covers, with one durable rule, effective before it answers.
+        /// Ends every credential that the selector covers, with one durable rule, effective before it answers. Where the store cannot
+        /// write, the rule is effective all the same, in memory, and the answer says so (`Rule.in_memory_only`).
         async fn revoke(
             &self,
             request: tonic::Request<super::RevokeRequest>,
@@ -3728,7 +3745,8 @@ pub struct RevocationRule {
     /// Its id, a UUIDv7.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// Its place in the order of all changes.
+    /// Its place in the order of all changes; 0 for one that the broker could not write yet, which is in effect all the same. If
+    /// the broker ends before it has written it, a verifier that was told goes on refusing what it covers, until `until`.
     #[prost(uint64, tag = "2")]
     pub position: u64,
     /// Which tokens. By `image_digest` or `credential_id` no claim can be matched: of such a rule, `covered` tells the leases.

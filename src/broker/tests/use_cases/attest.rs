@@ -59,10 +59,10 @@ async fn a_lease_has_its_provenance() {
     world.east().pod("api-0", |pod| Some(controlled(pod)));
     world.east().chain(chain(ChainEnd::Top, Some(application("shop"))));
     let lease = world.issued().await.lease;
-    let Provenance { controllers, images, applied_by } = &lease.provenance;
+    let Provenance { controllers, images, images_known, applied_by } = &lease.provenance;
     let names: Vec<_> = controllers.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["ReplicaSet/api-7d", "Deployment/api"]);
-    assert_eq!((images.len(), images[0].container.as_str()), (1, "api"));
+    assert_eq!((images.len(), images[0].container.as_str(), *images_known), (1, "api", true));
     assert_eq!(applied_by.as_ref().unwrap().name, "shop", "what applied the top controller");
     assert_eq!(world.store.all()[0].provenance, lease.provenance, "as recorded");
 
@@ -70,7 +70,8 @@ async fn a_lease_has_its_provenance() {
     let lease = world.issued().await.lease;
     assert_eq!(lease.provenance.applied_by.as_ref().unwrap().name, "of-pod", "else the pod itself");
     world.east().pod("api-0", Some);
-    assert_eq!(world.issued().await.lease.provenance, Provenance::default(), "of a pod of its own");
+    let own = Provenance { images_known: true, ..Provenance::default() };
+    assert_eq!(world.issued().await.lease.provenance, own, "of a pod of its own");
 }
 
 #[tokio::test]

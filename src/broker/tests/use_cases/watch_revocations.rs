@@ -18,7 +18,7 @@ async fn watch(world: &World, token: &Secret, resume: Option<Resume>) -> Result<
 }
 
 /// A watch whose first list was told, and that list.
-async fn begun(world: &World, resume: Option<Resume>) -> (RevocationWatch, RevocationNews) {
+pub(crate) async fn begun(world: &World, resume: Option<Resume>) -> (RevocationWatch, RevocationNews) {
     let mut watch = watch(world, &gate(), resume).await.unwrap_or_else(|error| panic!("{error}"));
     let first = watch.next().await.unwrap();
     assert!(!first.more);
@@ -71,12 +71,12 @@ fn lift(world: &World, rule: RuleId) {
     assert!(matches!(world.store.commit_now(Change::Lift(Box::new(lift))), Ok(Outcome::Committed(_))));
 }
 
-fn ids(news: &RevocationNews) -> Vec<RuleId> {
+pub(crate) fn ids(news: &RevocationNews) -> Vec<RuleId> {
     news.rules.iter().map(|rule| rule.id).collect()
 }
 
 /// The next news that is no heartbeat.
-async fn next(watch: &mut RevocationWatch) -> RevocationNews {
+pub(crate) async fn next(watch: &mut RevocationWatch) -> RevocationNews {
     loop {
         let news = watch.next().await.unwrap_or_else(|error| panic!("{error}"));
         if !news.rules.is_empty() || !news.lifted.is_empty() || news.covered.is_some() {

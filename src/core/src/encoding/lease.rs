@@ -121,6 +121,8 @@ struct BasisRecord {
     /// Names and outcomes in turn.
     #[prost(string, repeated, tag = "23")]
     checks: Vec<String>,
+    #[prost(bool, tag = "24")]
+    images_known: bool,
 }
 
 /// Of a [`BasisRecord`] the owners alone.
@@ -322,6 +324,7 @@ impl Own {
                     .map(|object| read.object(object))
                     .collect::<Result<_, _>>()?,
                 images: pairs(record.images).map(|(container, digest)| Image { container, digest }).collect(),
+                images_known: record.images_known,
                 applied_by: record.applied_by.map(|object| read.object(object)).transpose()?,
             },
             grounds: Grounds {
@@ -350,7 +353,7 @@ pub fn encode_basis(lease: &Lease) -> Vec<u8> {
         claims,
         key_id,
         spiffe_id,
-        provenance: Provenance { controllers, images, applied_by },
+        provenance: Provenance { controllers, images, images_known, applied_by },
         grounds: Grounds { objects, checks },
         id: _,
         issued_at: _,
@@ -384,6 +387,7 @@ pub fn encode_basis(lease: &Lease) -> Vec<u8> {
         spiffe_id: show(spiffe_id.as_ref()),
         controllers: controllers.iter().map(object_record).collect(),
         images: images.iter().flat_map(image).collect(),
+        images_known: *images_known,
         applied_by: applied_by.as_ref().map(object_record),
         objects: objects.iter().map(policy_object_record).collect(),
         checks: checks.iter().flat_map(check).collect(),
@@ -528,6 +532,7 @@ mod tests {
         lease.provenance = Provenance {
             controllers: vec![object("ReplicaSet", Some(1)), object("Deployment", Some(2))],
             images: vec![Image { container: "api".to_owned(), digest: format!("sha256:{}", "0".repeat(64)) }],
+            images_known: true,
             applied_by: Some(object("Application", None)),
         };
         lease.grounds = Grounds {

@@ -29,9 +29,6 @@ pub(super) fn which(wire: &v1::Selector) -> Result<Which, Status> {
 }
 
 fn named(wire: &v1::Selector) -> Result<Named, Status> {
-    if !wire.image_digest.is_empty() {
-        return Err(reject::field("selector.image_digest", &"leases do not record images yet"));
-    }
     let (service_account, service_account_name) =
         uid_or_name("selector.service_account", &wire.service_account)?;
     let (pod, pod_name) = uid_or_name("selector.pod", &wire.pod)?;
@@ -47,6 +44,7 @@ fn named(wire: &v1::Selector) -> Result<Named, Status> {
         key: optional("selector.key_id", &wire.key_id)?,
         credential_id: optional("selector.credential_id", &wire.credential_id)?,
         lease: optional("selector.lease", &wire.lease)?,
+        image: optional("selector.image_digest", &wire.image_digest)?,
     };
     Ok(Named { fields, service_account: service_account_name, pod: pod_name })
 }

@@ -430,6 +430,7 @@ impl Run {
                     Expected::Rule(position.number())
                 }
                 Outcome::Committed(receipt) => Expected::Committed(receipt.position.number()),
+                Outcome::InMemory(rule) => panic!("the disk has room, and rule {} is not on it", rule.id),
                 // Which of several is not promised.
                 Outcome::Covered(_) if matches!(change, Change::Issue(_)) => {
                     Expected::Covered(Position::ZERO)

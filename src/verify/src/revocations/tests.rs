@@ -56,6 +56,10 @@ const GRANTS: &[&str] = &["payments/orders", "payments/ledger", "batch/orders"];
 const TARGETS: &[&str] = &["orders", "ledger"];
 const KEYS: &[&str] = &["key-1", "key-2"];
 const CREDENTIALS: &[&str] = &["JTI=1", "JTI=2"];
+const IMAGES: &[&str] = &[
+    "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+];
 const SPIFFE_IDS: &[&str] = &["spiffe://prod.example/ns/payments/sa/api"];
 
 prop_compose! {
@@ -68,8 +72,10 @@ prop_compose! {
         (grant, target, key) in (few(GRANTS), few(TARGETS), few(KEYS)),
         credential in option::of(few(CREDENTIALS)),
         spiffe_id in option::of(few(SPIFFE_IDS)),
+        image in option::of(prop::sample::select(IMAGES)),
     ) -> Lease {
-        let mut lease = Lease::test(id);
+        let images: Vec<_> = image.into_iter().map(|image| ("api", image)).collect();
+        let mut lease = Lease::test(id).running(&images);
         lease.workload.cluster = cluster;
         lease.workload.service_account.namespace = namespace;
         lease.workload.service_account.uid = account;
@@ -94,9 +100,10 @@ prop_compose! {
         (target, key) in (option::weighted(0.2, few(TARGETS)), option::weighted(0.2, few(KEYS))),
         credential_id in option::weighted(0.1, few(CREDENTIALS)),
         lease in option::weighted(0.1, (1_u128..6).prop_map(LeaseId::from_u128)),
+        image in option::weighted(0.1, few(IMAGES)),
     ) -> CoreFields {
         CoreFields {
-            cluster, owner, namespace, service_account, pod, node, grant, target, key, credential_id, lease,
+            cluster, owner, namespace, service_account, pod, node, grant, target, key, credential_id, lease, image,
         }
     }
 }
@@ -110,7 +117,7 @@ fn a_rule() -> impl Strategy<Value = Rule> {
 }
 
 fn is_spelled_out(rule: &Rule) -> bool {
-    matches!(&rule.selector, Selector::Where(fields) if fields.credential_id.is_some())
+    matches!(&rule.selector, Selector::Where(fields) if fields.credential_id.is_some() || fields.image.is_some())
 }
 
 proptest! {

@@ -460,8 +460,8 @@ async fn a_revocation_that_says_too_little_is_refused(kind: Kind) {
         ("INVALID_FIELD", "a name alone", selecting(v1::Selector { pod: "api-1".to_owned(), ..none() })),
         (
             "INVALID_FIELD",
-            "an image digest",
-            selecting(v1::Selector { image_digest: format!("sha256:{}", "0".repeat(64)), ..none() }),
+            "an image by its name",
+            selecting(v1::Selector { image_digest: "registry.k8s.io/pause:3".to_owned(), ..none() }),
         ),
         (
             "NOT_FOUND",

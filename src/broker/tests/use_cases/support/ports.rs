@@ -170,6 +170,7 @@ fn api_pod(name: &str) -> PodFacts {
         labels: Arc::default(),
         controller: None,
         images: Arc::default(),
+        images_known: true,
         applied_by: None,
     }
 }

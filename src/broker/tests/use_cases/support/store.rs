@@ -1,7 +1,7 @@
 //! A store in memory that keeps the port's promises: coverage, idempotency and expected state are checked in `commit`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ pub(crate) struct FakeStore {
     state: Mutex<State>,
     failing: Mutex<Option<StoreError>>,
     hanging: Mutex<Option<Hang>>,
+    full: AtomicBool,
     bell: watch::Sender<Position>,
     /// How often the log was read.
     pub(crate) log_read: AtomicUsize,
@@ -68,6 +69,7 @@ impl FakeStore {
             state: Mutex::new(state),
             failing: Mutex::new(None),
             hanging: Mutex::new(None),
+            full: AtomicBool::new(false),
             bell: watch::Sender::new(Position::ZERO),
             log_read: AtomicUsize::new(0),
         }
@@ -81,6 +83,23 @@ impl FakeStore {
     /// From now on nothing can be committed.
     pub(crate) fn fail(&self, error: Option<StoreError>) {
         *self.failing.lock().unwrap() = error;
+    }
+
+    /// From now on what is revoked is in effect in memory alone; or that is written, and it has room again.
+    pub(crate) fn full(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
+        let mut state = self.state.lock().unwrap();
+        let mut rules = RuleSet::default();
+        for rule in state.rules.iter().cloned().collect::<Vec<_>>() {
+            let durable = rule.is_durable();
+            if !durable {
+                state.position = state.position.next();
+            }
+            let position = if durable { rule.position } else { state.position };
+            rules.add(Arc::new(Rule { position, ..Rule::clone(&rule) }));
+        }
+        state.rules = Arc::new(rules);
+        self.bell.send_replace(state.position);
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Lease>> {
@@ -97,7 +116,12 @@ impl FakeStore {
             return Err(error);
         }
         let mut state = self.state.lock().unwrap();
-        let position = state.position.next();
+        let full = self.full.load(Ordering::SeqCst);
+        let position =
+            if full { Position::unwritten(state.rules.len() as u64) } else { state.position.next() };
+        if full && !matches!(change, Change::Revoke(_)) {
+            return Err(StoreError::Full);
+        }
         let mut rule = None;
         match change {
             Change::Issue(issue) => {
@@ -173,6 +197,9 @@ impl FakeStore {
                     lifted: None,
                 });
                 state.rules = Arc::new(state.rules.with(Arc::clone(&written)));
+                if full {
+                    return Ok(Outcome::InMemory(written));
+                }
                 rule = Some(written);
             }
             Change::Lift(lift) => {
