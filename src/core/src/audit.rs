@@ -57,6 +57,12 @@ pub enum EventKind {
     KeyRevoked = 22,
     /// A signing key was sealed again, with another generation of the key-encryption key.
     KeyResealed = 23,
+    /// A backup was taken: of everything up to a position, which the detail says.
+    BackupTaken = 50,
+    /// The store was made from a backup: a new incarnation.
+    Restored = 51,
+    /// A store that was restored, or was behind its witness, is the one that counts: it touches what is downstream again.
+    Adopted = 52,
 }
 
 impl EventKind {
@@ -81,6 +87,9 @@ impl EventKind {
             Self::KeyRetired => "key-retired",
             Self::KeyRevoked => "key-revoked",
             Self::KeyResealed => "key-resealed",
+            Self::BackupTaken => "backup-taken",
+            Self::Restored => "restored",
+            Self::Adopted => "adopted",
         }
     }
 }

@@ -14,6 +14,7 @@ use prost::Message;
 use sled::Batch;
 use tokio::sync::oneshot;
 
+use crate::backup::{BackupError, Feed};
 use crate::bases::KnownBases;
 use crate::engine::Engine;
 use crate::files;
@@ -49,6 +50,8 @@ pub(crate) struct Writer {
     tip: Tip,
     memory: Memory,
     schedule: Schedule,
+    /// Told of what each commit writes, while a backup is taken.
+    pub(crate) backup: Option<Arc<Feed>>,
 }
 
 type Answer = oneshot::Sender<Result<Outcome, StoreError>>;
@@ -71,7 +74,7 @@ impl Writer {
             bases: KnownBases::new(shared.options.recent_bases),
             live: Live::new(shared.options.live_leases),
         };
-        Self { shared, engine, tip, memory, schedule: Schedule::default() }
+        Self { shared, engine, tip, memory, schedule: Schedule::default(), backup: None }
     }
 
     /// Counts the live leases of earlier starts, too, as they are read in the background.
@@ -124,6 +127,7 @@ impl Writer {
             match work {
                 Work::Changes(requests) if requests.is_empty() => self.tidy(),
                 Work::Changes(requests) => self.commit_all(requests),
+                Work::Between(run) => run(&mut self),
                 Work::Stop(stop) => return self.stop(stop),
             }
         }
@@ -163,6 +167,9 @@ impl Writer {
         let why = error.to_string();
         tracing::error!(%why, "the store cannot commit; nothing is issued until it is reopened and verified");
         self.shared.set_trouble(Some(why.clone()));
+        if let Some(backup) = self.backup.take() {
+            backup.cut(BackupError::Reopened);
+        }
         for answer in answers {
             let _ = answer.send(Err(StoreError::Poisoned(why.clone())));
         }
@@ -189,7 +196,8 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let engine = self.engine.as_ref().map(Arc::clone).ok_or_else(|| shared.refusal())?;
         let before = self.tip.position;
-        let mut group = Group::new(&shared, &engine, &mut self.tip, &mut self.memory, room);
+        let copied = self.backup.is_some();
+        let mut group = Group::new(&shared, &engine, &mut self.tip, &mut self.memory, room, copied);
         let mut outcomes = Vec::with_capacity(changes.len());
         for change in changes {
             match group.add(change) {
@@ -208,8 +216,10 @@ impl Writer {
             }
         }
         if changed || group.operations() > 0 {
-            let Ready { batch, records, brought, bases, pruned, told } = group.ready()?;
+            let Ready { batch, records, brought, bases, pruned, told, copied } = group.ready()?;
             engine.commit(batch)?;
+            // After it is there to be read: see `backup.rs`.
+            self.tell_backup(copied);
             self.memory.bases.learn(brought);
             shared.recent.forget(&pruned);
             // Before the leases that refer to them.
@@ -223,6 +233,13 @@ impl Writer {
 
     pub(crate) fn tip(&mut self) -> &mut Tip {
         &mut self.tip
+    }
+
+    fn tell_backup(&mut self, records: Option<Vec<u8>>) {
+        let reads = self.backup.as_ref().zip(records).is_none_or(|(backup, records)| backup.tell(&records));
+        if !reads {
+            self.backup = None;
+        }
     }
 
     fn pruning_is_due(&self) -> bool {
@@ -256,7 +273,7 @@ impl Writer {
     }
 
     /// Lets readers finish, then closes the database.
-    fn give_up_engine(&mut self) {
+    pub(crate) fn give_up_engine(&mut self) {
         drop(self.engine.take());
         let Some(mut engine) = self.shared.set_engine(None) else { return };
         loop {
@@ -271,10 +288,14 @@ impl Writer {
     /// Answers what comes in the meantime.
     fn refuse_waiting(&self, why: &str, wait: Duration) {
         std::thread::sleep(wait);
-        while let Work::Changes(requests) = self.shared.queue.take(Duration::ZERO, |_| true) {
-            if requests.is_empty() {
-                return;
-            }
+        loop {
+            let requests = match self.shared.queue.take(Duration::ZERO, |_| true) {
+                Work::Changes(requests) if requests.is_empty() => return,
+                Work::Changes(requests) => requests,
+                // Whoever waits for it sees that it is not done.
+                Work::Between(_) => continue,
+                Work::Stop(_) => return,
+            };
             for request in requests {
                 let _ = request.answer.send(Err(StoreError::Poisoned(why.to_owned())));
             }

@@ -40,6 +40,8 @@ struct State {
     notes: Vec<Draft>,
     /// Which leases changed, and whose.
     told: Vec<(Position, Digest, LeaseId)>,
+    /// Where it was restored, as long as it is not adopted.
+    restored_at: Option<Position>,
 }
 
 /// Where a commit hangs, so that whoever asked goes without an answer.
@@ -192,6 +194,10 @@ impl FakeStore {
             }
             Change::Note(draft) => state.notes.push(*draft),
             Change::Key(_) => {}
+            Change::Adopt { .. } if state.restored_at.take().is_none() => {
+                return Ok(Outcome::Conflict(Conflict::Adopted));
+            }
+            Change::Adopt { .. } => {}
         }
         state.position = position;
         self.bell.send_replace(position);
@@ -342,6 +348,7 @@ impl LeaseStore for FakeStore {
             position: self.mark().position,
             live_counted: true,
             trouble: None,
+            restored_at: self.state.lock().unwrap().restored_at,
         }
     }
 }
