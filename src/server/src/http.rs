@@ -60,10 +60,14 @@ async fn livez(State(readiness): State<Arc<Readiness>>) -> Response {
     answer(readiness.needs_restart().map_or(Ok(()), Err))
 }
 
-/// Whether it issues now: 503 with the reasons where it does not.
+/// Whether it issues now: 503 with the reasons where it does not, 200 with what is worth knowing where it does.
 async fn readyz(State(readiness): State<Arc<Readiness>>) -> Response {
     let troubles = readiness.troubles();
-    answer(if troubles.is_empty() { Ok(()) } else { Err(troubles.join("\n")) })
+    if !troubles.is_empty() {
+        return answer(Err(troubles.join("\n")));
+    }
+    let notices: String = readiness.notices().iter().map(|notice| format!("{notice}\n")).collect();
+    format!("ok\n{notices}").into_response()
 }
 
 fn answer(state: Result<(), String>) -> Response {

@@ -23,12 +23,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic_health::ServingStatus;
 
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::guard::{Door, Guard};
 use crate::keys::key_ring;
 use crate::readiness::Readiness;
 use crate::socket::Socket;
-use crate::{background, http, listener, oauth, services, socket};
+use crate::{background, http, listener, oauth, readiness, services, socket};
 
 /// How long a connection lives before its client is asked to make a new one: half an hour.
 const CONNECTION_AGE: Duration = Duration::from_secs(1800);
@@ -83,6 +84,9 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     if expected.is_none() && store.status().start.0 > 1 {
         let path = config.store.witness.file.display();
         tracing::error!(%path, "the store is not new and its witness is missing: if the store was restored, nobody would know");
+    }
+    if !store.status().is_adopted() {
+        tracing::warn!("the store was restored and is not adopted: {}", readiness::NOT_ADOPTED);
     }
     // From here on the store has a position: the witness knows it before anything else happens.
     witness.write(store.mark()).await?;
@@ -144,7 +148,14 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     health.set_service_status("", ServingStatus::NotServing).await;
     let (stop, stopped) = watch::channel(false);
     let incarnation = store.mark().incarnation;
-    let grpc = services::routes(&broker, &signer, &config.issuer, incarnation, health_service, &stopped)?;
+    let backups = Backups {
+        store: Arc::clone(&store),
+        kek_file: config.keys.kek_file.clone(),
+        clock: Arc::clone(&clock),
+        rng: Arc::clone(&rng),
+    };
+    let grpc =
+        services::routes(&broker, &signer, &config.issuer, incarnation, &backups, health_service, &stopped)?;
     let door = Arc::clone(&broker) as Arc<dyn Door>;
     let calls = Guard::new(door, &config.places(), limits.call_timeout, Arc::clone(&clock), stopped.clone());
     let shared = oauth::Shared {
@@ -168,7 +179,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         Some(path) => {
             let (socket, listener) = socket::listen(path)?;
             tracing::info!(path = %path.display(), "listening at the broker's own socket");
-            let routes = services::socket_routes(&broker, incarnation);
+            let routes = services::socket_routes(&broker, incarnation, &backups, &stopped);
             let serving = serve_socket(
                 routes,
                 socket::connections(listener),

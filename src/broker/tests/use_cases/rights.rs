@@ -34,8 +34,8 @@ fn revoke() -> RevokeRequest {
     }
 }
 
-const RESOURCES: [&str; 2] = ["owners", "keys"];
-const RIGHTS: [&str; 5] = ["get", "list", "revoke", "lift", "rotate"];
+const RESOURCES: [&str; 4] = ["owners", "keys", "backups", "stores"];
+const RIGHTS: [&str; 7] = ["get", "list", "revoke", "lift", "rotate", "create", "adopt"];
 
 async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId) -> Result<(), Error> {
     let token = operator(user);
@@ -62,6 +62,8 @@ async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId
         "ListKeys" => broker.list_keys(caller, false).await.map(drop),
         "RotateKey" => broker.rotate_key(caller, &"access-token".parse().unwrap(), true).await.map(drop),
         "RevokeKey" => broker.revoke_key(caller, &"key-1".parse().unwrap(), "a test").await.map(drop),
+        "CreateBackup" => broker.may_back_up(caller).await.map(drop),
+        "AdoptStore" => broker.adopt_store(caller).await.map(drop),
         other => panic!("no call of {other} here"),
     }
 }
@@ -77,13 +79,13 @@ async fn each_rpc_takes_the_right_that_its_row_names() {
     };
     let [lease] = world.store.all().try_into().map(|all: [Arc<_>; 1]| all).unwrap();
     let table = table();
-    assert_eq!(table.len(), 12);
+    assert_eq!(table.len(), 14);
     for (rpc, verb, resource) in table {
         for (on, right) in RESOURCES.into_iter().flat_map(|on| RIGHTS.map(|right| (on, right))) {
             let user = format!("{rpc}-{right}-{on}");
             let name = match (&*rpc, on) {
                 // What nobody owns is for those who may list all, and all keys are listed.
-                ("ListUnowned" | "ListKeys", _) => None,
+                ("ListUnowned" | "ListKeys" | "CreateBackup" | "AdoptStore", _) => None,
                 ("RotateKey", "keys") => Some("access-token"),
                 ("RevokeKey", "keys") => Some("key-1"),
                 _ => Some("payments"),
@@ -137,4 +139,29 @@ async fn keys_are_for_operators_of_the_home_cluster() {
     let unknown = world.broker.revoke_key(bearer(&here), &"key-9".parse().unwrap(), "why").await;
     assert_eq!(unknown.unwrap_err().reason(), Reason::NotFound);
     assert_eq!(world.keeper.asked.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn the_store_is_for_operators_of_the_home_cluster() {
+    let world = World::of(&["east", "west"], Some("east")).unwrap();
+    for cluster in &world.clusters {
+        cluster.allow_on("backups", "root", "create", None);
+        cluster.allow_on("stores", "root", "adopt", None);
+    }
+    let (here, elsewhere) = (operator("root"), secret("west/dayfly-operator/root"));
+    assert_eq!(world.broker.may_back_up(bearer(&here)).await.unwrap().to_string(), "root@east");
+    let refused = [
+        world.broker.may_back_up(bearer(&elsewhere)).await.map(drop),
+        world.broker.adopt_store(bearer(&elsewhere)).await.map(drop),
+    ];
+    for refused in refused {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.reason(), Reason::NotAllowed);
+        assert!(refused.to_string().contains("the home cluster"), "{refused}");
+    }
+    // One that was never restored has nothing to adopt; one that was is adopted once.
+    assert!(world.broker.adopt_store(bearer(&here)).await.unwrap().already);
+    world.store.restored();
+    assert!(!world.broker.adopt_store(bearer(&here)).await.unwrap().already);
+    assert!(world.broker.adopt_store(bearer(&here)).await.unwrap().already);
 }

@@ -63,6 +63,7 @@ impl FakeStore {
             rules: Arc::default(),
             notes: Vec::new(),
             told: Vec::new(),
+            restored_at: None,
         };
         Self {
             clock,
@@ -83,6 +84,11 @@ impl FakeStore {
     /// From now on nothing can be committed.
     pub(crate) fn fail(&self, error: Option<StoreError>) {
         *self.failing.lock().unwrap() = error;
+    }
+
+    /// It was made from a backup.
+    pub(crate) fn restored(&self) {
+        self.state.lock().unwrap().restored_at = Some(Position::new(1));
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Lease>> {
