@@ -92,7 +92,7 @@ pub async fn restore(config: &Config, from: &Path) -> anyhow::Result<Restored> {
 pub async fn verify_backup(config: &Config, from: &Path) -> anyhow::Result<(Point, VerifyReport)> {
     let (kek_file, from) = (config.keys.kek_file.clone(), from.to_owned());
     let name = from.file_name().with_context(|| format!("{} is no file", from.display()))?.to_string_lossy();
-    let dir = from.with_file_name(format!("{name}.verify-{}", std::process::id()));
+    let dir = from.with_file_name(format!("{name}.verify"));
     let options = options(config, &dir);
     let checked = tokio::task::spawn_blocking(move || {
         let (mut restore, _) = fill(options, &kek_file, &from)?;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dayfly_core::audit::EventKind;
+use dayfly_core::audit::{Draft, EventKind};
 use dayfly_core::change::{Change, Conflict, Mark, Outcome};
+use dayfly_core::clock::SystemClock;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId};
 use dayfly_core::lease::{LeaseState, Phase};
 use dayfly_core::ports::{Clock as _, LeaseStore};
@@ -39,6 +40,15 @@ fn restored(fixture: &Fixture, bytes: &[u8], witness: Option<Mark>) -> Result<Re
 
 fn entries(folder: &Path) -> usize {
     fs::read_dir(folder).unwrap().count()
+}
+
+/// Commits these at once.
+async fn all_committed(store: &SledStore, changes: impl Iterator<Item = Change>) {
+    let waiting: Vec<_> = changes.map(|change| store.commit(change)).collect();
+    for waiting in waiting {
+        let outcome = waiting.await.unwrap();
+        assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    }
 }
 
 async fn some(store: &SledStore, n: usize) -> Vec<LeaseId> {
@@ -272,4 +282,66 @@ async fn one_backup_is_taken_at_a_time_and_one_that_is_given_up_is_over() {
     store.close();
     assert!(matches!(last.next().await, Err(BackupError::Store(_))));
     assert!(store.backup().await.is_err());
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_cut_and_the_writer_does_not_wait() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let mut backup = store.backup().await.unwrap();
+    backup.next().await.unwrap();
+    // 48 MiB.
+    let note = Draft::note(EventKind::PolicyChanged, &Actor::dayfly(), "x".repeat(15 * 1024));
+    for _ in 0..100 {
+        all_committed(&store, (0..32).map(|_| Change::Note(Box::new(note.clone())))).await;
+    }
+    assert_eq!(backup.next().await, Err(BackupError::TooSlow));
+    drop(backup);
+    let fixture = Fixture::new();
+    restored(&fixture, &taken(&store).await.0, None).unwrap();
+    store.close();
+}
+
+/// 20 000 leases, or 100 000 with `DAYFLY_LONG=1`: `--nocapture` shows what `docs/decisions/backup-and-restore.md` says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_holds_up_no_commit() {
+    const HELD_UP: Duration = Duration::from_millis(500);
+    let leases = if std::env::var_os("DAYFLY_LONG").is_some() { 100_000 } else { 20_000 };
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    for _ in 0..leases / 100 {
+        all_committed(&store, (0..100).map(|_| Change::Issue(Box::new(drawn(&*store))))).await;
+    }
+    let clock = SystemClock::new();
+    let over = Arc::new(AtomicBool::new(false));
+    let (writer, done) = (Arc::clone(&store), Arc::clone(&over));
+    let commits = tokio::spawn(async move {
+        let (clock, mut longest, mut number) = (SystemClock::new(), Duration::ZERO, 0);
+        while !done.load(Ordering::SeqCst) {
+            let begun = clock.monotonic();
+            issue(&*writer, drawn(&*writer)).await;
+            longest = longest.max(clock.monotonic() - begun);
+            number += 1;
+        }
+        (longest, number)
+    });
+    let begun = clock.monotonic();
+    let mut backup = store.backup().await.unwrap();
+    let mut bytes = Vec::new();
+    while let Some(more) = backup.next().await.unwrap() {
+        bytes.extend(more);
+    }
+    let took = clock.monotonic() - begun;
+    over.store(true, Ordering::SeqCst);
+    let (longest, number) = commits.await.unwrap();
+    store.close();
+    let other = Fixture::new();
+    let begun = clock.monotonic();
+    restored(&other, &bytes, None).unwrap();
+    println!(
+        "{leases} leases: {} MiB in {took:?}, {number} commits meanwhile, the longest {longest:?}; restored and checked in {:?}",
+        bytes.len() >> 20,
+        clock.monotonic() - begun
+    );
+    assert!(longest < HELD_UP, "a commit took {longest:?}");
 }
