@@ -66,8 +66,9 @@ async fn readyz(State(readiness): State<Arc<Readiness>>) -> Response {
     if !troubles.is_empty() {
         return answer(Err(troubles.join("\n")));
     }
-    let notices: String = readiness.notices().iter().map(|notice| format!("{notice}\n")).collect();
-    format!("ok\n{notices}").into_response()
+    let ok = "ok".to_owned();
+    let lines: Vec<_> = std::iter::once(ok).chain(readiness.notices()).collect();
+    format!("{}\n", lines.join("\n")).into_response()
 }
 
 fn answer(state: Result<(), String>) -> Response {

@@ -30,15 +30,12 @@ struct View {
 
 impl Adopt {
     pub(crate) async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
-        let view = match &self.store {
-            Some(config) => {
-                let (adopted, mark) = dayfly_server::adopt_offline(&Config::load(config)?).await?;
-                View { already: !adopted, incarnation: mark.incarnation.0, position: mark.position.number() }
-            }
-            None => {
-                let answer = connection.client()?.adopt_store().await?;
-                View { already: answer.already, incarnation: answer.incarnation, position: answer.position }
-            }
+        let view = if let Some(config) = &self.store {
+            let (adopted, mark) = dayfly_server::adopt_offline(&Config::load(config)?).await?;
+            View { already: !adopted, incarnation: mark.incarnation.0, position: mark.position.number() }
+        } else {
+            let answer = connection.client()?.adopt_store().await?;
+            View { already: answer.already, incarnation: answer.incarnation, position: answer.position }
         };
         self.output.answer(&view, || {
             let adopted = if view.already { "before, or never a copy" } else { "now" };

@@ -44,32 +44,29 @@ struct View {
 
 impl Backup {
     pub(crate) async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
-        let view = match &self.store {
-            Some(config) => {
-                let BackupTaken { point, digest } =
-                    dayfly_server::back_up_offline(&Config::load(config)?, &self.out).await?;
-                View {
-                    file: self.out.display().to_string(),
-                    instance: point.mark.instance.to_string(),
-                    incarnation: point.mark.incarnation.0,
-                    position: point.mark.position.number(),
-                    root: Digest::from_bytes(point.root).to_string(),
-                    leases: point.leases,
-                    digest: digest.to_string(),
-                }
+        let view = if let Some(config) = &self.store {
+            let BackupTaken { point, digest } =
+                dayfly_server::back_up_offline(&Config::load(config)?, &self.out).await?;
+            View {
+                file: self.out.display().to_string(),
+                instance: point.mark.instance.to_string(),
+                incarnation: point.mark.incarnation.0,
+                position: point.mark.position.number(),
+                root: Digest::from_bytes(point.root).to_string(),
+                leases: point.leases,
+                digest: digest.to_string(),
             }
-            None => {
-                let info = self.fetch(connection).await?;
-                let digest = |bytes: &[u8]| bytes.try_into().map(Digest::from_bytes).map_err(|_| malformed());
-                View {
-                    file: self.out.display().to_string(),
-                    instance: info.instance,
-                    incarnation: info.incarnation,
-                    position: info.position,
-                    root: digest(&info.root)?.to_string(),
-                    leases: info.leases,
-                    digest: digest(&info.digest)?.to_string(),
-                }
+        } else {
+            let info = self.fetch(connection).await?;
+            let digest = |bytes: &[u8]| bytes.try_into().map(Digest::from_bytes).map_err(|_| malformed());
+            View {
+                file: self.out.display().to_string(),
+                instance: info.instance,
+                incarnation: info.incarnation,
+                position: info.position,
+                root: digest(&info.root)?.to_string(),
+                leases: info.leases,
+                digest: digest(&info.digest)?.to_string(),
             }
         };
         self.output.answer(&view, || text(&view))

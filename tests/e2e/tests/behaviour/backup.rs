@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dayfly_api::v1;
+use dayfly_core::digest::Digest;
 use dayfly_e2e::broker::{Broker, Options};
 use dayfly_e2e::cluster::{Cluster, Kind};
 use dayfly_e2e::world::{Pod, World, lease_of, leases_of, reason};
@@ -153,7 +154,7 @@ async fn an_old_backup_restored_beside_the_running_broker_is_another_and_touches
     assert_eq!(elsewhere.state(&there.credential).await.unwrap(), v1::LeaseState::Active);
 
     // Both logs add up, and say what happened.
-    let digest: String = info.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = Digest::from_bytes(info.digest.try_into().unwrap());
     let (taken, restored) = (format!("backup {digest}"), format!("restored position {}", info.position));
     for (world, said) in [(&world, taken), (&copy, restored)] {
         world.broker().stop().await.unwrap();
