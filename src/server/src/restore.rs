@@ -15,7 +15,7 @@ use dayfly_store::{FileWitness, Options, Point, Restore, Restored, SledStore, Ve
 
 use crate::backup::{BackupFile, BackupTaken, Backups};
 use crate::config::Config;
-use crate::run::{StartOptions, open_store};
+use crate::run::{StartOptions, open_store, store_options};
 
 /// Takes a backup of the store of a broker that is stopped, into a new file.
 ///
@@ -121,7 +121,7 @@ fn fill(options: Options, kek_file: &Path, from: &Path) -> anyhow::Result<(Resto
 fn options(config: &Config, dir: &Path) -> Options {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
-    Options { limits: config.limits(), ..Options::new(PathBuf::from(dir), clock, rng) }
+    Options { dir: PathBuf::from(dir), ..store_options(config, &config.limits(), &clock, &rng) }
 }
 
 fn witness(config: &Config) -> anyhow::Result<FileWitness> {

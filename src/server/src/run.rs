@@ -301,15 +301,26 @@ pub(crate) async fn open_store(
     clock: &Arc<dyn Clock>,
     rng: &Arc<dyn Rng>,
 ) -> anyhow::Result<Arc<SledStore>> {
-    let mut options = dayfly_store::Options::new(&config.store.dir, Arc::clone(clock), Arc::clone(rng));
-    options.limits = limits.clone();
+    let mut options = store_options(config, limits, clock, rng);
     options.expected = expected;
     options.accept_rollback = start.accept_rollback;
+    Ok(tokio::task::spawn_blocking(move || SledStore::open(options)).await??)
+}
+
+/// What the configuration says of its store.
+pub(crate) fn store_options(
+    config: &Config,
+    limits: &Limits,
+    clock: &Arc<dyn Clock>,
+    rng: &Arc<dyn Rng>,
+) -> dayfly_store::Options {
+    let mut options = dayfly_store::Options::new(&config.store.dir, Arc::clone(clock), Arc::clone(rng));
+    options.limits = limits.clone();
     options.retention = Duration::from_secs(u64::from(config.store.retention_days) * 24 * 3600);
     options.max_leases = config.store.max_leases;
     options.reserve_bytes = config.store.reserve_bytes;
     options.rule_reserve_bytes = config.store.reserve_bytes / 4;
-    Ok(tokio::task::spawn_blocking(move || SledStore::open(options)).await??)
+    options
 }
 
 async fn connect_clusters(
