@@ -110,7 +110,7 @@ pub fn code(reason: ErrorReason) -> Code {
         | R::SigningKeyMissing => Code::FailedPrecondition,
         R::DecisionOutrun => Code::Aborted,
         R::ResumeOutOfRange => Code::OutOfRange,
-        R::Overloaded | R::ReaderSlow | R::LiveLeases => Code::ResourceExhausted,
+        R::Overloaded | R::ReaderSlow | R::LiveLeases | R::BackupCut => Code::ResourceExhausted,
         R::ImageUnknown
         | R::ClusterUnavailable
         | R::StoreUnavailable

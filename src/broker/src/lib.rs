@@ -7,6 +7,7 @@
 
 mod attest;
 mod authenticate;
+pub mod backup;
 pub mod counts;
 mod credential;
 pub mod denials;
@@ -52,6 +53,7 @@ use dayfly_core::time::Timestamp;
 
 pub use attest::{Attested, Purpose};
 pub use authenticate::{Bearer, Caller, Verified};
+pub use backup::Adopted;
 pub use counts::{LiveCount, LiveCounts};
 pub use denials::DenialCount;
 pub use described::Described;

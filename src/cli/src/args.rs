@@ -109,7 +109,7 @@ impl Cli {
             Verb::Revoke(verb) => connect::run(verb.run(&connection)),
             Verb::Revocations(verb) => connect::run(verb.run(&connection)),
             Verb::Policy(verb) => verb.run(),
-            Verb::Store(verb) => verb.run(),
+            Verb::Store(verb) => verb.run(&connection),
             Verb::Serve(verb) => connect::run(verb.run()),
             Verb::Dev(verb) => connect::run(verb.run()),
             Verb::Version => output::print(concat!("dayfly ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -26,7 +26,7 @@ pub(crate) struct Connection {
     )]
     server: Option<String>,
     /// The broker's own socket instead of --server, on its machine, as root or the broker's own user: `revoke`,
-    /// `revocations` and `keys` go through without a token and without any API server.
+    /// `revocations`, `keys`, `store backup` and `store adopt` go through without a token and without any API server.
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// PEM of the certificate authorities that the broker's certificate may come from.

@@ -219,6 +219,19 @@ impl Client {
         self.call(request, send).await
     }
 
+    /// A backup of the store, as an operator: the bytes of its file, then what it is. It is whole only where the last
+    /// message says so.
+    pub async fn create_backup(&self) -> Result<Streaming<v1::CreateBackupResponse>, Error> {
+        let send = |channel, request| async move { operator(channel).create_backup(request).await };
+        self.open(v1::CreateBackupRequest {}, send).await
+    }
+
+    /// Says that a store that was restored is the one that counts, as an operator.
+    pub async fn adopt_store(&self) -> Result<v1::AdoptStoreResponse, Error> {
+        let send = |channel, request| async move { operator(channel).adopt_store(request).await };
+        self.call(v1::AdoptStoreRequest {}, send).await
+    }
+
     /// Why a workload is answered as it is, as an operator.
     pub async fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Error> {
         let send = |channel, request| async move { operator(channel).explain(request).await };

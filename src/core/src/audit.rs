@@ -61,6 +61,12 @@ pub enum EventKind {
     KeyResealed = 23,
     /// An operator's session was issued, by way of an API server.
     SessionIssued = 30,
+    /// A backup was taken: of everything up to a position, which the detail says.
+    BackupTaken = 50,
+    /// The store was made from a backup: a new incarnation.
+    Restored = 51,
+    /// A store that was restored, or was behind its witness, is the one that counts: it touches what is downstream again.
+    Adopted = 52,
 }
 
 impl EventKind {
@@ -86,6 +92,9 @@ impl EventKind {
             Self::KeyRevoked => "key-revoked",
             Self::KeyResealed => "key-resealed",
             Self::SessionIssued => "session-issued",
+            Self::BackupTaken => "backup-taken",
+            Self::Restored => "restored",
+            Self::Adopted => "adopted",
         }
     }
 }

@@ -38,6 +38,11 @@ pub enum Change {
     Key(Box<KeyChange>),
     /// An event that changes nothing else.
     Note(Box<Draft>),
+    /// A store that was restored, or was behind its witness, is the one that counts from here on.
+    Adopt {
+        /// Who says so.
+        by: Actor,
+    },
 }
 
 /// A lease to commit, and under what it was decided.
@@ -255,6 +260,9 @@ pub enum Conflict {
     /// A key is not at the version that the step is from, or must not take it.
     #[error("the key's stage does not allow it")]
     KeyStage,
+    /// The store is adopted already.
+    #[error("the store is adopted already")]
+    Adopted,
 }
 
 /// An id for a new lease, and the position its decision is made under: the rules are read after this.
@@ -316,6 +324,16 @@ pub struct StoreStatus {
     pub live_counted: bool,
     /// Why it cannot commit now; none when it can.
     pub trouble: Option<String>,
+    /// Since which position it is restored and not adopted; none where it is adopted. See [`StoreStatus::is_adopted`].
+    pub restored_at: Option<Position>,
+}
+
+impl StoreStatus {
+    /// Whether this store may touch what is downstream. One that was restored from a backup, or accepted behind its
+    /// witness, may not until it is told to: the one it is a copy of may still run.
+    pub fn is_adopted(&self) -> bool {
+        self.restored_at.is_none()
+    }
 }
 
 /// Which leases to list; every part that is set must match.

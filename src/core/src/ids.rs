@@ -364,7 +364,8 @@ impl fmt::Display for Position {
     }
 }
 
-/// Which life of the store this is: 1 from the first start, one more with each restore or adoption.
+/// Which life of the store this is: 1 from the first start, and a random step higher with each restore, or acceptance of an
+/// older copy, so that two copies of one moment differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u32);
 

@@ -60,10 +60,15 @@ async fn livez(State(readiness): State<Arc<Readiness>>) -> Response {
     answer(readiness.needs_restart().map_or(Ok(()), Err))
 }
 
-/// Whether it issues now: 503 with the reasons where it does not.
+/// Whether it issues now: 503 with the reasons where it does not, 200 with what is worth knowing where it does.
 async fn readyz(State(readiness): State<Arc<Readiness>>) -> Response {
     let troubles = readiness.troubles();
-    answer(if troubles.is_empty() { Ok(()) } else { Err(troubles.join("\n")) })
+    if !troubles.is_empty() {
+        return answer(Err(troubles.join("\n")));
+    }
+    let ok = "ok".to_owned();
+    let lines: Vec<_> = std::iter::once(ok).chain(readiness.notices()).collect();
+    format!("{}\n", lines.join("\n")).into_response()
 }
 
 fn answer(state: Result<(), String>) -> Response {

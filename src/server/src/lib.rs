@@ -2,6 +2,7 @@
 //! and adapters are wired together.
 
 mod background;
+mod backup;
 mod config;
 mod guard;
 mod http;
@@ -10,14 +11,17 @@ mod listener;
 mod oauth;
 mod offline;
 mod readiness;
+mod restore;
 mod run;
 mod services;
 mod sessions;
 mod socket;
 
+pub use backup::{BackupFile, BackupTaken};
 pub use config::{Config, ConfigError};
 pub use dayfly_jose::MAX_KEY_FILE_BYTES;
-pub use dayfly_store::{IS_BROKEN, verify as verify_store};
+pub use dayfly_store::{IS_BROKEN, Point, Restored, VerifyReport, verify as verify_store};
 pub use keys::{ImportedKey, import_key};
 pub use offline::revoke as revoke_offline;
+pub use restore::{adopt_offline, back_up_offline, restore, verify_backup};
 pub use run::{Running, StartOptions, check, start};

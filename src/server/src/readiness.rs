@@ -7,6 +7,9 @@ use dayfly_broker::Policies;
 use dayfly_core::clock::ClockGuard;
 use dayfly_core::ports::{Clock, Cluster, LeaseStore, StoreError};
 
+/// What that means, and what ends it.
+pub(crate) const NOT_ADOPTED: &str = "nothing downstream is touched until `dayfly store adopt`";
+
 /// What readiness depends on.
 pub(crate) struct Readiness {
     store: Arc<dyn LeaseStore>,
@@ -66,6 +69,13 @@ impl Readiness {
             troubles.extend(unserved);
         }
         troubles
+    }
+
+    /// What is worth knowing and keeps nobody from being issued to.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        let restored = self.store.status().restored_at;
+        let notice = |at| format!("store: restored at position {at}, not adopted: {NOT_ADOPTED}");
+        restored.map(notice).into_iter().collect()
     }
 
     /// Why a restart would help: the clock was set right while this process remembers it wrong.

@@ -25,13 +25,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic_health::ServingStatus;
 
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::guard::{Door, Guard};
 use crate::keys::key_ring;
 use crate::readiness::Readiness;
 use crate::sessions::Served;
 use crate::socket::Socket;
-use crate::{background, http, listener, oauth, services, sessions, socket};
+use crate::{background, http, listener, oauth, readiness, services, sessions, socket};
 
 /// How long a connection lives before its client is asked to make a new one: half an hour.
 const CONNECTION_AGE: Duration = Duration::from_secs(1800);
@@ -88,6 +89,9 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     if expected.is_none() && store.status().start.0 > 1 {
         let path = config.store.witness.file.display();
         tracing::error!(%path, "the store is not new and its witness is missing: if the store was restored, nobody would know");
+    }
+    if !store.status().is_adopted() {
+        tracing::warn!("the store was restored and is not adopted: {}", readiness::NOT_ADOPTED);
     }
     // From here on the store has a position: the witness knows it before anything else happens.
     witness.write(store.mark()).await?;
@@ -157,7 +161,14 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     health.set_service_status("", ServingStatus::NotServing).await;
     let (stop, stopped) = watch::channel(false);
     let incarnation = store.mark().incarnation;
-    let grpc = services::routes(&broker, &signer, &config.issuer, incarnation, health_service, &stopped)?;
+    let backups = Backups {
+        store: Arc::clone(&store),
+        kek_file: config.keys.kek_file.clone(),
+        clock: Arc::clone(&clock),
+        rng: Arc::clone(&rng),
+    };
+    let grpc =
+        services::routes(&broker, &signer, &config.issuer, incarnation, &backups, health_service, &stopped)?;
     let door = Arc::clone(&broker) as Arc<dyn Door>;
     let calls = Guard::new(door, &config.places(), limits.call_timeout, Arc::clone(&clock), stopped.clone());
     let shared = oauth::Shared {
@@ -181,7 +192,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         Some(path) => {
             let (socket, listener) = socket::listen(path)?;
             tracing::info!(path = %path.display(), "listening at the broker's own socket");
-            let routes = services::socket_routes(&broker, incarnation);
+            let routes = services::socket_routes(&broker, incarnation, &backups, &stopped);
             let serving = serve_socket(
                 routes,
                 socket::connections(listener),
@@ -339,15 +350,26 @@ pub(crate) async fn open_store(
     clock: &Arc<dyn Clock>,
     rng: &Arc<dyn Rng>,
 ) -> anyhow::Result<Arc<SledStore>> {
-    let mut options = dayfly_store::Options::new(&config.store.dir, Arc::clone(clock), Arc::clone(rng));
-    options.limits = limits.clone();
+    let mut options = store_options(config, limits, clock, rng);
     options.expected = expected;
     options.accept_rollback = start.accept_rollback;
+    Ok(tokio::task::spawn_blocking(move || SledStore::open(options)).await??)
+}
+
+/// What the configuration says of its store.
+pub(crate) fn store_options(
+    config: &Config,
+    limits: &Limits,
+    clock: &Arc<dyn Clock>,
+    rng: &Arc<dyn Rng>,
+) -> dayfly_store::Options {
+    let mut options = dayfly_store::Options::new(&config.store.dir, Arc::clone(clock), Arc::clone(rng));
+    options.limits = limits.clone();
     options.retention = Duration::from_secs(u64::from(config.store.retention_days) * 24 * 3600);
     options.max_leases = config.store.max_leases;
     options.reserve_bytes = config.store.reserve_bytes;
     options.rule_reserve_bytes = config.store.reserve_bytes / 4;
-    Ok(tokio::task::spawn_blocking(move || SledStore::open(options)).await??)
+    options
 }
 
 async fn connect_clusters(

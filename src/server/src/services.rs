@@ -1,5 +1,6 @@
 //! The gRPC services: wire in, one use case, wire out.
 
+mod backup;
 pub(crate) mod caller;
 mod explain;
 mod keys;
@@ -28,6 +29,8 @@ use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
+use crate::backup::Backups;
+
 pub(crate) use caller::{Caller, SocketPeer};
 pub(crate) use operator::to_revoke;
 pub(crate) use stream::{stopping, too_slow};
@@ -42,8 +45,14 @@ fn confirmation(wire: Option<&v1::Confirmation>) -> Result<Option<Confirmation>,
 }
 
 /// What the broker's own socket serves: see [`SocketPeer`].
-pub(crate) fn socket_routes(broker: &Arc<Broker>, incarnation: Incarnation) -> Routes {
-    let operator = operator::Operators::new(Arc::clone(broker), incarnation);
+pub(crate) fn socket_routes(
+    broker: &Arc<Broker>,
+    incarnation: Incarnation,
+    backups: &Backups,
+    stopped: &watch::Receiver<bool>,
+) -> Routes {
+    let operator =
+        operator::Operators::new(Arc::clone(broker), incarnation, backups.clone(), stopped.clone());
     let operator = OperatorServiceServer::new(operator).max_decoding_message_size(limits::MESSAGE_BYTES);
     let other = || async { caller::not_by_the_socket().into_http::<axum::body::Body>() };
     Routes::from(Routes::new(operator).into_axum_router().fallback(other))
@@ -55,13 +64,15 @@ pub(crate) fn routes(
     signer: &Arc<dyn Signer>,
     issuer: &str,
     incarnation: Incarnation,
+    backups: &Backups,
     health: HealthServer<impl Health>,
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<Routes> {
     let workload = workload::Workloads::new(Arc::clone(broker), stopped.clone());
     let verifier =
         verifier::Verifiers::new(Arc::clone(broker), Arc::clone(signer), issuer.to_owned(), stopped.clone());
-    let operator = operator::Operators::new(Arc::clone(broker), incarnation);
+    let operator =
+        operator::Operators::new(Arc::clone(broker), incarnation, backups.clone(), stopped.clone());
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(dayfly_api::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

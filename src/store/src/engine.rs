@@ -170,6 +170,11 @@ pub(crate) fn create(
     let filled = fill(&engine);
     engine.close();
     filled?;
+    give_name(dir, temporary)
+}
+
+/// Makes all of a closed database durable, and gives it its name.
+pub(crate) fn give_name(dir: &Path, temporary: &Path) -> Result<(), OpenError> {
     for file in ["conf", "db"] {
         files::sync_file(&temporary.join(file))?;
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
+use dayfly_core::audit::{Draft, EventKind, EventRecord, SALT_BYTES};
 use dayfly_core::change::{
     Change, Conflict, Earlier, Issue, KeyStep, Lift, Outcome, Receipt, Revocation, SealedKey,
 };
@@ -14,7 +14,7 @@ use dayfly_core::lease::{Idempotency, Lease, LeaseState};
 use dayfly_core::limits::{RECORD_BYTES, STORED_VALUE_BYTES};
 use dayfly_core::live::{AtCap, LiveOf};
 use dayfly_core::ports::StoreError;
-use dayfly_core::rule::{Lifted, Rule};
+use dayfly_core::rule::{Actor, Lifted, Rule};
 use dayfly_core::time::Timestamp;
 use prost::Message;
 use sled::Batch;
@@ -25,6 +25,7 @@ use crate::layout::{self, Entry, EventGroup};
 use crate::live::{self, Keys, Live, Next};
 use crate::news::Told;
 use crate::recent::{RecentKeys, SeenNamespaces};
+use crate::records;
 use crate::rules;
 use crate::runs::{self, Records};
 use crate::shared::Shared;
@@ -62,6 +63,8 @@ pub(crate) struct Group<'a> {
     now: Timestamp,
     batch: Batch,
     operations: usize,
+    /// The same as records, where a backup is told of them.
+    copied: Option<Vec<u8>>,
     events: Vec<EventRecord>,
     first_event: Position,
     tiles: Vec<crate::log::Tile>,
@@ -88,6 +91,7 @@ pub(crate) struct Ready {
     pub(crate) bases: HashMap<LeaseId, Basis>,
     pub(crate) pruned: Vec<LeaseId>,
     pub(crate) told: Vec<Told>,
+    pub(crate) copied: Option<Vec<u8>>,
 }
 
 impl<'a> Group<'a> {
@@ -97,6 +101,7 @@ impl<'a> Group<'a> {
         tip: &'a mut Tip,
         memory: &'a mut Memory,
         room: u64,
+        copied: bool,
     ) -> Self {
         Self {
             now: shared.cautious_now(),
@@ -111,6 +116,7 @@ impl<'a> Group<'a> {
             unwritten: false,
             batch: Batch::default(),
             operations: 0,
+            copied: copied.then(Vec::new),
             events: Vec::new(),
             tiles: Vec::new(),
             records: Records::new(),
@@ -151,6 +157,7 @@ impl<'a> Group<'a> {
             Change::Lift(lift) => self.lift(*lift),
             Change::Key(change) => self.key(&change),
             Change::Note(draft) => self.append(&draft).map(committed),
+            Change::Adopt { by } => self.adopt(&by),
         }
     }
 
@@ -462,6 +469,16 @@ impl<'a> Group<'a> {
         Ok(Outcome::Committed(Receipt { position, rule }))
     }
 
+    fn adopt(&mut self, by: &Actor) -> Result<Outcome, StoreError> {
+        let Some(at) = self.tip.restored_at else { return Ok(Outcome::Conflict(Conflict::Adopted)) };
+        let note = format!("incarnation {}, restored at position {at}", self.tip.incarnation.0);
+        let position = self.append(&Draft::note(EventKind::Adopted, by, note))?;
+        self.tip.restored_at = None;
+        let header = self.tip.header().encode_to_vec();
+        self.insert(layout::HEADER.to_vec(), header);
+        Ok(committed(position))
+    }
+
     /// The event of a change; with it the change has its position.
     pub(crate) fn append(&mut self, draft: &Draft) -> Result<Position, StoreError> {
         let mut salt = [0; SALT_BYTES];
@@ -502,11 +519,17 @@ impl<'a> Group<'a> {
 
     pub(crate) fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.operations += 1;
+        if let Some(copied) = &mut self.copied {
+            records::put(copied, &key, &value);
+        }
         self.batch.insert(key, value);
     }
 
     pub(crate) fn remove(&mut self, key: Vec<u8>) {
         self.operations += 1;
+        if let Some(copied) = &mut self.copied {
+            records::remove(copied, &key);
+        }
         self.batch.remove(key);
     }
 
@@ -539,8 +562,8 @@ impl<'a> Group<'a> {
         }
         let progress = self.tip.progress().encode_to_vec();
         self.insert(layout::PROGRESS.to_vec(), progress);
-        let Self { batch, records, brought, bases, pruned, told, .. } = self;
-        Ok(Ready { batch, records, brought, bases, pruned, told })
+        let Self { batch, records, brought, bases, pruned, told, copied, .. } = self;
+        Ok(Ready { batch, records, brought, bases, pruned, told, copied })
     }
 }
 

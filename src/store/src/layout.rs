@@ -32,7 +32,7 @@ pub(crate) const FORMAT: u32 = 1;
 pub(crate) const HEADER: &[u8] = b"H";
 pub(crate) const PROGRESS: &[u8] = b"P";
 
-/// Which store this is. Written at creation and when an older copy is accepted.
+/// Which store this is. Written at creation, when it is restored or an older copy is accepted, and when it is adopted.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct Header {
     #[prost(uint32, tag = "1")]
@@ -41,6 +41,9 @@ pub(crate) struct Header {
     pub(crate) instance: Vec<u8>,
     #[prost(uint32, tag = "3")]
     pub(crate) incarnation: u32,
+    /// The position at which it was restored, or an older copy accepted, as long as it is not adopted; else 0.
+    #[prost(uint64, tag = "4")]
+    pub(crate) restored_at: u64,
 }
 
 /// Where the store is.

@@ -11,6 +11,7 @@
 //!
 //! Another engine passes the same suite: `contract` (feature `contract`).
 
+mod backup;
 mod bases;
 #[cfg(feature = "broken")]
 pub mod broken;
@@ -23,6 +24,7 @@ mod files;
 mod group;
 mod keys;
 mod layout;
+mod life;
 mod list;
 mod live;
 mod log;
@@ -32,6 +34,8 @@ mod prune;
 mod queue;
 mod reader;
 mod recent;
+mod records;
+mod restore;
 mod rules;
 mod runs;
 mod shared;
@@ -43,8 +47,10 @@ mod verify;
 mod witness;
 mod writer;
 
+pub use backup::{Backup, BackupError, Point};
 pub use error::OpenError;
 pub use options::Options;
+pub use restore::{Restore, RestoreError, Restored};
 pub use store::SledStore;
 pub use verify::{VerifyReport, verify};
 pub use witness::FileWitness;

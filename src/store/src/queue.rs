@@ -8,6 +8,8 @@ use dayfly_core::change::{Change, Outcome};
 use dayfly_core::ports::StoreError;
 use tokio::sync::oneshot;
 
+use crate::writer::Writer;
+
 /// Rules have this much room beyond the queue's bound: an operator's revocation is never shed for issues.
 const ROOM_FOR_RULES: usize = 256;
 
@@ -16,6 +18,9 @@ pub(crate) struct Request {
     pub(crate) change: Change,
     pub(crate) answer: oneshot::Sender<Result<Outcome, StoreError>>,
 }
+
+/// What the writer does between two commits: short, since everything waits for it.
+pub(crate) type Between = Box<dyn FnOnce(&mut Writer) + Send>;
 
 /// How the writer is to stop once the queue is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub(crate) enum Stop {
 pub(crate) enum Work {
     /// These changes, in the order they came; none when nothing came in time.
     Changes(Vec<Request>),
+    /// This, before any change.
+    Between(Between),
     /// Nothing will come any more.
     Stop(Stop),
 }
@@ -43,6 +50,7 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     requests: VecDeque<Request>,
+    between: VecDeque<Between>,
     stop: Option<Stop>,
 }
 
@@ -73,12 +81,31 @@ impl Queue {
         Ok(())
     }
 
+    /// Has the writer do this between two commits.
+    ///
+    /// # Errors
+    /// [`StoreError::Closing`] after [`Queue::stop`].
+    pub(crate) fn push_between(&self, between: Between) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.stop.is_some() {
+            return Err(StoreError::Closing);
+        }
+        state.between.push_back(between);
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
     /// What has queued up, as far as `fits` lets it, at least one; or nothing after `patience`.
     pub(crate) fn take(&self, patience: Duration, mut fits: impl FnMut(&Change) -> bool) -> Work {
         let state = self.lock();
-        let idle = |state: &mut State| state.requests.is_empty() && state.stop.is_none();
+        let idle =
+            |state: &mut State| state.requests.is_empty() && state.between.is_empty() && state.stop.is_none();
         let (mut state, _) =
             self.changed.wait_timeout_while(state, patience, idle).unwrap_or_else(PoisonError::into_inner);
+        if let Some(between) = state.between.pop_front() {
+            return Work::Between(between);
+        }
         if let (Some(stop), true) = (state.stop, state.requests.is_empty()) {
             return Work::Stop(stop);
         }
@@ -98,7 +125,9 @@ impl Queue {
     /// No more changes; those that wait are refused.
     pub(crate) fn fail(&self, error: &StoreError) {
         self.stop(Stop::Dropped);
-        for request in self.lock().requests.drain(..) {
+        let mut state = self.lock();
+        state.between.clear();
+        for request in state.requests.drain(..) {
             // Whoever asked may have gone.
             let _ = request.answer.send(Err(error.clone()));
         }

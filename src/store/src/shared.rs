@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dayfly_core::change::{LogHead, Mark};
 use dayfly_core::generator::IdGenerator;
-use dayfly_core::ids::{LeaseId, RuleId, StartNumber};
+use dayfly_core::ids::{LeaseId, Position, RuleId, StartNumber};
 use dayfly_core::lease::Lease;
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Rule;
@@ -53,11 +53,19 @@ pub(crate) struct Head {
     pub(crate) log: LogHead,
     pub(crate) start: StartNumber,
     pub(crate) leases: u64,
+    /// Where it was restored, as long as it is not adopted.
+    pub(crate) restored_at: Option<Position>,
 }
 
 impl Head {
     pub(crate) fn of(tip: &Tip) -> Self {
-        Self { mark: tip.mark(), log: tip.log_head(), start: tip.start, leases: tip.leases }
+        Self {
+            mark: tip.mark(),
+            log: tip.log_head(),
+            start: tip.start,
+            leases: tip.leases,
+            restored_at: tip.restored_at,
+        }
     }
 }
 

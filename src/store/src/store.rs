@@ -7,15 +7,15 @@ use std::thread::JoinHandle;
 
 use dayfly_core::audit::{Draft, EventKind, EventRecord};
 use dayfly_core::change::{
-    Change, Draw, LeaseFilter, LeasePage, LogHead, Mark, News, Outcome, Revocation, SealedKey, StoreStatus,
+    Change, Draw, LeaseFilter, LeasePage, LogHead, Mark, News, Outcome, SealedKey, StoreStatus,
 };
 use dayfly_core::clock::ClockJumped;
 use dayfly_core::digest::Digest;
-use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, StartNumber};
+use dayfly_core::ids::{InstanceId, LeaseId, Position, RuleId, StartNumber};
 use dayfly_core::lease::Lease;
-use dayfly_core::limits::{PAGE, TTL_MAX};
+use dayfly_core::limits::PAGE;
 use dayfly_core::ports::{BoxFuture, LeaseStore, Rng, StoreError};
-use dayfly_core::rule::{Actor, After, Authority, Rule, Selector};
+use dayfly_core::rule::{Actor, Rule};
 use dayfly_core::rules::RuleSet;
 use prost::Message;
 use tokio::sync::oneshot;
@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use crate::engine::{self, Engine};
 use crate::error::OpenError;
 use crate::files::{self, Found};
+use crate::life::{self, Why};
 use crate::options::Options;
 use crate::queue::{Request, Stop};
 use crate::reader::Readers;
@@ -34,8 +35,8 @@ use crate::{durable_sync, keys, layout, list, log};
 /// The embedded lease store. Dropping it stops it as a crash would, but for what is queued, which is still committed;
 /// [`SledStore::close`] stops it cleanly.
 pub struct SledStore {
-    shared: Arc<Shared>,
-    readers: Readers,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) readers: Readers,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -87,7 +88,7 @@ impl SledStore {
         let started = Draft::note(EventKind::Started, &Actor::dayfly(), stopped.to_owned());
         let mut changes = Vec::new();
         if let Some(witness) = behind {
-            changes = adoption(&shared, &mut writer, &witness);
+            changes = life::anew(&shared, &mut writer, &witness, &Why::Accepted)?;
         }
         changes.push(Change::Note(Box::new(started)));
         let header = writer.tip().header().encode_to_vec();
@@ -240,6 +241,7 @@ impl LeaseStore for SledStore {
             position: head.mark.position,
             live_counted: self.shared.live_counted.load(Ordering::Acquire),
             trouble: self.shared.trouble().map(|why| why.as_ref().clone()),
+            restored_at: head.restored_at,
         }
     }
 }
@@ -284,7 +286,7 @@ fn create(options: &Options) -> Result<(), OpenError> {
 }
 
 /// A random UUID (RFC 9562, section 5.4).
-fn random_uuid(rng: &dyn Rng) -> Result<[u8; 16], OpenError> {
+pub(crate) fn random_uuid(rng: &dyn Rng) -> Result<[u8; 16], OpenError> {
     let mut bytes = [0; 16];
     rng.fill(&mut bytes).map_err(StoreError::from)?;
     Ok(uuid::Builder::from_random_bytes(bytes).into_uuid().into_bytes())
@@ -295,35 +297,4 @@ fn random_uuid(rng: &dyn Rng) -> Result<[u8; 16], OpenError> {
 fn is_behind(store: &Mark, witness: &Mark) -> bool {
     store.instance != witness.instance
         || (store.incarnation, store.position) < (witness.incarnation, witness.position)
-}
-
-/// A store behind its witness was accepted: a new incarnation, and a rule over everything issued before, by either.
-fn adoption(shared: &Shared, writer: &mut Writer, witness: &Mark) -> Vec<Change> {
-    let tip = writer.tip();
-    let found = tip.mark();
-    tip.incarnation = Incarnation(tip.incarnation.0.max(witness.incarnation.0).saturating_add(1));
-    tip.highest = tip.highest.max(witness.highest);
-    // What was issued after this copy was made is not known here, only how long it can live.
-    tip.latest_expiry = tip.latest_expiry.max(shared.options.clock.now().plus(TTL_MAX));
-    let note = format!(
-        "accepted instance {} at incarnation {}, position {}, where the witness had seen instance {} at incarnation {}, position {}",
-        found.instance,
-        found.incarnation.0,
-        found.position,
-        witness.instance,
-        witness.incarnation.0,
-        witness.position
-    );
-    let revocation = Revocation {
-        selector: Selector::All,
-        after: After::Reissue,
-        by: Actor::dayfly(),
-        authority: Authority::Dayfly,
-        reason: "a store behind its witness was accepted: everything issued before is revoked".to_owned(),
-        idempotency: None,
-    };
-    vec![
-        Change::Revoke(Box::new(revocation)),
-        Change::Note(Box::new(Draft::note(EventKind::RollbackAccepted, &Actor::dayfly(), note))),
-    ]
 }

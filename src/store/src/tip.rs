@@ -17,6 +17,8 @@ use crate::rules;
 pub(crate) struct Tip {
     pub(crate) instance: InstanceId,
     pub(crate) incarnation: Incarnation,
+    /// Where it was restored, as long as it is not adopted.
+    pub(crate) restored_at: Option<Position>,
     pub(crate) start: StartNumber,
     pub(crate) clean: bool,
     pub(crate) position: Position,
@@ -51,6 +53,7 @@ impl Tip {
         Self {
             instance,
             incarnation: Incarnation(1),
+            restored_at: None,
             start: StartNumber(0),
             clean: true,
             position: Position::ZERO,
@@ -84,6 +87,7 @@ impl Tip {
         Ok(Self {
             instance: InstanceId::from_bytes(id(layout::HEADER, &header.instance)?.to_bytes()),
             incarnation: Incarnation(header.incarnation),
+            restored_at: Some(Position::new(header.restored_at)).filter(|at| *at > Position::ZERO),
             start: StartNumber(progress.start),
             clean: progress.clean,
             position: Position::new(progress.position),
@@ -102,6 +106,7 @@ impl Tip {
             format: layout::FORMAT,
             instance: self.instance.to_bytes().to_vec(),
             incarnation: self.incarnation.0,
+            restored_at: self.restored_at.map_or(0, Position::number),
         }
     }
 

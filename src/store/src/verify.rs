@@ -32,6 +32,8 @@ pub struct VerifyReport {
     pub instance: InstanceId,
     /// Which of its lives.
     pub incarnation: Incarnation,
+    /// Whether it may touch what is downstream: not after it was restored, until it is adopted.
+    pub adopted: bool,
     /// Its newest position: the size of the audit log's tree.
     pub position: Position,
     /// The root of that tree, computed from every event.
@@ -84,6 +86,7 @@ impl<'a> Check<'a> {
         let report = VerifyReport {
             instance: tip.instance,
             incarnation: tip.incarnation,
+            adopted: tip.restored_at.is_none(),
             position: tip.position,
             root: [0; 32],
             events: 0,

@@ -14,6 +14,7 @@ use prost::Message;
 use sled::Batch;
 use tokio::sync::oneshot;
 
+use crate::backup::{BackupError, Feed};
 use crate::bases::KnownBases;
 use crate::engine::Engine;
 use crate::files;
@@ -53,6 +54,8 @@ pub(crate) struct Writer {
     tip: Tip,
     memory: Memory,
     schedule: Schedule,
+    /// Told of what each commit writes, while a backup is taken.
+    pub(crate) backup: Option<Arc<Feed>>,
 }
 
 type Answer = oneshot::Sender<Result<Outcome, StoreError>>;
@@ -91,7 +94,7 @@ impl Writer {
             bases: KnownBases::new(shared.options.recent_bases),
             live: Live::new(shared.options.live_leases),
         };
-        Self { shared, engine, tip, memory, schedule: Schedule::default() }
+        Self { shared, engine, tip, memory, schedule: Schedule::default(), backup: None }
     }
 
     /// Counts the live leases of earlier starts, too, as they are read in the background.
@@ -145,6 +148,7 @@ impl Writer {
             match work {
                 Work::Changes(requests) if requests.is_empty() => self.tidy(),
                 Work::Changes(requests) => self.commit_all(requests),
+                Work::Between(run) => run(&mut self),
                 Work::Stop(stop) => return self.stop(stop),
             }
         }
@@ -193,6 +197,9 @@ impl Writer {
         let why = error.to_string();
         tracing::error!(%why, "the store cannot commit; nothing is issued until it is reopened and verified");
         self.shared.set_trouble(Some(why.clone()));
+        if let Some(backup) = self.backup.take() {
+            backup.cut(BackupError::Reopened);
+        }
         let outcomes = outcomes.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         for (Asked { answer, revocation }, outcome) in asked.into_iter().zip(outcomes) {
             // What it made may be on disk.
@@ -252,7 +259,8 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let engine = self.engine.as_ref().map(Arc::clone).ok_or_else(|| shared.refusal())?;
         let before = self.tip.position;
-        let mut group = Group::new(&shared, &engine, &mut self.tip, &mut self.memory, room);
+        let copied = self.backup.is_some();
+        let mut group = Group::new(&shared, &engine, &mut self.tip, &mut self.memory, room, copied);
         let unwritten = shared.unwritten.all();
         group.unwritten = !unwritten.is_empty() && room < shared.options.rule_reserve_bytes;
         if !group.unwritten {
@@ -275,8 +283,10 @@ impl Writer {
             }
         }
         if changed || group.operations() > 0 {
-            let Ready { batch, records, brought, bases, pruned, told } = group.ready()?;
+            let Ready { batch, records, brought, bases, pruned, told, copied } = group.ready()?;
             engine.commit(batch)?;
+            // After it is there to be read: see `backup.rs`.
+            self.tell_backup(copied);
             self.memory.bases.learn(brought);
             shared.recent.forget(&pruned);
             // Before the leases that refer to them.
@@ -293,6 +303,13 @@ impl Writer {
 
     pub(crate) fn tip(&mut self) -> &mut Tip {
         &mut self.tip
+    }
+
+    fn tell_backup(&mut self, records: Option<Vec<u8>>) {
+        let reads = self.backup.as_ref().zip(records).is_none_or(|(backup, records)| backup.tell(&records));
+        if !reads {
+            self.backup = None;
+        }
     }
 
     fn pruning_is_due(&self) -> bool {
@@ -326,7 +343,7 @@ impl Writer {
     }
 
     /// Lets readers finish, then closes the database.
-    fn give_up_engine(&mut self) {
+    pub(crate) fn give_up_engine(&mut self) {
         drop(self.engine.take());
         let Some(mut engine) = self.shared.set_engine(None) else { return };
         loop {
@@ -344,6 +361,8 @@ impl Writer {
         loop {
             match self.shared.queue.take(Duration::ZERO, |_| true) {
                 Work::Stop(_) => return,
+                // Whoever waits for it sees that it is not done.
+                Work::Between(_) => {}
                 Work::Changes(requests) => {
                     for Request { change, answer } in requests {
                         let (_, Asked { answer, revocation }) = Asked::of(change, answer);

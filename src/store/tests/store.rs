@@ -1,6 +1,8 @@
 //! The store's behaviour, through its public face.
 #![expect(clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "tests")]
 
+#[path = "store/backup.rs"]
+mod backup;
 #[path = "store/bases.rs"]
 mod bases;
 #[path = "store/contract.rs"]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -287,6 +288,26 @@ impl Broker {
         let mut process = Process::start_with(&self.program, self.dir(), log.path(), arguments, &[])?;
         let status = process.ended().await?;
         Ok((status, std::fs::read_to_string(log.path())?))
+    }
+
+    /// Runs another command of the program in the broker's folder, and ends it as a crash does (SIGKILL) as soon as this
+    /// holds; gives how it ended where it did so by itself before.
+    pub async fn command_killed(
+        &self,
+        arguments: &[&str],
+        when: impl AsyncFn() -> bool,
+    ) -> Result<Option<ExitStatus>> {
+        let log = tempfile::NamedTempFile::new_in(self.dir())?;
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut process = Process::start_with(&self.program, self.dir(), log.path(), arguments, &[])?;
+        let ended = tokio::select! {
+            ended = process.ended() => Some(ended?),
+            () = async { while !when().await { tokio::time::sleep(Duration::from_millis(1)).await } } => None,
+        };
+        if ended.is_none() {
+            process.kill()?;
+        }
+        Ok(ended)
     }
 
     /// Ends it as a crash does (SIGKILL), and returns when it is gone.

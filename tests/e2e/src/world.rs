@@ -260,6 +260,16 @@ impl World {
         self.operator_of(&namespace, &account).await
     }
 
+    /// An operator with these rights on all of this resource of `dayfly.dev`.
+    pub async fn operator_on(&self, resource: &str, verbs: &[&str]) -> Result<Operator> {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let namespace = self.operators().await?;
+        let account = format!("{resource}-{}-{}", self.number, NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.cluster.create_service_account(&namespace, &account).await?;
+        self.cluster.allow_on(resource, &namespace, &account, verbs, None).await?;
+        self.operator_of(&namespace, &account).await
+    }
+
     /// An operator with all rights on owners.
     pub async fn admin(&self) -> Result<Operator> {
         let namespace = self.operators().await?;
@@ -514,6 +524,24 @@ impl Operator {
     pub async fn revoke_key(&self, key: &str, reason: &str) -> Result<v1::RevokeKeyResponse, Status> {
         let request = v1::RevokeKeyRequest { key_id: key.to_owned(), reason: reason.to_owned() };
         Ok(self.client.clone().revoke_key(bearing(&self.token, request)).await?.into_inner())
+    }
+
+    /// A backup of the broker's store: its file, and what it says of itself.
+    pub async fn backup(&self) -> Result<(Vec<u8>, v1::BackupInfo), Status> {
+        let request = bearing(&self.token, v1::CreateBackupRequest {});
+        let mut stream = self.client.clone().create_backup(request).await?.into_inner();
+        let (mut file, mut complete) = (Vec::new(), None);
+        while let Some(message) = stream.message().await? {
+            file.extend(message.data);
+            complete = complete.or(message.complete);
+        }
+        Ok((file, complete.ok_or_else(|| Status::unknown("the backup is not complete"))?))
+    }
+
+    /// Adopts the broker's store.
+    pub async fn adopt_store(&self) -> Result<v1::AdoptStoreResponse, Status> {
+        let request = bearing(&self.token, v1::AdoptStoreRequest {});
+        Ok(self.client.clone().adopt_store(request).await?.into_inner())
     }
 
     /// The lease of this id.

@@ -116,6 +116,9 @@ pub enum ErrorReason {
     /// once: the message says which. Release what is not needed, or ask again after the hint, when one ends. A renewal is
     /// never refused for this.
     LiveLeases = 92,
+    /// RESOURCE_EXHAUSTED. No backup was taken: another one is under way, or the store changed faster than this one was read.
+    /// What was sent of it is not to be used. Take it again.
+    BackupCut = 93,
     /// UNAVAILABLE. The cluster's API server cannot review tokens or answer for objects now.
     ClusterUnavailable = 100,
     /// UNAVAILABLE. The store cannot commit now: nothing is handed out that is not on disk.
@@ -192,6 +195,7 @@ impl ErrorReason {
             Self::Overloaded => "ERROR_REASON_OVERLOADED",
             Self::ReaderSlow => "ERROR_REASON_READER_SLOW",
             Self::LiveLeases => "ERROR_REASON_LIVE_LEASES",
+            Self::BackupCut => "ERROR_REASON_BACKUP_CUT",
             Self::ClusterUnavailable => "ERROR_REASON_CLUSTER_UNAVAILABLE",
             Self::StoreUnavailable => "ERROR_REASON_STORE_UNAVAILABLE",
             Self::StoreFull => "ERROR_REASON_STORE_FULL",
@@ -257,6 +261,7 @@ impl ErrorReason {
             "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
             "ERROR_REASON_READER_SLOW" => Some(Self::ReaderSlow),
             "ERROR_REASON_LIVE_LEASES" => Some(Self::LiveLeases),
+            "ERROR_REASON_BACKUP_CUT" => Some(Self::BackupCut),
             "ERROR_REASON_CLUSTER_UNAVAILABLE" => Some(Self::ClusterUnavailable),
             "ERROR_REASON_STORE_UNAVAILABLE" => Some(Self::StoreUnavailable),
             "ERROR_REASON_STORE_FULL" => Some(Self::StoreFull),
@@ -2331,6 +2336,58 @@ pub struct RevokeKeyResponse {
     #[prost(uint32, tag = "4")]
     pub refresh_secs: u32,
 }
+/// Of what there is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateBackupRequest {}
+/// A part of a backup, or that it is complete.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateBackupResponse {
+    /// The next bytes of the file, in order. Sealed: none of it can be read without the key-encryption key.
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+    /// Set in the last message alone, which has no bytes: that the backup was taken is in the audit log, and all of it was
+    /// sent.
+    #[prost(message, optional, tag = "2")]
+    pub complete: ::core::option::Option<BackupInfo>,
+}
+/// Of what moment a backup is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupInfo {
+    /// Which store, a UUID.
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+    /// Which of its lives.
+    #[prost(uint32, tag = "2")]
+    pub incarnation: u32,
+    /// Everything up to this position is in it, and nothing after it.
+    #[prost(uint64, tag = "3")]
+    pub position: u64,
+    /// The root of the audit log's tree at that position: 32 bytes.
+    #[prost(bytes = "vec", tag = "4")]
+    pub root: ::prost::alloc::vec::Vec<u8>,
+    /// How many leases it holds, ended ones included.
+    #[prost(uint64, tag = "5")]
+    pub leases: u64,
+    /// Names the backup: the SHA-256 of what the file has before its first part, 32 bytes. The audit log has it.
+    #[prost(bytes = "vec", tag = "6")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+}
+/// Which store: the broker's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdoptStoreRequest {}
+/// What was done.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdoptStoreResponse {
+    /// It was adopted before, or never a copy: nothing was written.
+    #[prost(bool, tag = "1")]
+    pub already: bool,
+    /// The store's incarnation.
+    #[prost(uint32, tag = "2")]
+    pub incarnation: u32,
+    /// The newest position: that of the adoption where one was written.
+    #[prost(uint64, tag = "3")]
+    pub position: u64,
+}
 /// What a workload whose leases were revoked may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2500,7 +2557,7 @@ pub mod operator_service_client {
     /// It is a service account's, reviewed by its cluster, or a session's, which `sessions.dayfly.dev` gives for any kubeconfig.
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
     /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
-    /// RotateKey and RevokeKey are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
+    /// RotateKey, RevokeKey, CreateBackup and AdoptStore are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
     /// The last column says of which cluster the operator is: `its own`, of the one that it is about, or of the home cluster;
     /// `home`, of the home cluster alone. Where one cluster is served, it is the home cluster.
@@ -2519,6 +2576,8 @@ pub mod operator_service_client {
     /// | ListKeys | list | keys | none | home |
     /// | RotateKey | rotate | keys | the purpose | home |
     /// | RevokeKey | revoke | keys | the key's id | home |
+    /// | CreateBackup | create | backups | none | home |
+    /// | AdoptStore | adopt | stores | none | home |
     #[derive(Debug, Clone)]
     pub struct OperatorServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -2888,6 +2947,58 @@ pub mod operator_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.OperatorService", "RevokeKey"));
             self.inner.unary(req, path, codec).await
         }
+        /// A backup of the whole store while it goes on: everything up to one position, sealed with the key-encryption key. One
+        /// at a time. It is whole only where the last message says `complete`.
+        pub async fn create_backup(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateBackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::CreateBackupResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/CreateBackup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "CreateBackup"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Says that a store which was restored from a backup, or accepted behind its witness, is the one that counts: from then on
+        /// the broker touches what is downstream. Make sure first that the one it is a copy of has stopped for good.
+        pub async fn adopt_store(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AdoptStoreRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdoptStoreResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/AdoptStore",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "AdoptStore"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2996,6 +3107,30 @@ pub mod operator_service_server {
             tonic::Response<super::RevokeKeyResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the CreateBackup method.
+        type CreateBackupStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::CreateBackupResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A backup of the whole store while it goes on: everything up to one position, sealed with the key-encryption key. One
+        /// at a time. It is whole only where the last message says `complete`.
+        async fn create_backup(
+            &self,
+            request: tonic::Request<super::CreateBackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::CreateBackupStream>,
+            tonic::Status,
+        >;
+        /// Says that a store which was restored from a backup, or accepted behind its witness, is the one that counts: from then on
+        /// the broker touches what is downstream. Make sure first that the one it is a copy of has stopped for good.
+        async fn adopt_store(
+            &self,
+            request: tonic::Request<super::AdoptStoreRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdoptStoreResponse>,
+            tonic::Status,
+        >;
     }
     /// For operators: people on call, platform and security teams.
     ///
@@ -3003,7 +3138,7 @@ pub mod operator_service_server {
     /// It is a service account's, reviewed by its cluster, or a session's, which `sessions.dayfly.dev` gives for any kubeconfig.
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
     /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
-    /// RotateKey and RevokeKey are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
+    /// RotateKey, RevokeKey, CreateBackup and AdoptStore are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
     /// The last column says of which cluster the operator is: `its own`, of the one that it is about, or of the home cluster;
     /// `home`, of the home cluster alone. Where one cluster is served, it is the home cluster.
@@ -3022,6 +3157,8 @@ pub mod operator_service_server {
     /// | ListKeys | list | keys | none | home |
     /// | RotateKey | rotate | keys | the purpose | home |
     /// | RevokeKey | revoke | keys | the key's id | home |
+    /// | CreateBackup | create | backups | none | home |
+    /// | AdoptStore | adopt | stores | none | home |
     #[derive(Debug)]
     pub struct OperatorServiceServer<T> {
         inner: Arc<T>,
@@ -3626,6 +3763,97 @@ pub mod operator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/CreateBackup" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateBackupSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::ServerStreamingService<super::CreateBackupRequest>
+                    for CreateBackupSvc<T> {
+                        type Response = super::CreateBackupResponse;
+                        type ResponseStream = T::CreateBackupStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateBackupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::create_backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateBackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/AdoptStore" => {
+                    #[allow(non_camel_case_types)]
+                    struct AdoptStoreSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::AdoptStoreRequest>
+                    for AdoptStoreSvc<T> {
+                        type Response = super::AdoptStoreResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AdoptStoreRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::adopt_store(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AdoptStoreSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

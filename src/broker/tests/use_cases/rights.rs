@@ -112,6 +112,8 @@ async fn call(world: &World, rpc: &str, caller: &Secret, about: &Things) -> Resu
         "ListKeys" => broker.list_keys(caller, false).await.map(|keys| keys.len()),
         "RotateKey" => broker.rotate_key(caller, &"access-token".parse().unwrap(), true).await.map(|_| 1),
         "RevokeKey" => broker.revoke_key(caller, &"key-1".parse().unwrap(), "a test").await.map(|_| 1),
+        "CreateBackup" => broker.may_back_up(caller).await.map(|_| 1),
+        "AdoptStore" => broker.adopt_store(caller).await.map(|_| 1),
         other => panic!(
             "{other} has a row in operator.proto and no call here: say how it is called, and how many of the things it gives"
         ),
@@ -122,7 +124,7 @@ async fn call(world: &World, rpc: &str, caller: &Secret, about: &Things) -> Resu
 fn name_for(rpc: &str, resource: &str) -> Option<&'static str> {
     match (rpc, resource) {
         // What nobody owns is for those who may list all, and all keys are listed.
-        ("ListUnowned" | "ListKeys", _) => None,
+        ("ListUnowned" | "ListKeys" | "CreateBackup" | "AdoptStore", _) => None,
         ("RotateKey", "keys") => Some("access-token"),
         ("RevokeKey", "keys") => Some("key-1"),
         _ => Some("payments"),
@@ -249,4 +251,29 @@ async fn keys_are_for_operators_of_the_home_cluster() {
     let unknown = world.broker.revoke_key(bearer(&here), &"key-9".parse().unwrap(), "why").await;
     assert_eq!(unknown.unwrap_err().reason(), Reason::NotFound);
     assert_eq!(world.keeper.asked.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn the_store_is_for_operators_of_the_home_cluster() {
+    let world = World::of(&["east", "west"], Some("east")).unwrap();
+    for cluster in &world.clusters {
+        cluster.allow_on("backups", "root", "create", None);
+        cluster.allow_on("stores", "root", "adopt", None);
+    }
+    let (here, elsewhere) = (operator("root"), secret("west/dayfly-operator/root"));
+    assert_eq!(world.broker.may_back_up(bearer(&here)).await.unwrap().to_string(), "root@east");
+    let refused = [
+        world.broker.may_back_up(bearer(&elsewhere)).await.map(drop),
+        world.broker.adopt_store(bearer(&elsewhere)).await.map(drop),
+    ];
+    for refused in refused {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.reason(), Reason::NotAllowed);
+        assert!(refused.to_string().contains("the home cluster"), "{refused}");
+    }
+    // One that was never restored has nothing to adopt; one that was is adopted once.
+    assert!(world.broker.adopt_store(bearer(&here)).await.unwrap().already);
+    world.store.restored();
+    assert!(!world.broker.adopt_store(bearer(&here)).await.unwrap().already);
+    assert!(world.broker.adopt_store(bearer(&here)).await.unwrap().already);
 }

@@ -96,8 +96,9 @@ impl Caller {
 
 /// What is asked for at the broker's own socket and is not to be had there.
 pub(super) fn not_by_the_socket() -> Status {
-    let message = "the broker's own socket serves what ends, lifts and lists revocations and signing keys: Revoke, \
-         LiftRevocation, GetRevocation, ListRevocations, ListKeys, RotateKey, RevokeKey";
+    let message = "the broker's own socket serves what ends, lifts and lists revocations and signing keys, and what looks \
+         after the store: Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys, RotateKey, RevokeKey, \
+         CreateBackup, AdoptStore";
     Rejection::new(ErrorReason::MethodUnknown, message).into_status()
 }
 

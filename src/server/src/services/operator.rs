@@ -15,21 +15,31 @@ use dayfly_core::ids::Incarnation;
 use dayfly_core::limits;
 use dayfly_core::rule::After;
 use dayfly_policy::parts::label_text;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
 use super::page::{LeaseToken, OwnerToken, RevocationToken, UnownedToken};
-use super::{explain, keys, reject, selector};
+use super::stream::Answers;
+use super::{backup, explain, keys, reject, selector};
+use crate::backup::Backups;
 
 pub(super) struct Operators {
     broker: Arc<Broker>,
     /// Page tokens of another incarnation are refused.
     incarnation: Incarnation,
+    backups: Backups,
+    stopped: watch::Receiver<bool>,
 }
 
 impl Operators {
-    pub(super) fn new(broker: Arc<Broker>, incarnation: Incarnation) -> Self {
-        Self { broker, incarnation }
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        incarnation: Incarnation,
+        backups: Backups,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
+        Self { broker, incarnation, backups, stopped }
     }
 }
 
@@ -221,6 +231,22 @@ impl OperatorService for Operators {
         request: Request<v1::RevokeKeyRequest>,
     ) -> Result<Response<v1::RevokeKeyResponse>, Status> {
         keys::revoke(&self.broker, request).await
+    }
+
+    type CreateBackupStream = Answers<v1::CreateBackupResponse>;
+
+    async fn create_backup(
+        &self,
+        request: Request<v1::CreateBackupRequest>,
+    ) -> Result<Response<Self::CreateBackupStream>, Status> {
+        backup::create(&self.broker, &self.backups, &self.stopped, request).await
+    }
+
+    async fn adopt_store(
+        &self,
+        request: Request<v1::AdoptStoreRequest>,
+    ) -> Result<Response<v1::AdoptStoreResponse>, Status> {
+        backup::adopt(&self.broker, request).await
     }
 }
 

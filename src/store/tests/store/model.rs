@@ -136,6 +136,7 @@ impl Model {
                 }
             },
             Change::Note(_) | Change::Key(_) => self.commit(),
+            Change::Adopt { .. } => Expected::Conflict(Conflict::Adopted),
         }
     }
 

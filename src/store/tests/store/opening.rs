@@ -129,7 +129,7 @@ async fn an_older_copy_is_refused_until_told_and_then_everything_before_is_revok
 
     fixture.options.accept_rollback = true;
     let store = fixture.open();
-    assert_eq!(store.mark().incarnation, Incarnation(2));
+    assert!(store.mark().incarnation > Incarnation(1));
     assert!(store.mark().highest > witness.highest);
     let rules = store.rules();
     let rule = rules.iter().next().unwrap();
@@ -150,11 +150,8 @@ async fn an_older_copy_is_refused_until_told_and_then_everything_before_is_revok
     assert_eq!(fixture.open().rules().len(), 1);
     fixture.options.accept_rollback = false;
     fixture.options.expected = Some(witness);
-    assert_eq!(
-        fixture.open().mark().incarnation,
-        Incarnation(2),
-        "ahead of a witness that was not written yet"
-    );
+    let incarnation = fixture.open().mark().incarnation;
+    assert_eq!(incarnation, adopted.incarnation, "ahead of a witness that was not written yet");
     assert!(verify(&fixture.dir()).unwrap().problems.is_empty());
 }
 
@@ -169,7 +166,8 @@ async fn another_store_in_its_place_is_refused_and_a_new_one_can_be_accepted() {
     let mut fixture = Fixture::new();
     (fixture.options.expected, fixture.options.accept_rollback) = (Some(mark), true);
     let store = fixture.open();
-    assert_eq!((store.mark().incarnation, store.rules().len()), (Incarnation(2), 1));
+    assert_eq!(store.rules().len(), 1);
+    assert!(store.mark().incarnation > mark.incarnation);
 }
 
 #[tokio::test]

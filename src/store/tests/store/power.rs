@@ -138,7 +138,7 @@ impl Workload {
                 Change::Reissue { lease, digest } => {
                     writeln!(marks, "reissued {lease} {position} {digest}").unwrap();
                 }
-                Change::Key(_) | Change::Note(_) => {}
+                Change::Key(_) | Change::Note(_) | Change::Adopt { .. } => {}
             }
         }
         self.mark(&marks);

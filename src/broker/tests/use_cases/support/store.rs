@@ -41,6 +41,8 @@ struct State {
     notes: Vec<Draft>,
     /// Which leases changed, and whose.
     told: Vec<(Position, Digest, LeaseId)>,
+    /// Where it was restored, as long as it is not adopted.
+    restored_at: Option<Position>,
 }
 
 /// Where a commit hangs, so that whoever asked goes without an answer.
@@ -62,6 +64,7 @@ impl FakeStore {
             rules: Arc::default(),
             notes: Vec::new(),
             told: Vec::new(),
+            restored_at: None,
         };
         Self {
             clock,
@@ -100,6 +103,11 @@ impl FakeStore {
         }
         state.rules = Arc::new(rules);
         self.bell.send_replace(state.position);
+    }
+
+    /// It was made from a backup.
+    pub(crate) fn restored(&self) {
+        self.state.lock().unwrap().restored_at = Some(Position::new(1));
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Lease>> {
@@ -219,6 +227,10 @@ impl FakeStore {
             }
             Change::Note(draft) => state.notes.push(*draft),
             Change::Key(_) => {}
+            Change::Adopt { .. } if state.restored_at.take().is_none() => {
+                return Ok(Outcome::Conflict(Conflict::Adopted));
+            }
+            Change::Adopt { .. } => {}
         }
         state.position = position;
         self.bell.send_replace(position);
@@ -369,6 +381,7 @@ impl LeaseStore for FakeStore {
             position: self.mark().position,
             live_counted: true,
             trouble: None,
+            restored_at: self.state.lock().unwrap().restored_at,
         }
     }
 }

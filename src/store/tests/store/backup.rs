@@ -1,0 +1,388 @@
+//! Backups of a store that goes on, and what is made of them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use dayfly_core::audit::{Draft, EventKind};
+use dayfly_core::change::{Change, Conflict, LeaseFilter, Mark, Outcome};
+use dayfly_core::clock::SystemClock;
+use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId};
+use dayfly_core::lease::{LeaseState, Phase};
+use dayfly_core::ports::{Clock as _, LeaseStore};
+use dayfly_core::rule::{Actor, Rule};
+use dayfly_store::contract::{drawn, issue, owner, revocation, revoke};
+use dayfly_store::{BackupError, Options, Point, Restore, RestoreError, Restored, SledStore, verify};
+
+use crate::fixture::Fixture;
+
+async fn taken(store: &Arc<SledStore>) -> (Vec<u8>, Point) {
+    let mut backup = store.backup().await.unwrap();
+    let mut bytes = Vec::new();
+    while let Some(more) = backup.next().await.unwrap() {
+        bytes.extend(more);
+        // Others get on in between.
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    (bytes, backup.point().unwrap())
+}
+
+fn restored(fixture: &Fixture, bytes: &[u8], witness: Option<Mark>) -> Result<Restored, RestoreError> {
+    let mut restore = Restore::begin(fixture.options.clone())?;
+    for bytes in bytes.chunks(1000) {
+        restore.write(bytes)?;
+    }
+    restore.finish(witness, "a backup".to_owned())
+}
+
+fn entries(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+/// Commits these at once.
+async fn all_committed(store: &SledStore, changes: impl Iterator<Item = Change>) {
+    let waiting: Vec<_> = changes.map(|change| store.commit(change)).collect();
+    for waiting in waiting {
+        let outcome = waiting.await.unwrap();
+        assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    }
+}
+
+async fn some(store: &SledStore, n: usize) -> Vec<LeaseId> {
+    let mut issued = Vec::new();
+    for _ in 0..n {
+        let lease = drawn(store);
+        issued.push(lease.lease.id);
+        assert!(matches!(issue(store, lease).await, Outcome::Committed(_)));
+    }
+    issued
+}
+
+/// What a task of the storm was answered: positions of leases, of releases and of rules.
+#[derive(Default)]
+struct Answered {
+    leases: Vec<(Position, LeaseId)>,
+    released: Vec<(Position, LeaseId)>,
+    rules: Vec<(Position, RuleId)>,
+}
+
+async fn storm(store: Arc<SledStore>, over: Arc<AtomicBool>, n: usize) -> Answered {
+    let mut answered = Answered::default();
+    while !over.load(Ordering::SeqCst) {
+        let lease = drawn(&*store);
+        let id = lease.lease.id;
+        let Outcome::Committed(receipt) = issue(&*store, lease).await else { continue };
+        answered.leases.push((receipt.position, id));
+        match (n + answered.leases.len()) % 7 {
+            0 => {
+                let released = store.commit(Change::Release { lease: id }).await.unwrap();
+                let Outcome::Committed(receipt) = released else { panic!("{released:?}") };
+                answered.released.push((receipt.position, id));
+            }
+            3 => {
+                let rule = revoke(&*store, revocation(owner("nobody"))).await;
+                answered.rules.push((rule.position, rule.id));
+            }
+            _ => {}
+        }
+    }
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_backup_in_a_storm_holds_all_up_to_its_position_and_nothing_after() {
+    // Old leases are pruned while it is taken.
+    let fixture = Fixture::new().with(|options| options.max_leases = 1500);
+    let store = fixture.open();
+    let old = some(&store, 2500).await;
+    fixture.clock.advance(Duration::from_secs(1000));
+    let over = Arc::new(AtomicBool::new(false));
+    let tasks: Vec<_> =
+        (0..8).map(|n| tokio::spawn(storm(Arc::clone(&store), Arc::clone(&over), n))).collect();
+    fixture.until(|| store.mark().position > Position::new(2600)).await;
+    let began = store.mark().position;
+    let (bytes, point) = taken(&store).await;
+    let at = point.mark.position;
+    fixture.until(|| store.mark().position.number() > at.number() + 200).await;
+    over.store(true, Ordering::SeqCst);
+    let mut all = Answered::default();
+    for task in tasks {
+        let Answered { leases, released, rules } = task.await.unwrap();
+        all.leases.extend(leases);
+        all.released.extend(released);
+        all.rules.extend(rules);
+    }
+    let between = all.leases.iter().filter(|(position, _)| *position > began && *position <= at).count();
+    let after = all.leases.iter().filter(|(position, _)| *position > at).count();
+    assert!(between > 50 && after > 50, "it is a storm: {between} meanwhile, {after} after");
+
+    let other = Fixture::new();
+    let made = restored(&other, &bytes, None).unwrap();
+    assert_eq!((made.point, made.report.position, made.report.root), (point, at, point.root));
+    assert_eq!(verify(&other.dir()).unwrap().problems, Vec::<String>::new());
+    let copy = other.open();
+    let pruned = |id: &LeaseId| old.contains(id);
+    let kept: BTreeSet<_> = leases(&copy).await.into_iter().filter(|id| !pruned(id)).collect();
+    let expected: BTreeSet<_> =
+        all.leases.iter().filter(|(position, _)| *position <= at).map(|(_, id)| *id).collect();
+    assert_eq!(
+        kept.len() as u64 + leases(&copy).await.iter().filter(|id| pruned(id)).count() as u64,
+        point.leases
+    );
+    assert!(expected.is_superset(&kept), "it has leases from after its position");
+    let lost: Vec<_> = expected.difference(&kept).collect();
+    assert!(lost.is_empty(), "it has not what was answered before its position: {lost:?}");
+    for (position, id) in &all.released {
+        let lease = copy.lease(*id).await.unwrap();
+        let released = lease.is_some_and(|lease| matches!(lease.phase, Phase::Released { .. }));
+        assert_eq!(released, *position <= at, "{id}, released at {position}");
+    }
+    let rules: BTreeSet<_> = copy.rules().before(None).map(|rule: &Arc<Rule>| rule.id).collect();
+    for (position, id) in &all.rules {
+        assert_eq!(rules.contains(id), *position <= at, "rule {id} of {position}");
+    }
+    copy.close();
+    store.close();
+}
+
+async fn leases(store: &SledStore) -> Vec<LeaseId> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.leases(LeaseFilter::default(), after, 1000).await.unwrap();
+        found.extend(page.leases.iter().map(|lease| lease.id));
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
+}
+
+/// What changes after a part was read, and before it is taken, is written after it.
+#[tokio::test]
+async fn what_is_told_while_a_part_waits_comes_after_it() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let leases = some(&store, 500).await;
+    let mut backup = store.backup().await.unwrap();
+    let page = || store.leases(LeaseFilter::default(), None, 1000);
+    let busy: Vec<_> = (0..5).map(|_| page()).collect();
+    let mut first = Box::pin(backup.next());
+    // Asked for, and behind others.
+    assert!(poll_once(first.as_mut()).await.is_pending());
+    for page in busy.into_iter().chain([page()]) {
+        page.await.unwrap();
+    }
+    // Read by the store's thread, and not taken yet.
+    assert!(matches!(
+        store.commit(Change::Release { lease: leases[1] }).await.unwrap(),
+        Outcome::Committed(_)
+    ));
+    let mut bytes = first.await.unwrap().unwrap();
+    while let Some(more) = backup.next().await.unwrap() {
+        bytes.extend(more);
+    }
+    store.close();
+    let other = Fixture::new();
+    restored(&other, &bytes, None).unwrap();
+    let copy = other.open();
+    let lease = copy.lease(leases[1]).await.unwrap().unwrap();
+    assert!(matches!(lease.phase, Phase::Released { .. }));
+    copy.close();
+}
+
+async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+#[tokio::test]
+async fn a_restored_store_is_a_new_incarnation_with_a_rule_over_all_and_not_adopted() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let before = some(&store, 5).await;
+    let (bytes, point) = taken(&store).await;
+    let after = some(&store, 3).await;
+    let witness = store.mark();
+    assert!(store.status().is_adopted());
+
+    let other = Fixture::new().with(|options| options.expected = Some(witness));
+    let made = restored(&other, &bytes, Some(witness)).unwrap();
+    assert!(made.mark.incarnation > witness.incarnation && made.mark.highest > witness.highest);
+    let second = Fixture::new();
+    let twin = restored(&second, &bytes, None).unwrap();
+    assert_ne!(twin.mark.incarnation, made.mark.incarnation, "two copies of one backup differ");
+
+    // It starts with the witness of the store that it replaces, and again.
+    for _ in 0..2 {
+        let copy = other.open();
+        assert_eq!(copy.status().instance, point.mark.instance);
+        assert!(!copy.status().is_adopted());
+        let now = other.clock.now();
+        for id in &before {
+            let lease = copy.lease(*id).await.unwrap().unwrap();
+            assert!(matches!(lease.state(&copy.rules(), now), LeaseState::Revoked { .. }));
+        }
+        for id in &after {
+            assert_eq!(copy.lease(*id).await.unwrap(), None);
+        }
+        let lease = drawn(&*copy);
+        assert!(lease.lease.id > *after.last().unwrap());
+        assert!(matches!(issue(&*copy, lease).await, Outcome::Committed(_)));
+        copy.close();
+    }
+    let copy = other.open();
+    let events = copy.events(point.mark.position.next(), 10).await.unwrap();
+    let kinds: Vec<_> = events.iter().map(|event| event.read().unwrap().kind).collect();
+    assert_eq!(kinds[..2], [EventKind::Revoked, EventKind::Restored]);
+    let note = events[1].read().unwrap().detail.unwrap().note;
+    assert!(note.contains(&format!("position {}", point.mark.position)), "{note}");
+
+    let by = Actor::dayfly();
+    let adopted = copy.commit(Change::Adopt { by: by.clone() }).await.unwrap();
+    assert!(matches!(adopted, Outcome::Committed(_)), "{adopted:?}");
+    assert!(copy.status().is_adopted());
+    let again = copy.commit(Change::Adopt { by }).await.unwrap();
+    assert!(matches!(again, Outcome::Conflict(Conflict::Adopted)));
+    copy.close();
+    assert!(verify(&other.dir()).unwrap().adopted);
+    let copy = other.open();
+    assert!(copy.status().is_adopted());
+    copy.close();
+    store.close();
+}
+
+#[tokio::test]
+async fn a_store_that_was_behind_its_witness_is_not_adopted_either() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    some(&store, 1).await;
+    let witness = Mark { position: Position::new(1000), ..store.mark() };
+    store.close();
+    drop(store);
+    let accepted = Options { expected: Some(witness), accept_rollback: true, ..fixture.options.clone() };
+    let store = SledStore::open(accepted).unwrap();
+    assert!(!store.status().is_adopted());
+    assert!(store.mark().incarnation > Incarnation(1));
+    store.close();
+    assert!(!verify(&fixture.dir()).unwrap().adopted);
+}
+
+#[tokio::test]
+async fn nothing_is_restored_over_a_store_or_of_half_a_backup() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    some(&store, 40).await;
+    let (bytes, _) = taken(&store).await;
+    let taken = restored(&fixture, &bytes, None).unwrap_err();
+    assert!(matches!(taken, RestoreError::Taken(_)), "{taken}");
+
+    let other = Fixture::new();
+    let refused = |bytes: &[u8]| {
+        let refused = restored(&other, bytes, None).unwrap_err().to_string();
+        assert_eq!(entries(other.folder.path()), 0, "nothing is left");
+        refused
+    };
+    assert!(refused(&bytes[..bytes.len() - 1]).contains("no end"));
+    assert!(refused(&[&bytes[..], b"+"].concat()).contains("no end"));
+    assert!(refused(&[&bytes[..], &bytes[..]].concat()).contains("after its end"));
+    assert!(refused(&[&b"x"[..], &bytes].concat()).contains("unknown kind"));
+    // The last record of the first kind is left out.
+    let mut cut = bytes.clone();
+    let value = cut.windows(8).rposition(|window| window == b"payments").unwrap();
+    cut[value] = b'q';
+    refused(&cut);
+
+    let stranger = Mark { instance: InstanceId::from_bytes([3; 16]), ..store.mark() };
+    let strange = restored(&other, &bytes, Some(stranger)).unwrap_err();
+    assert!(matches!(strange, RestoreError::AnotherStore { .. }), "{strange}");
+    assert_eq!(entries(other.folder.path()), 0);
+    restored(&other, &bytes, None).unwrap();
+    store.close();
+}
+
+#[tokio::test]
+async fn one_backup_is_taken_at_a_time_and_one_that_is_given_up_is_over() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let mut first = store.backup().await.unwrap();
+    first.next().await.unwrap();
+    assert_eq!(store.backup().await.err(), Some(BackupError::Busy));
+    drop(first);
+    let mut second = store.backup().await.unwrap();
+    some(&store, 1).await;
+    while second.next().await.unwrap().is_some() {}
+    assert_eq!(second.point().unwrap().mark.position, store.mark().position);
+    let mut last = store.backup().await.unwrap();
+    store.close();
+    assert!(matches!(last.next().await, Err(BackupError::Store(_))));
+    assert!(store.backup().await.is_err());
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_cut_and_the_writer_does_not_wait() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let mut backup = store.backup().await.unwrap();
+    backup.next().await.unwrap();
+    // 48 MiB.
+    let note = Draft::note(EventKind::PolicyChanged, &Actor::dayfly(), "x".repeat(15 * 1024));
+    for _ in 0..100 {
+        all_committed(&store, (0..32).map(|_| Change::Note(Box::new(note.clone())))).await;
+    }
+    assert_eq!(backup.next().await, Err(BackupError::TooSlow));
+    drop(backup);
+    let fixture = Fixture::new();
+    restored(&fixture, &taken(&store).await.0, None).unwrap();
+    store.close();
+}
+
+/// 20 000 leases, or 100 000 with `DAYFLY_LONG=1`: `--nocapture` shows what `docs/decisions/backup-and-restore.md` says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_holds_up_no_commit() {
+    let leases = if std::env::var_os("DAYFLY_LONG").is_some() { 100_000 } else { 20_000 };
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    for _ in 0..leases / 100 {
+        all_committed(&store, (0..100).map(|_| Change::Issue(Box::new(drawn(&*store))))).await;
+    }
+    let clock = SystemClock::new();
+    let over = Arc::new(AtomicBool::new(false));
+    let (writer, done) = (Arc::clone(&store), Arc::clone(&over));
+    let commits = tokio::spawn(async move {
+        let (clock, mut longest, mut number) = (SystemClock::new(), Duration::ZERO, 0);
+        while !done.load(Ordering::SeqCst) {
+            let begun = clock.monotonic();
+            issue(&*writer, drawn(&*writer)).await;
+            longest = longest.max(clock.monotonic() - begun);
+            number += 1;
+        }
+        (longest, number)
+    });
+    let begun = clock.monotonic();
+    let mut backup = store.backup().await.unwrap();
+    let mut bytes = Vec::new();
+    while let Some(more) = backup.next().await.unwrap() {
+        bytes.extend(more);
+    }
+    let took = clock.monotonic() - begun;
+    over.store(true, Ordering::SeqCst);
+    let (longest, number) = commits.await.unwrap();
+    store.close();
+    let other = Fixture::new();
+    let begun = clock.monotonic();
+    let mut restore = Restore::begin(other.options.clone()).unwrap();
+    restore.write(&bytes).unwrap();
+    let written = clock.monotonic() - begun;
+    restore.finish(None, "a backup".to_owned()).unwrap();
+    println!(
+        "{leases} leases: {} MiB in {took:?}, {number} commits meanwhile, the longest {longest:?}; written in {written:?}, with the checks in {:?}",
+        bytes.len() >> 20,
+        clock.monotonic() - begun
+    );
+    assert!(number > 5, "{number} commits in {took:?}");
+}
