@@ -17,8 +17,10 @@ use dayfly_core::ports::{BoxFuture, Clock as _, LeaseStore, StoreError, TestCloc
 use dayfly_core::rule::{Actor, After, Authority, Fields, Rule, Selector};
 use tokio::time::timeout;
 
+mod images;
 mod keys;
 
+use images::a_hold_of_an_image_outruns_what_may_run_it;
 use keys::{
     a_jumped_clock_lets_a_key_only_be_revoked, a_key_goes_on_one_stage_at_a_time,
     a_key_is_added_once_and_keys_come_oldest_first, a_revoked_keys_leases_are_revoked_with_it,
@@ -78,6 +80,7 @@ cases![
     a_renewal_takes_the_place_of_the_earlier_lease,
     a_hold_is_lifted_once_and_what_it_covered_stays_revoked,
     a_rule_past_its_until_is_folded_away_and_still_found,
+    a_hold_of_an_image_outruns_what_may_run_it,
 ];
 
 /// A lease with a fresh id, to be changed and issued.
