@@ -19,7 +19,8 @@ pub(crate) struct Serve {
     /// Only reads and checks the configuration, and the files that it names.
     #[arg(long)]
     check: bool,
-    /// Accepts a store that is older than its witness says, as after a restore: everything issued before is revoked.
+    /// Accepts a store that is older than its witness says, as where a volume was put back: everything issued before is
+    /// revoked, and nothing downstream is touched until `dayfly store adopt`.
     #[arg(long)]
     accept_rollback: bool,
     /// The form of the log, on standard error.

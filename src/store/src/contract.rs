@@ -81,6 +81,7 @@ cases![
     a_hold_is_lifted_once_and_what_it_covered_stays_revoked,
     a_rule_past_its_until_is_folded_away_and_still_found,
     a_hold_of_an_image_outruns_what_may_run_it,
+    a_store_that_is_no_copy_has_nothing_to_adopt,
 ];
 
 /// A lease with a fresh id, to be changed and issued.
@@ -1026,4 +1027,13 @@ async fn a_rule_past_its_until_is_folded_away_and_still_found(harness: &dyn Harn
     position(&store.commit(lift(&hold)).await.unwrap());
     position(&issue(&*store, drawn(&*store)).await);
     assert_eq!(told(&*store), (Vec::new(), 3));
+}
+
+async fn a_store_that_is_no_copy_has_nothing_to_adopt(harness: &dyn Harness) {
+    let store = harness.store();
+    let before = store.mark();
+    assert!(store.status().is_adopted());
+    let adopted = store.commit(Change::Adopt { by: Actor::dayfly() }).await.unwrap();
+    assert_eq!(conflict(&adopted), Conflict::Adopted);
+    assert_eq!(store.mark(), before);
 }

@@ -19,7 +19,7 @@ pub enum OpenError {
     },
     /// It is there, but what it must hold is not.
     #[error(
-        "the store {} has lost its data ({why}): restore a backup into this folder, or move the folder away to begin anew, which forgets every lease and rule",
+        "the store {} has lost its data ({why}): move the folder away and make the store from a backup (`dayfly store restore`), or begin anew, which forgets every lease and rule",
         dir.display()
     )]
     Lost {
@@ -57,7 +57,7 @@ pub enum OpenError {
     )]
     NotDurable,
     /// What it holds does not fit together.
-    #[error("the store {} is damaged: {why}; restore a backup, or ask `dayfly store verify` for more", dir.display())]
+    #[error("the store {} is damaged: {why}; ask `dayfly store verify` for more, or move the folder away and make the store from a backup (`dayfly store restore`)", dir.display())]
     Damaged {
         /// The store's folder.
         dir: PathBuf,

@@ -201,6 +201,8 @@ impl Restore {
         let shared = Arc::new(Shared::new(options, engine, &tip, highest));
         let mut writer = Writer::new(Arc::clone(&shared), tip);
         let changes = life::anew(&shared, &mut writer, witness, &Why::Restored(from))?;
+        // Nothing was under way in it.
+        writer.tip().clean = true;
         let header = writer.tip().header().encode_to_vec();
         let syncs = durable_sync::calls();
         let outcomes = writer.commit(changes, NO_RESERVE, |group| {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::connect::Connection;
 use crate::output::{Output, facts};
+use crate::signals::Signals;
 
 /// A stream that is silent for so long is dead.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -43,8 +44,18 @@ struct View {
 }
 
 impl Backup {
+    /// Takes it; a signal ends that, and leaves nothing.
     pub(crate) async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
-        let view = if let Some(config) = &self.store {
+        let mut signals = Signals::listen()?;
+        let view = tokio::select! {
+            view = self.take(connection) => view?,
+            () = signals.next() => anyhow::bail!("it was ended before the backup was complete"),
+        };
+        self.output.answer(&view, || text(&view))
+    }
+
+    async fn take(&self, connection: &Connection) -> anyhow::Result<View> {
+        Ok(if let Some(config) = &self.store {
             let BackupTaken { point, digest } =
                 dayfly_server::back_up_offline(&Config::load(config)?, &self.out).await?;
             View {
@@ -68,8 +79,7 @@ impl Backup {
                 leases: info.leases,
                 digest: digest(&info.digest)?.to_string(),
             }
-        };
-        self.output.answer(&view, || text(&view))
+        })
     }
 
     async fn fetch(&self, connection: &Connection) -> anyhow::Result<v1::BackupInfo> {

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use dayfly_core::ports::TestRng;
+use proptest::prelude::*;
 
 use super::*;
 use crate::kek::{Cipher as Kek, KEK_BYTES};
@@ -163,4 +164,13 @@ fn another_key_encryption_key_opens_nothing_and_is_named() {
         BackupOpener::begin(&Keks::of(&[(2, 2), (3, 9)]), bytes.as_slice()).is_ok(),
         "an older one stays good"
     );
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), length in 0..200u32) {
+        prop_assert!(opened(&bytes).is_err());
+        prop_assert!(opened(&[MAGIC.as_slice(), &bytes].concat()).is_err());
+        prop_assert!(opened(&[MAGIC.as_slice(), &length.to_be_bytes(), &bytes].concat()).is_err());
+    }
 }
