@@ -1,5 +1,5 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
-//! [`watch_revocations`], [`spell_out`], [`revoke`], [`lift`], [`revocations`], [`list`], [`explain`], [`unowned`],
+//! [`watch_revocations`], [`teardown`], [`spell_out`], [`revoke`], [`lift`], [`revocations`], [`list`], [`explain`], [`unowned`],
 //! [`reconcile`], [`keys`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
@@ -28,6 +28,7 @@ pub mod revocations;
 pub mod revoke;
 pub mod selector;
 pub mod spell_out;
+pub mod teardown;
 pub mod unowned;
 pub mod watch;
 pub mod watch_revocations;
@@ -42,7 +43,7 @@ use dayfly_core::ids::{Audience, ClusterName, LeaseId};
 use dayfly_core::keeper::KeyKeeper;
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::live::LiveCaps;
-use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
+use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore, Rng};
 use dayfly_core::secret::Secret;
 use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
@@ -105,6 +106,10 @@ pub struct Parts {
     pub keys: Arc<dyn KeyKeeper>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// How many leases the teardown goes through in a second, at most.
+    pub teardown_rate: u32,
     /// How many leases may be live at once where policy does not say.
     pub live_caps: LiveCaps,
     /// Dayfly's issuer identifier: the `iss` of its tokens.
@@ -147,6 +152,9 @@ pub struct Broker {
     keys: Arc<dyn KeyKeeper>,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
+    rng: Arc<dyn Rng>,
+    teardown_rate: u32,
+    teardown: teardown::Queue,
     live_caps: LiveCaps,
     issuer: String,
     trust_domains: Vec<ServedDomain>,
@@ -203,6 +211,9 @@ impl Broker {
             keys: parts.keys,
             guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
+            rng: parts.rng,
+            teardown_rate: parts.teardown_rate,
+            teardown: teardown::Queue::default(),
             live_caps: parts.live_caps,
             issuer: parts.issuer,
             trust_domains: parts.trust_domains,

@@ -57,6 +57,8 @@ pub enum EventKind {
     KeyRevoked = 22,
     /// A signing key was sealed again, with another generation of the key-encryption key.
     KeyResealed = 23,
+    /// A step of the teardown of what a rule covers is complete.
+    TornDown = 26,
 }
 
 impl EventKind {
@@ -81,6 +83,7 @@ impl EventKind {
             Self::KeyRetired => "key-retired",
             Self::KeyRevoked => "key-revoked",
             Self::KeyResealed => "key-resealed",
+            Self::TornDown => "torn-down",
         }
     }
 }
@@ -402,6 +405,11 @@ impl Event {
     pub fn rule(&self) -> Option<RuleId> {
         let of_rule = matches!(self.kind, EventKind::Revoked | EventKind::KeyRevoked);
         self.subject.filter(|_| of_rule).map(RuleId::from_bytes)
+    }
+
+    /// The rule of which a step of the teardown is complete, if it is about one.
+    pub fn torn_down(&self) -> Option<RuleId> {
+        self.subject.filter(|_| self.kind == EventKind::TornDown).map(RuleId::from_bytes)
     }
 
     /// The rule whose hold was lifted, if one was.

@@ -24,5 +24,6 @@ pub mod rules;
 pub mod secret;
 pub mod signing;
 pub mod spiffe;
+pub mod teardown;
 pub mod time;
 pub mod workload;

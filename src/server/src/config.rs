@@ -300,6 +300,8 @@ pub struct LimitsConfig {
     pub open_calls_at_once: Option<usize>,
     /// Open connections: 8192.
     pub connections: Option<usize>,
+    /// Leases that the teardown of what was revoked goes through in a second, at most: 20 000.
+    pub teardown_leases_per_second: Option<u32>,
 }
 
 impl Cluster {
@@ -383,6 +385,7 @@ impl LimitsConfig {
             ("open_streams_at_once", number(self.open_streams_at_once), 1_000_000),
             ("open_calls_at_once", number(self.open_calls_at_once), 1_000_000),
             ("connections", number(self.connections), 1_000_000),
+            ("teardown_leases_per_second", rate(self.teardown_leases_per_second), 1_000_000),
         ];
         let bad = set.into_iter().find(|(_, set, most)| set.is_some_and(|set| set == 0 || set > *most));
         bad.map(|(name, _, most)| (name, most))

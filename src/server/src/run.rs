@@ -114,6 +114,8 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         engine: Arc::new(SignedEngines::new(&signer)),
         keys: Arc::clone(&key_life) as Arc<dyn KeyKeeper>,
         clock: Arc::clone(&clock),
+        rng: Arc::clone(&rng),
+        teardown_rate: config.limits.teardown_leases_per_second.unwrap_or(20_000),
         live_caps: LiveCaps {
             per_pod: Some(limits.live_leases_per_pod),
             per_workload: Some(limits.live_leases_per_workload),
@@ -192,7 +194,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     }
     background.spawn({
         let broker = Arc::clone(&broker);
-        async move { broker.spell_out().await }
+        async move { broker.tear_down().await }
     });
     background.spawn(background::count_revocations(Arc::clone(&broker)));
     background.spawn(background::keep_keys(key_life));

@@ -11,6 +11,7 @@ use dayfly_core::lease::Lease;
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Rule;
 use dayfly_core::rules::RuleSet;
+use dayfly_core::teardown::Teardowns;
 use dayfly_core::time::Timestamp;
 
 use crate::bases::{self, Bases};
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     /// Ids for draws and cut-offs.
     pub(crate) generator: Mutex<IdGenerator>,
     pub(crate) rules: ArcSwap<RuleSet>,
+    pub(crate) teardowns: ArcSwap<Teardowns>,
     pub(crate) head: ArcSwap<Head>,
     pub(crate) recent: RecentLeases,
     pub(crate) bases: Bases,
@@ -67,6 +69,7 @@ impl Shared {
             queue: Queue::new(options.queue),
             generator: Mutex::new(IdGenerator::above(highest)),
             rules: ArcSwap::new(Arc::clone(&tip.rules)),
+            teardowns: ArcSwap::new(Arc::clone(&tip.teardowns)),
             head: ArcSwap::from_pointee(Head::of(tip)),
             recent: RecentLeases::new(options.recent_leases),
             bases: Bases::new(options.recent_bases),
@@ -89,6 +92,9 @@ impl Shared {
         }
         if !Arc::ptr_eq(&self.rules.load(), &tip.rules) {
             self.rules.store(Arc::clone(&tip.rules));
+        }
+        if !Arc::ptr_eq(&self.teardowns.load(), &tip.teardowns) {
+            self.teardowns.store(Arc::clone(&tip.teardowns));
         }
         self.head.store(Arc::new(Head::of(tip)));
         self.news.ring(tip.position, tip.rules.position());

@@ -18,5 +18,6 @@ mod revocations;
 mod revoke;
 mod rights;
 mod support;
+mod teardown;
 mod watch;
 mod watch_revocations;

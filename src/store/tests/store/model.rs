@@ -136,6 +136,7 @@ impl Model {
                 }
             },
             Change::Note(_) | Change::Key(_) => self.commit(),
+            Change::Teardown(_) => unreachable!("the contract has these"),
         }
     }
 

@@ -18,6 +18,7 @@ use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
 use dayfly_core::ports::{BoxFuture, Clock, LeaseStore, StoreError, TestClock, TestRng};
 use dayfly_core::rule::{Lifted, Rule};
 use dayfly_core::rules::RuleSet;
+use dayfly_core::teardown::{SpelledLease, Teardown, Teardowns};
 use dayfly_core::time::Timestamp;
 use tokio::sync::watch;
 
@@ -26,6 +27,7 @@ pub(crate) struct FakeStore {
     rng: TestRng,
     state: Mutex<State>,
     failing: Mutex<Option<StoreError>>,
+    unreadable: Mutex<Option<StoreError>>,
     hanging: Mutex<Option<Hang>>,
     bell: watch::Sender<Position>,
     /// How often the log was read.
@@ -38,6 +40,8 @@ struct State {
     leases: BTreeMap<LeaseId, Arc<Lease>>,
     rules: Arc<RuleSet>,
     notes: Vec<Draft>,
+    teardowns: Teardowns,
+    spelled: BTreeMap<Position, Vec<SpelledLease>>,
     /// Which leases changed, and whose.
     told: Vec<(Position, Digest, LeaseId)>,
 }
@@ -60,6 +64,8 @@ impl FakeStore {
             leases: BTreeMap::new(),
             rules: Arc::default(),
             notes: Vec::new(),
+            teardowns: Teardowns::default(),
+            spelled: BTreeMap::new(),
             told: Vec::new(),
         };
         Self {
@@ -67,6 +73,7 @@ impl FakeStore {
             rng: TestRng::new(7),
             state: Mutex::new(state),
             failing: Mutex::new(None),
+            unreadable: Mutex::new(None),
             hanging: Mutex::new(None),
             bell: watch::Sender::new(Position::ZERO),
             log_read: AtomicUsize::new(0),
@@ -81,6 +88,16 @@ impl FakeStore {
     /// From now on nothing can be committed.
     pub(crate) fn fail(&self, error: Option<StoreError>) {
         *self.failing.lock().unwrap() = error;
+    }
+
+    /// From now on leases cannot be listed.
+    pub(crate) fn hide(&self, error: Option<StoreError>) {
+        *self.unreadable.lock().unwrap() = error;
+    }
+
+    /// A lease is not there any more.
+    pub(crate) fn forget(&self, lease: LeaseId) {
+        self.state.lock().unwrap().leases.remove(&lease);
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Lease>> {
@@ -192,6 +209,21 @@ impl FakeStore {
             }
             Change::Note(draft) => state.notes.push(*draft),
             Change::Key(_) => {}
+            Change::Teardown(change) => {
+                let Some(known) = state.rules.counting(change.rule).cloned() else {
+                    return Ok(Outcome::Conflict(Conflict::NoSuchRule));
+                };
+                let earlier = state.teardowns.get(known.id).map(|earlier| Teardown::clone(earlier));
+                let mut teardown = earlier.unwrap_or_else(|| Teardown::new(known.id, known.position));
+                let before = teardown.step(change.progress.step);
+                if before.after != change.from || !change.progress.follows(&before) {
+                    return Ok(Outcome::Conflict(Conflict::TeardownMoved));
+                }
+                teardown.put(change.progress);
+                state.teardowns.put(Arc::new(teardown));
+                state.spelled.entry(known.position).or_default().extend(change.spelled);
+                return Ok(Outcome::Committed(Receipt { position: state.position, rule: None }));
+            }
         }
         state.position = position;
         self.bell.send_replace(position);
@@ -276,6 +308,9 @@ impl LeaseStore for FakeStore {
         after: Option<LeaseId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<LeasePage, StoreError>> {
+        if let Some(error) = self.unreadable.lock().unwrap().clone() {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         let now = self.clock.now();
         let rules = self.rules();
         let passes = |lease: &Arc<Lease>| {
@@ -289,6 +324,20 @@ impl LeaseStore for FakeStore {
         found.truncate(limit);
         let next = found.last().filter(|_| more).map(|lease| lease.id);
         Box::pin(async move { Ok(LeasePage { leases: found, next }) })
+    }
+
+    fn teardowns(&self) -> Arc<Teardowns> {
+        Arc::new(self.state.lock().unwrap().teardowns.clone())
+    }
+
+    fn spelled(
+        &self,
+        rule: Position,
+        after: Option<LeaseId>,
+    ) -> BoxFuture<'_, Result<Vec<SpelledLease>, StoreError>> {
+        let spelled = self.state.lock().unwrap().spelled.get(&rule).cloned().unwrap_or_default();
+        let next = spelled.into_iter().filter(|one| Some(one.lease) > after).take(2).collect();
+        Box::pin(async { Ok(next) })
     }
 
     fn news(&self, caller: Digest, after: Position) -> BoxFuture<'_, Result<News, StoreError>> {
