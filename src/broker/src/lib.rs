@@ -1,5 +1,5 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
-//! [`watch_revocations`], [`teardown`], [`spell_out`], [`revoke`], [`lift`], [`revocations`], [`list`], [`explain`], [`unowned`],
+//! [`watch_revocations`], [`teardown`], [`spell_out`], [`status_lists`], [`revoke`], [`lift`], [`revocations`], [`list`], [`explain`], [`unowned`],
 //! [`reconcile`], [`keys`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
@@ -28,6 +28,7 @@ pub mod revocations;
 pub mod revoke;
 pub mod selector;
 pub mod spell_out;
+pub mod status_lists;
 pub mod teardown;
 pub mod unowned;
 pub mod watch;
@@ -68,6 +69,7 @@ pub use revocations::{ListRevocations, Revocation, RevocationPage};
 pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};
 pub use spell_out::SpelledOut;
+pub use status_lists::StatusList;
 pub use unowned::UnownedNamespace;
 pub use watch::{Watch, WatchNews};
 pub use watch_revocations::{CoveredNews, Resume, RevocationNews, RevocationWatch};
@@ -165,6 +167,7 @@ pub struct Broker {
     kept: kept::KeptDenials,
     unowned: denials::UnownedDenials,
     spelling: spell_out::Spelling,
+    status_lists: status_lists::StatusLists,
     counts: counts::Counts,
 }
 
@@ -201,6 +204,7 @@ impl Broker {
         if let Some(home) = parts.home_cluster.as_ref().filter(|home| !clusters.contains_key(*home)) {
             return Err(BadParts::UnknownHome(home.clone()));
         }
+        let status_lists = status_lists::StatusLists::new(parts.store.mark().position);
         Ok(Self {
             store: parts.store,
             clusters,
@@ -224,6 +228,7 @@ impl Broker {
             kept: kept::KeptDenials::default(),
             unowned: denials::UnownedDenials::default(),
             spelling: spell_out::Spelling::default(),
+            status_lists,
             counts: counts::Counts::default(),
         })
     }

@@ -1,7 +1,8 @@
 //! The teardown: what is done, lease by lease, about what a rule covers, after the rule is in effect. Every rule in force
 //! is in the queue; how far each step has come is durable, so a start goes on where an end came.
 //!
-//! A step is a file with a [`TeardownStep`]: [`crate::spell_out`]. `docs/decisions/teardown-queue.md` says why so.
+//! A step is a file with a [`TeardownStep`]: [`crate::spell_out`], [`crate::status_lists`].
+//! `docs/decisions/teardown-queue.md` says why so.
 
 mod queue;
 
@@ -94,6 +95,7 @@ impl Broker {
                 // As it is now: a hold may have been lifted.
                 let counts = |id| rules.get(id).is_some_and(|rule| rule.in_force(now));
                 self.spelling.retain(counts);
+                self.status_lists.forget(now);
                 self.teardown.retain(counts);
                 for rule in rules.after(last).filter(|rule| rule.in_force(now)) {
                     self.queue_steps(rule);
@@ -121,8 +123,8 @@ impl Broker {
         }
     }
 
-    fn steps(&self) -> [&dyn TeardownStep; 1] {
-        [&self.spelling]
+    fn steps(&self) -> [&dyn TeardownStep; 2] {
+        [&self.spelling, &self.status_lists]
     }
 
     fn queue_steps(&self, rule: &Arc<Rule>) {

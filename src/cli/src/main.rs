@@ -18,6 +18,7 @@ mod revocations;
 mod serve;
 mod signals;
 mod store;
+mod teardown;
 mod view;
 mod watch;
 mod whoami;

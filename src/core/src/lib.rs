@@ -24,6 +24,7 @@ pub mod rules;
 pub mod secret;
 pub mod signing;
 pub mod spiffe;
+pub mod status;
 pub mod teardown;
 pub mod time;
 pub mod workload;

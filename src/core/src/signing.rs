@@ -18,6 +18,8 @@ pub enum KeyUse {
     AccessToken,
     /// JWT-SVIDs of this trust domain, `typ` `JWT` (SPIFFE JWT-SVID, section 2.3).
     Svid(TrustDomain),
+    /// Status lists, `typ` `statuslist+jwt` (draft-ietf-oauth-status-list, section 5.1).
+    StatusList,
 }
 
 impl KeyUse {
@@ -26,6 +28,7 @@ impl KeyUse {
         match self {
             Self::AccessToken => "at+jwt",
             Self::Svid(_) => "JWT",
+            Self::StatusList => "statuslist+jwt",
         }
     }
 }
@@ -118,6 +121,7 @@ impl fmt::Display for KeyPurpose {
         match &self.key_use {
             KeyUse::AccessToken => f.write_str("access-token")?,
             KeyUse::Svid(domain) => write!(f, "svid/{domain}")?,
+            KeyUse::StatusList => f.write_str("status-list")?,
         }
         if self.algorithm != SigningAlgorithm::Es256 {
             write!(f, "/{}", self.algorithm)?;
@@ -143,6 +147,7 @@ impl FromStr for KeyPurpose {
                 cluster: name(cluster)?,
                 target: target.parse().map_err(|_| UnknownPurpose)?,
             })),
+            ["status-list"] => Ok(Self::of(KeyUse::StatusList, SigningAlgorithm::Es256)),
             ["svid", domain] => {
                 let domain = domain.parse().map_err(|_| UnknownPurpose)?;
                 Ok(Self::of(KeyUse::Svid(domain), SigningAlgorithm::Es256))
@@ -236,6 +241,7 @@ mod tests {
                 KeyPurpose::of(KeyUse::Svid("prod.example".parse().unwrap()), SigningAlgorithm::Es256),
                 "svid/prod.example",
             ),
+            (KeyPurpose::of(KeyUse::StatusList, SigningAlgorithm::Es256), "status-list"),
         ];
         for (purpose, text) in &purposes {
             assert_eq!(purpose.to_string(), *text);

@@ -47,9 +47,28 @@ pub struct Config {
     /// The SPIFFE trust domains that it issues SVIDs of; none by default.
     #[serde(rename = "trust_domain", default)]
     pub trust_domains: Vec<TrustDomainConfig>,
+    /// The Token Status Lists of targets that have such.
+    #[serde(default)]
+    pub status_lists: StatusListConfig,
     /// Limits, where the defaults do not fit.
     #[serde(default)]
     pub limits: LimitsConfig,
+}
+
+/// How long Token Status Lists may be cached and relied on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StatusListConfig {
+    /// For how long a list may be cached, its `ttl`: 60.
+    pub ttl_secs: u64,
+    /// For how long it may be relied on, until its `exp`: 300.
+    pub life_secs: u64,
+}
+
+impl Default for StatusListConfig {
+    fn default() -> Self {
+        Self { ttl_secs: 60, life_secs: 300 }
+    }
 }
 
 /// What policy itself does not say.
@@ -494,6 +513,13 @@ impl Config {
         }
         if *publish_before_secs == 0 || *publish_before_secs > rotate_secs / 2 {
             return wrong("keys.publish_before_secs", "from 1 to half of keys.rotate_secs");
+        }
+        let StatusListConfig { ttl_secs, life_secs } = &self.status_lists;
+        if *ttl_secs == 0 || *life_secs > 24 * 3600 || *ttl_secs > life_secs / 2 {
+            return wrong(
+                "status_lists",
+                "ttl_secs from 1 to half of life_secs, and that at most 86400 (a day)",
+            );
         }
         if self.clusters.is_empty() {
             return wrong("cluster", "name at least one [[cluster]]");

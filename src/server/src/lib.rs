@@ -13,6 +13,7 @@ mod readiness;
 mod run;
 mod services;
 mod socket;
+mod status_lists;
 
 pub use config::{Config, ConfigError};
 pub use dayfly_jose::MAX_KEY_FILE_BYTES;

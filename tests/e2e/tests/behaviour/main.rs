@@ -42,6 +42,7 @@ mod provenance;
 mod reconcile;
 mod renew;
 mod revoke;
+mod status_lists;
 mod store;
 mod tokens;
 mod verify;
