@@ -21,7 +21,7 @@ impl Broker {
             return Ok(view);
         }
         let released = self.store.commit(Change::Release { lease: id }).await;
-        // What was not answered may be found done: whoever gives it back does not want it.
+        // What was not answered may be found done, and whoever gives it back does not want it.
         self.status_lists.end(&view.lease);
         match released? {
             // Given back by another call at the same time.

@@ -202,7 +202,9 @@ impl TeardownStep for StatusLists {
         let targets = self.lock();
         let any = targets.iter().any(|(target, of)| !of.lists.is_empty() && is_about(target));
         drop(targets);
-        if whole || rule.position > self.began { Some(any || !whole) } else { None }
+        // A rule that is in memory alone has no position yet.
+        let of_this_start = rule.position > self.began || rule.position == Position::ZERO;
+        if whole || of_this_start { Some(any || !whole) } else { None }
     }
 
     fn take<'a>(

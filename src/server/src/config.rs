@@ -844,6 +844,8 @@ mod tests {
                 GOOD.replace("[keys]", "[keys]\nrotate_secs = 3600\npublish_before_secs = 3600"),
                 "from 1 to half of",
             ),
+            (format!("{GOOD}\n[status_lists]\nttl_secs = 200"), "from 1 to half of life_secs"),
+            (format!("{GOOD}\n[status_lists]\nlife_secs = 100000"), "at most 86400"),
             (format!("{GOOD}\n[limits]\nclock_jump_secs = 9223372036854775807"), "from 1 to 86400"),
         ];
         for (text, expected) in cases {

@@ -46,10 +46,15 @@ pub(crate) struct Signed {
 
 /// The routes.
 pub(crate) fn routes(shared: Shared) -> Router {
-    Router::new()
-        .route("/status/jwks.json", get(jwks))
-        .route("/status/{cluster}/{target}/{list}", get(list))
-        .with_state(Arc::new(shared))
+    // Of an issuer with a path, where its tokens say, and without it for what is behind something that takes it off.
+    let path = shared.issuer.trim_end_matches('/').splitn(4, '/').nth(3).map(|path| format!("/{path}"));
+    let mut router = Router::new();
+    for path in [Some(String::new()), path].into_iter().flatten() {
+        router = router
+            .route(&format!("{path}/status/jwks.json"), get(jwks))
+            .route(&format!("{path}/status/{{cluster}}/{{target}}/{{list}}"), get(list));
+    }
+    router.with_state(Arc::new(shared))
 }
 
 /// The keys that lists are verified with.

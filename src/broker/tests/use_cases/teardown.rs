@@ -1,13 +1,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dayfly_broker::StatusList;
 use dayfly_core::change::{Change, Outcome, Receipt, Revocation};
+use dayfly_core::lease::Lease;
 use dayfly_core::ports::{LeaseStore as _, StoreError};
 use dayfly_core::rule::{Actor, After, Authority, Fields, Rule, Selector};
 use dayfly_core::teardown::{Step, StepProgress};
 use tokio::task::JoinHandle;
 
-use crate::support::World;
+use crate::support::{POLICY, World, api, bearer};
 
 /// 251 leases, and a rule by what no claim says.
 async fn revoked(world: &World) -> Arc<Rule> {
@@ -149,9 +151,94 @@ async fn a_small_one_does_not_wait_for_a_large_one() {
     until(&world, &small, |progress| progress.complete).await;
     assert!(!progress(&world, &rule).unwrap().complete);
     until(&world, &rule, |progress| progress.complete).await;
+    world.broker.rebuild_status_lists().await;
     let by_claims = write(&world, Selector::owner("payments".parse().unwrap()));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(world.broker.teardown_of(&by_claims), [], "nothing is to be done about it");
     assert!(world.store.teardowns().get(by_claims.id).is_none());
     teardown.abort();
+}
+
+/// A world whose target `orders` has status lists.
+fn with_lists() -> World {
+    let world = World::new();
+    world.policy(&listed());
+    world
+}
+
+fn listed() -> String {
+    let listed = POLICY.replace("jwt: {audiences", "jwt: {statusList: true, audiences");
+    assert_ne!(listed, POLICY);
+    listed
+}
+
+/// Whether the lease's bit is set; none while its list is not served.
+fn bit(world: &World, lease: &Lease) -> Option<bool> {
+    let status = lease.status.unwrap();
+    match world.broker.status_list(&lease.target_ref(), status.list) {
+        Some(StatusList::Bits { bits, .. }) => {
+            let byte = bits[usize::try_from(status.index / 8).unwrap()];
+            Some(byte & (1 << (status.index % 8)) != 0)
+        }
+        Some(StatusList::NotYet) => None,
+        None => panic!("there is no such list"),
+    }
+}
+
+async fn until_bit(world: &World, lease: &Lease, expected: bool) {
+    for _ in 0..5000 {
+        if bit(world, lease) == Some(expected) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("the bit is {:?}", bit(world, lease));
+}
+
+fn rebuild(world: &World) -> JoinHandle<()> {
+    let broker = Arc::clone(&world.broker);
+    tokio::spawn(async move { broker.rebuild_status_lists().await })
+}
+
+#[tokio::test]
+async fn bits_are_read_back_before_a_list_is_served_again() {
+    let world = with_lists();
+    let [live, revoked, released] =
+        [world.issued().await.lease, world.issued().await.lease, world.issued().await.lease];
+    world.broker.release(bearer(&api()), released.id).await.unwrap();
+    assert_eq!(bit(&world, &released), Some(true), "at once");
+    let rule = write(&world, Selector::lease(revoked.id));
+    assert_eq!(bit(&world, &revoked), Some(false), "before the teardown");
+    let teardown = tear_down(&world);
+    until_bit(&world, &revoked, true).await;
+    assert_eq!(bit(&world, &live), Some(false));
+    teardown.abort();
+    assert_eq!(world.store.teardowns().get(rule.id).unwrap().step(Step::StatusList).done, 1);
+    let late = write(&world, Selector::owner("payments".parse().unwrap()));
+
+    let world = world.restarted();
+    world.policy(&listed());
+    world.store.hide(Some(StoreError::Busy));
+    let (rebuild, teardown) = (rebuild(&world), tear_down(&world));
+    let fresh = world.issued().await.lease;
+    assert_ne!(fresh.status.unwrap().list, live.status.unwrap().list);
+    assert_eq!(bit(&world, &fresh), Some(false), "issuing waits for nothing");
+    for lease in [&live, &revoked, &released] {
+        assert_eq!(bit(&world, lease), None);
+    }
+    world.store.hide(None);
+    for lease in [&live, &revoked, &released] {
+        until_bit(&world, lease, true).await;
+    }
+    assert_eq!(bit(&world, &fresh), Some(false), "it came after the rule");
+    rebuild.await.unwrap();
+    for _ in 0..5000 {
+        let recorded = world.store.teardowns().get(late.id).map(|late| late.step(Step::StatusList));
+        if recorded.is_some_and(|step| step.complete && step.done == 3) {
+            teardown.abort();
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("the rule from before the restart is not torn down");
 }

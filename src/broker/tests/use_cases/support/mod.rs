@@ -139,7 +139,7 @@ impl World {
             engine: Arc::<FakeEngine>::clone(&engine),
             keys: Arc::<FakeKeeper>::clone(&keeper),
             clock: Arc::<TestClock>::clone(&clock),
-            rng: Arc::new(TestRng::new(11)),
+            rng: Arc::new(TestRng::new(11 + store.mark().position.number())),
             teardown_rate: 1000,
             live_caps: LiveCaps { per_workload: Some(2000), ..LiveCaps::default() },
             issuer: "https://dayfly.example".to_owned(),
