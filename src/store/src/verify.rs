@@ -165,7 +165,7 @@ impl<'a> Check<'a> {
             if self.tip.rules.counting(rule).is_some() {
                 let complete = teardown.steps.iter().filter(|step| step.complete && step.done > 0).count();
                 self.torn_down.insert(rule, complete);
-                self.spelled(&teardown)?;
+                self.spelled(&teardown);
             }
         }
         let mut spelled = std::collections::BTreeSet::new();
@@ -180,7 +180,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn spelled(&mut self, teardown: &Teardown) -> Result<(), StoreError> {
+    fn spelled(&mut self, teardown: &Teardown) {
         let progress = teardown.step(Step::SpellingOut);
         let (mut told, mut last) = (0, None);
         loop {
@@ -188,7 +188,7 @@ impl<'a> Check<'a> {
                 Ok(leases) => leases,
                 Err(error) => {
                     self.problem(error.to_string());
-                    return Ok(());
+                    return;
                 }
             };
             if leases.is_empty() {
@@ -197,7 +197,7 @@ impl<'a> Check<'a> {
             let ids = || leases.iter().map(|spelled| spelled.lease);
             if !ids().is_sorted_by(|one, next| one < next) || ids().next() <= last {
                 self.problem(format!("what is spelled out of rule {} is out of order", teardown.rule));
-                return Ok(());
+                return;
             }
             told += leases.len() as u64;
             last = ids().next_back();
@@ -208,7 +208,6 @@ impl<'a> Check<'a> {
                 teardown.rule, progress.done
             ));
         }
-        Ok(())
     }
 
     fn problem(&mut self, what: String) {
@@ -258,7 +257,9 @@ impl<'a> Check<'a> {
             (*left > 0).then(|| format!("the teardown of rule {rule} is complete, and no event says so"))
         };
         let missing: Vec<_> = self.torn_down.iter().filter_map(missing).collect();
-        missing.into_iter().for_each(|what| self.problem(what));
+        for what in missing {
+            self.problem(what);
+        }
         let lifts = self.rules.values().filter(|(_, lifted)| lifted.is_some()).count();
         if (revoked, lifted) != (self.rules.len(), lifts) {
             self.problem(format!(
