@@ -221,8 +221,7 @@ async fn a_target_has_status_lists_only_where_it_says_so(kind: Kind) {
     let without = pod.issue(&team.target).await.unwrap();
     assert_eq!(jwt::read(&without.credential).unwrap().claims.get("status"), None);
     let operator = world.operator(&["revoke", "get"], Some(&team.owner)).await.unwrap();
-    let mut idempotent = asking_for(&team.target);
-    idempotent.idempotency_key = "one".to_owned();
+    let idempotent = v1::IssueRequest { idempotency_key: "one".to_owned(), ..asking_for(&team.target) };
     pod.ask(idempotent.clone()).await.unwrap().unwrap();
 
     let mut target = team.target_object.clone();
