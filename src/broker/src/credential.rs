@@ -11,6 +11,8 @@ use crate::{Broker, Error};
 pub(crate) struct Credential {
     /// The key that signs it.
     pub(crate) key: SigningKey,
+    /// Whether it has a bit in a status list.
+    pub(crate) status_list: bool,
     /// Its holder's SPIFFE id, where it is an SVID.
     pub(crate) spiffe_id: Option<SpiffeId>,
 }
@@ -34,9 +36,10 @@ impl Broker {
             Kind::Jwt(_) => None,
             Kind::Svid(_) => Some(self.spiffe_id(&key_use, workload)?),
         };
+        let status_list = kind.status_list();
         let target = TargetRef { cluster: workload.cluster.clone(), target: target.clone() };
         let key = self.engine.prepare(&KeyFor { key_use, algorithm, target })?;
-        Ok(Credential { key, spiffe_id })
+        Ok(Credential { key, status_list, spiffe_id })
     }
 
     fn spiffe_id(&self, key_use: &KeyUse, workload: &Workload) -> Result<SpiffeId, Error> {
@@ -44,7 +47,7 @@ impl Broker {
             KeyUse::Svid(domain) => self.trust_domains.iter().find_map(|served| {
                 served.form(&workload.cluster).filter(|form| form.trust_domain == *domain)
             }),
-            KeyUse::AccessToken | KeyUse::OperatorSession => None,
+            KeyUse::AccessToken | KeyUse::OperatorSession | KeyUse::StatusList => None,
         };
         // A target of a trust domain that its cluster does not have is invalid: it is not in the policy.
         let form = form.ok_or_else(|| Error::internal("a target has a trust domain that is not served"))?;

@@ -9,7 +9,7 @@ use dayfly_core::ids::{Audience, GrantName, LeaseId, Scope, TargetName};
 use dayfly_core::lease::{Confirmation, Grounds, Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::limits;
 use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
-use dayfly_core::ports::{Cluster, MintError, Order, SignError};
+use dayfly_core::ports::{Cluster, MintError, Order, SignError, StoreError};
 use dayfly_core::rule::Rule;
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
@@ -119,14 +119,18 @@ impl Broker {
         // Only who may have it is told why it cannot be made.
         let credential = credential?;
         let grounds = explanation.grounds();
-        let caps = decision.live.or(self.live_caps);
-        let lease = lease(attested, request, decision, credential, grounds, draw.id, issued_at);
+        let (caps, status_list) = (decision.live.or(self.live_caps), credential.status_list);
+        let mut lease = lease(attested, request, decision, credential, grounds, draw.id, issued_at);
         // The rules are read after the draw: what is newer than these sends the commit back.
         if let Some(hold) = self.store.rules().holding(&lease) {
             let error = held(hold, &lease);
             let mut told = explanation.told();
             told.refuse("hold", error.reason().name(), error.to_string(), change_of(error.reason()));
             return Err(self.keep_denial(&policy, attested, request, told, error));
+        }
+        if status_list {
+            let place = self.status_lists.allot(&lease.target_ref(), lease.expires_at, self.rng.as_ref());
+            lease.status = Some(place.map_err(StoreError::from)?);
         }
         Ok(Decided { lease, caps, draw, generation: policy.generation() })
     }
@@ -284,7 +288,7 @@ pub(crate) fn lease(
     id: LeaseId,
     issued_at: Timestamp,
 ) -> Lease {
-    let Credential { key, spiffe_id } = credential;
+    let Credential { key, spiffe_id, .. } = credential;
     Lease {
         id,
         workload: attested.workload.clone(),
@@ -298,6 +302,7 @@ pub(crate) fn lease(
         expires_at: issued_at.plus(decision.ttl),
         key_id: key.id,
         digests: Vec::new(),
+        status: None,
         confirmation: request.confirmation,
         spiffe_id,
         idempotency: idempotency(&attested.workload, request),
@@ -425,6 +430,7 @@ fn gives_all_of(fresh: &Lease, earlier: &Lease) -> bool {
         && fresh.claims == earlier.claims
         && fresh.confirmation == earlier.confirmation
         && fresh.spiffe_id == earlier.spiffe_id
+        && fresh.status.is_some() == earlier.status.is_some()
         // A rule by the id of a presented token must cover all that was got with it.
         && fresh.workload.credential_id == earlier.workload.credential_id
         && earlier.scope.iter().all(|scope| fresh.scope.contains(scope))

@@ -1,6 +1,6 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
-//! [`watch_revocations`], [`spell_out`], [`revoke`], [`lift`], [`revocations`], [`list`], [`explain`], [`unowned`],
-//! [`reconcile`], [`keys`], [`sessions`]. They see only core's
+//! [`watch_revocations`], [`teardown`], [`spell_out`], [`status_lists`], [`revoke`], [`lift`], [`revocations`], [`list`],
+//! [`explain`], [`unowned`], [`reconcile`], [`keys`], [`sessions`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -30,6 +30,8 @@ pub mod revoke;
 pub mod selector;
 pub mod sessions;
 pub mod spell_out;
+pub mod status_lists;
+pub mod teardown;
 pub mod unowned;
 mod unwritten;
 pub mod watch;
@@ -45,7 +47,7 @@ use dayfly_core::ids::{Audience, ClusterName, LeaseId};
 use dayfly_core::keeper::KeyKeeper;
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::live::LiveCaps;
-use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore};
+use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore, Rng};
 use dayfly_core::secret::Secret;
 use dayfly_core::session::SessionTokens;
 use dayfly_core::spiffe::ServedDomain;
@@ -73,6 +75,7 @@ pub use revoke::{RevokeRequest, Revoked};
 pub use selector::{Named, Which};
 pub use sessions::{OpenedSession, SessionRequest};
 pub use spell_out::SpelledOut;
+pub use status_lists::StatusList;
 pub use unowned::UnownedNamespace;
 pub use watch::{Watch, WatchNews};
 pub use watch_revocations::{CoveredNews, Resume, RevocationNews, RevocationWatch};
@@ -113,6 +116,10 @@ pub struct Parts {
     pub sessions: Option<Arc<dyn SessionTokens>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// How many leases the teardown goes through in a second, at most.
+    pub teardown_rate: u32,
     /// How many leases may be live at once where policy does not say.
     pub live_caps: LiveCaps,
     /// Dayfly's issuer identifier: the `iss` of its tokens.
@@ -162,6 +169,9 @@ pub struct Broker {
     sessions: Option<Arc<dyn SessionTokens>>,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
+    rng: Arc<dyn Rng>,
+    teardown_rate: u32,
+    teardown: teardown::Queue,
     live_caps: LiveCaps,
     issuer: String,
     trust_domains: Vec<ServedDomain>,
@@ -173,6 +183,7 @@ pub struct Broker {
     unowned: denials::UnownedDenials,
     spelling: spell_out::Spelling,
     unwritten: unwritten::Unwritten,
+    status_lists: status_lists::StatusLists,
     counts: counts::Counts,
 }
 
@@ -215,6 +226,7 @@ impl Broker {
         if parts.sessions.is_some() && clusters.len() > 1 && parts.home_cluster.is_none() {
             return Err(BadParts::SessionsWithoutHome);
         }
+        let status_lists = status_lists::StatusLists::new(parts.store.mark().position);
         Ok(Self {
             store: parts.store,
             clusters,
@@ -226,6 +238,9 @@ impl Broker {
             sessions: parts.sessions,
             guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
+            rng: parts.rng,
+            teardown_rate: parts.teardown_rate,
+            teardown: teardown::Queue::default(),
             live_caps: parts.live_caps,
             issuer: parts.issuer,
             trust_domains: parts.trust_domains,
@@ -237,6 +252,7 @@ impl Broker {
             unowned: denials::UnownedDenials::default(),
             spelling: spell_out::Spelling::default(),
             unwritten: unwritten::Unwritten::default(),
+            status_lists,
             counts: counts::Counts::default(),
         })
     }

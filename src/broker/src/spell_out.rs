@@ -1,23 +1,19 @@
-//! Spelling out: of a rule that no claim can be matched by (the credential id of the presented token, an image), verifiers are told
-//! the leases it covers, one by one. They are looked for in the background, from the start after each start, and kept in
-//! memory while the rule is in force.
+//! Spelling out, a step of the [teardown](crate::teardown): of a rule that no claim can be matched by (the credential id of
+//! the presented token, an image), verifiers are told the leases it covers, one by one. What was found is durable, and kept in memory
+//! while the rule is in force.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
-use dayfly_core::change::LeaseFilter;
-use dayfly_core::ids::{ClusterName, LeaseId, Position, RuleId, TargetName};
+use dayfly_core::ids::{Position, RuleId};
 use dayfly_core::lease::Lease;
-use dayfly_core::limits::{PAGE, TTL_MAX};
-use dayfly_core::ports::StoreError;
+use dayfly_core::ports::{BoxFuture, StoreError};
 use dayfly_core::rule::Rule;
+use dayfly_core::teardown::{SpelledLease, Step};
 use tokio::sync::watch;
 
 use crate::Broker;
-
-/// How long to wait after the store did not answer.
-const AGAIN: Duration = Duration::from_secs(1);
+use crate::teardown::{Taken, TeardownStep};
 
 /// How far a rule is spelled out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,23 +37,8 @@ pub(crate) struct Spelling {
 pub(crate) struct Spelled {
     pub(crate) rule: Arc<Rule>,
     /// The leases, in parts that are told one at a time.
-    pub(crate) parts: Vec<Arc<[Covered]>>,
+    pub(crate) parts: Vec<Arc<[SpelledLease]>>,
     pub(crate) complete: bool,
-}
-
-/// A lease that the rule covers, and whose verifiers are told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Covered {
-    pub(crate) lease: LeaseId,
-    pub(crate) cluster: ClusterName,
-    pub(crate) target: TargetName,
-}
-
-impl Covered {
-    fn of(lease: &Lease) -> Self {
-        let (cluster, target) = (lease.workload.cluster.clone(), lease.target.clone());
-        Self { lease: lease.id, cluster, target }
-    }
 }
 
 impl Spelling {
@@ -72,10 +53,6 @@ impl Spelling {
         rules.values().filter(|spelled| spelled.rule.position <= position).cloned().collect()
     }
 
-    fn is_known(&self, rule: RuleId) -> bool {
-        self.rules.read().unwrap_or_else(PoisonError::into_inner).contains_key(&rule)
-    }
-
     fn progress(&self, rule: RuleId) -> SpelledOut {
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         rules.get(&rule).map_or(SpelledOut { leases: 0, complete: false }, |spelled| SpelledOut {
@@ -84,48 +61,65 @@ impl Spelling {
         })
     }
 
-    /// Adds what was found of a rule.
-    fn add(&self, rule: &Arc<Rule>, part: Vec<Covered>, complete: bool) {
-        {
-            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-            let fresh = || Spelled { rule: Arc::clone(rule), parts: Vec::new(), complete: false };
-            let spelled = rules.entry(rule.id).or_insert_with(fresh);
+    /// Adds leases that a rule covers, of which only those above the ones that are known are news.
+    fn add(&self, rule: &Arc<Rule>, mut part: Vec<SpelledLease>) {
+        self.change(rule, |spelled| {
+            let last = spelled.parts.last().and_then(|part| part.last()).map(|last| last.lease);
+            part.retain(|one| Some(one.lease) > last);
             if !part.is_empty() {
                 spelled.parts.push(part.into());
             }
-            spelled.complete |= complete;
+        });
+    }
+
+    /// There are no others.
+    fn complete(&self, rule: &Arc<Rule>) {
+        if !rule.selector.is_in_claims() {
+            self.change(rule, |spelled| spelled.complete = true);
+        }
+    }
+
+    fn change(&self, rule: &Arc<Rule>, change: impl FnOnce(&mut Spelled)) {
+        {
+            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            let fresh = || Spelled { rule: Arc::clone(rule), parts: Vec::new(), complete: false };
+            change(rules.entry(rule.id).or_insert_with(fresh));
         }
         self.bell.send_replace(());
     }
 
-    fn retain(&self, keep: impl Fn(RuleId) -> bool) {
+    pub(crate) fn retain(&self, keep: impl Fn(RuleId) -> bool) {
         let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
         rules.retain(|id, _| keep(*id));
     }
 }
 
-impl Broker {
-    /// Spells out what there is, and each rule as it comes. Ends when the store closes.
-    pub async fn spell_out(&self) {
-        let (mut heard, mut last) = (Position::ZERO, None);
-        while let Ok(ruled) = self.store.ruled(heard).await {
-            let (rules, now) = (self.store.rules(), self.not_ahead());
-            // As it is now: a hold may have been lifted.
-            self.spelling.retain(|id| rules.get(id).is_some_and(|rule| rule.in_force(now)));
-            let wanted = |rule: &&Arc<Rule>| {
-                let due = rule.in_force(now) && rule.is_durable();
-                due && !rule.selector.is_in_claims() && !self.spelling.is_known(rule.id)
-            };
-            for rule in rules.after(last).filter(wanted) {
-                if self.spell(rule).await == Err(StoreError::Closing) {
-                    return;
-                }
-            }
-            heard = ruled.max(rules.position());
-            last = last.max(rules.iter().rev().find(|rule| rule.is_durable()).map(|rule| rule.id));
-        }
+impl TeardownStep for Spelling {
+    fn step(&self) -> Step {
+        Step::SpellingOut
     }
 
+    fn concerns(&self, rule: &Rule) -> Option<bool> {
+        Some(!rule.selector.is_in_claims())
+    }
+
+    /// Streams are told at once, before it is durable: to be told again does no harm, to be told late may.
+    fn take<'a>(
+        &'a self,
+        rule: &'a Arc<Rule>,
+        leases: &'a [Arc<Lease>],
+    ) -> BoxFuture<'a, Result<Taken, String>> {
+        let spelled: Vec<_> = leases.iter().map(|lease| SpelledLease::of(lease)).collect();
+        self.add(rule, spelled.clone());
+        Box::pin(std::future::ready(Ok(Taken { done: spelled.len() as u64, spelled })))
+    }
+
+    fn completed(&self, rule: &Arc<Rule>) {
+        self.complete(rule);
+    }
+}
+
+impl Broker {
     /// How far this rule is spelled out; none for one whose every field is in the claims.
     pub fn spelled_out(&self, rule: &Rule) -> Option<SpelledOut> {
         let progress = self.spelling.progress(rule.id);
@@ -134,30 +128,18 @@ impl Broker {
         (!rule.selector.is_in_claims()).then_some(SpelledOut { complete, ..progress })
     }
 
-    /// Finds every lease that the rule covers and that may still be accepted somewhere. No new one can come: whatever is
-    /// committed after the rule is above its cut-off.
-    async fn spell(&self, rule: &Arc<Rule>) -> Result<(), StoreError> {
-        let filter = LeaseFilter { selector: Some(rule.selector.clone()), active_only: false, owners: None };
-        // A lease's id may be off from its time, and a verifier's clock: twice the longest life is more than both.
-        let oldest = self.not_ahead().minus(TTL_MAX * 2);
-        let mut after = Some(LeaseId::first_at(oldest));
-        loop {
-            let page = match self.store.leases(filter.clone(), after, PAGE).await {
-                Ok(page) => page,
-                Err(StoreError::Closing) => return Err(StoreError::Closing),
-                // The store says itself what is wrong with it.
-                Err(_) => {
-                    tokio::time::sleep(AGAIN).await;
-                    continue;
-                }
-            };
-            let covered = page.leases.iter().filter(|lease| rule.covers(lease));
-            let covered = covered.map(|lease| Covered::of(lease)).collect();
-            self.spelling.add(rule, covered, page.next.is_none());
-            after = page.next;
-            if after.is_none() {
-                return Ok(());
+    /// After a start, what was spelled out before is told again, as it was kept.
+    pub(crate) async fn recall_spelled(&self) -> Result<(), StoreError> {
+        let (rules, now) = (self.store.rules(), self.not_ahead());
+        for rule in rules.in_force(now).filter(|rule| !rule.selector.is_in_claims()) {
+            let mut last = None;
+            loop {
+                let spelled = self.store.spelled(rule.position, last).await?;
+                let Some(next) = spelled.last() else { break };
+                last = Some(next.lease);
+                self.spelling.add(rule, spelled);
             }
         }
+        Ok(())
     }
 }

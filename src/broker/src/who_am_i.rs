@@ -139,7 +139,7 @@ impl Broker {
         owners: &Owners,
         provenance: &Provenance,
     ) -> Option<RuleId> {
-        let Credential { key, spiffe_id } = self.credential(policy, workload, &grant.spec.target).ok()?;
+        let Credential { key, spiffe_id, .. } = self.credential(policy, workload, &grant.spec.target).ok()?;
         let now = self.now();
         // A lease as it would be, as far as a rule looks at it.
         let lease = Lease {
@@ -155,6 +155,7 @@ impl Broker {
             expires_at: now,
             key_id: key.id,
             digests: Vec::new(),
+            status: None,
             confirmation: None,
             spiffe_id,
             idempotency: None,

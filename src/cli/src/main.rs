@@ -19,6 +19,7 @@ mod serve;
 mod session;
 mod signals;
 mod store;
+mod teardown;
 mod view;
 mod watch;
 mod whoami;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::connect::Connection;
 use crate::failure::Usage;
 use crate::output::{Output, facts, table};
+use crate::teardown::{self, StepView};
 use crate::view::time;
 
 /// The largest page that the API gives.
@@ -312,6 +313,8 @@ struct GetView<'a> {
     rule: RuleView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     counts: Option<CountsView<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    teardown: Vec<StepView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -347,8 +350,13 @@ impl Revocations {
                 let answer = connection.client()?.get_revocation(get.id).await?;
                 let rule = answer.rule.unwrap_or_default();
                 let counts = answer.counts.as_ref();
-                let view = GetView { rule: rule_view(&rule), counts: counts.map(counts_view) };
-                get.output.answer(&view, || get_text(&rule, counts))
+                let progress = answer.progress.as_ref();
+                let view = GetView {
+                    rule: rule_view(&rule),
+                    counts: counts.map(counts_view),
+                    teardown: teardown::views(progress),
+                };
+                get.output.answer(&view, || get_text(&rule, counts, progress))
             }
             Self::Lift(lift) => {
                 let request = v1::LiftRevocationRequest { id: lift.id, reason: lift.reason };
@@ -409,7 +417,7 @@ fn rule_table(rules: &[v1::Rule]) -> String {
     table(head, &rules.iter().map(row).collect::<Vec<_>>())
 }
 
-fn get_text(rule: &v1::Rule, counts: Option<&v1::LiveCounts>) -> String {
+fn get_text(rule: &v1::Rule, counts: Option<&v1::LiveCounts>, progress: Option<&v1::Teardown>) -> String {
     let mut lines = rule_facts(rule);
     if let Some(counts) = counts {
         let so_far = if counts.state() == v1::CountState::Counted { "" } else { " so far: still counting" };
@@ -422,6 +430,7 @@ fn get_text(rule: &v1::Rule, counts: Option<&v1::LiveCounts>) -> String {
             ("of them", format!("{} of {}{narrowed} for {}", count.leases, count.owner, count.target))
         }));
     }
+    lines.extend(teardown::lines(progress));
     facts(&lines)
 }
 
@@ -627,11 +636,12 @@ mod tests {
             leases: 4,
             by_owner_and_target: Vec::new(),
         };
-        insta::assert_snapshot!("counting_text", get_text(&rule, Some(&counts)));
+        insta::assert_snapshot!("counting_text", get_text(&rule, Some(&counts), None));
         counts.state = v1::CountState::Counted.into();
         counts.by_owner_and_target = vec![count("api-team", 3), count("", 1)];
-        insta::assert_snapshot!("counted_text", get_text(&rule, Some(&counts)));
-        let view = GetView { rule: rule_view(&rule), counts: Some(counts_view(&counts)) };
+        insta::assert_snapshot!("counted_text", get_text(&rule, Some(&counts), None));
+        let view =
+            GetView { rule: rule_view(&rule), counts: Some(counts_view(&counts)), teardown: Vec::new() };
         insta::assert_snapshot!("counted_json", serde_json::to_string_pretty(&view).unwrap());
         insta::assert_snapshot!("rules_table", rule_table(&[rule.clone(), answer().rule.unwrap()]));
         let lifted = v1::LiftRevocationResponse { rule: Some(rule), repeated: true, can_reissue: false };

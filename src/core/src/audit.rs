@@ -59,6 +59,8 @@ pub enum EventKind {
     KeyRevoked = 22,
     /// A signing key was sealed again, with another generation of the key-encryption key.
     KeyResealed = 23,
+    /// A step of the teardown of what a rule covers is complete.
+    TornDown = 26,
     /// An operator's session was issued, by way of an API server.
     SessionIssued = 30,
     /// A backup was taken: of everything up to a position, which the detail says.
@@ -91,6 +93,7 @@ impl EventKind {
             Self::KeyRetired => "key-retired",
             Self::KeyRevoked => "key-revoked",
             Self::KeyResealed => "key-resealed",
+            Self::TornDown => "torn-down",
             Self::SessionIssued => "session-issued",
             Self::BackupTaken => "backup-taken",
             Self::Restored => "restored",
@@ -452,6 +455,11 @@ impl Event {
     pub fn rule(&self) -> Option<RuleId> {
         let of_rule = matches!(self.kind, EventKind::Revoked | EventKind::KeyRevoked);
         self.subject.filter(|_| of_rule).map(RuleId::from_bytes)
+    }
+
+    /// The rule of which a step of the teardown is complete, if it is about one.
+    pub fn torn_down(&self) -> Option<RuleId> {
+        self.subject.filter(|_| self.kind == EventKind::TornDown).map(RuleId::from_bytes)
     }
 
     /// The rule whose hold was lifted, if one was.

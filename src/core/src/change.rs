@@ -10,9 +10,11 @@ use crate::live::{AtCap, LiveCaps};
 use crate::merkle;
 use crate::rule::{Actor, After, Authority, Rule, Selector};
 use crate::signing::KeyStage;
+use crate::teardown::TeardownChange;
 use crate::time::Timestamp;
 
-/// One change of the store: committed whole or not at all, with exactly one event in the audit log.
+/// One change of the store: committed whole or not at all, with exactly one event in the audit log; but for
+/// [`Change::Teardown`].
 #[derive(Debug, Clone)]
 pub enum Change {
     /// A lease and its digest, for a credential that has been minted and not yet handed over. One that renews another
@@ -43,6 +45,9 @@ pub enum Change {
         /// Who says so.
         by: Actor,
     },
+    /// How far the teardown of what a rule covers has come. It has no event and takes no position, where it does not say
+    /// that a step is complete that had something to do: what it says follows from the rule and its leases.
+    Teardown(Box<TeardownChange>),
 }
 
 /// A lease to commit, and under what it was decided.
@@ -263,6 +268,9 @@ pub enum Conflict {
     /// The store is adopted already.
     #[error("the store is adopted already")]
     Adopted,
+    /// The teardown is elsewhere than the change is from.
+    #[error("the teardown has gone on since, or the step is complete")]
+    TeardownMoved,
 }
 
 /// An id for a new lease, and the position its decision is made under: the rules are read after this.

@@ -2,10 +2,12 @@
 //! still read when fields are added.
 
 mod lease;
+mod teardown;
 
 use prost::Message;
 
 pub use self::lease::{Own, decode_owners, encode_basis};
+pub use self::teardown::{decode_spelled, decode_teardown, encode_spelled, encode_teardown};
 use crate::change::SealedKey;
 use crate::digest::Digest;
 use crate::ids::{LeaseId, Position, RuleId, Uid};

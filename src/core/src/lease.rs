@@ -8,6 +8,7 @@ use crate::ids::{Audience, GrantRef, KeyId, LeaseId, OwnerName, RuleId, Scope, S
 use crate::provenance::{Asserted, Provenance};
 use crate::rules::RuleSet;
 use crate::signing::{KeyUse, TargetRef};
+use crate::status::StatusEntry;
 use crate::time::Timestamp;
 use crate::workload::Workload;
 
@@ -38,6 +39,8 @@ pub struct Lease {
     pub key_id: KeyId,
     /// Digests of the credential's forms: a repeated request may have signed the same claims again.
     pub digests: Vec<Digest>,
+    /// Where its bit is in its target's status lists, where that has such.
+    pub status: Option<StatusEntry>,
     /// What its holder must prove to hold, where it is bound.
     pub confirmation: Option<Confirmation>,
     /// Who its holder is, where the credential is an SVID: its `sub`.
@@ -312,6 +315,7 @@ impl Lease {
             expires_at: issued_at.plus(std::time::Duration::from_secs(300)),
             key_id: "key-1".parse().unwrap(),
             digests: vec![Digest::of(&id.to_be_bytes())],
+            status: None,
             confirmation: None,
             spiffe_id: None,
             idempotency: None,

@@ -25,5 +25,7 @@ pub mod secret;
 pub mod session;
 pub mod signing;
 pub mod spiffe;
+pub mod status;
+pub mod teardown;
 pub mod time;
 pub mod workload;

@@ -23,6 +23,7 @@ use crate::rules::RuleSet;
 use crate::secret::Secret;
 pub use crate::signing::{KeyUse, SigningAlgorithm, TargetRef};
 use crate::spiffe::TrustDomain;
+use crate::teardown::{SpelledLease, Teardowns};
 use crate::time::Timestamp;
 use crate::workload::Identity;
 
@@ -99,6 +100,16 @@ pub trait LeaseStore: Send + Sync + 'static {
 
     /// Events from a position on, at most `limit` of them, in order.
     fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>>;
+
+    /// How far the teardowns of what rules cover have come, as of the last commit.
+    fn teardowns(&self) -> Arc<Teardowns>;
+
+    /// Leases that were spelled out of a rule, ascending, above `after`: the next few; none at the end.
+    fn spelled(
+        &self,
+        rule: Position,
+        after: Option<LeaseId>,
+    ) -> BoxFuture<'_, Result<Vec<SpelledLease>, StoreError>>;
 
     /// Every signing key, oldest first.
     fn keys(&self) -> BoxFuture<'_, Result<Vec<SealedKey>, StoreError>>;

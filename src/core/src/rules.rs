@@ -440,6 +440,11 @@ impl RuleSet {
         self.counting.by_id.get(&id).or_else(|| self.folded.by_id.get(&id))
     }
 
+    /// The rule of this id, unless it is folded away.
+    pub fn counting(&self, id: RuleId) -> Option<&Arc<Rule>> {
+        self.counting.by_id.get(&id)
+    }
+
     /// The rule a caller's idempotency key made.
     pub fn by_idempotency(&self, key: Digest) -> Option<&Arc<Rule>> {
         self.counting.by_idempotency.get(&key).or_else(|| self.folded.by_idempotency.get(&key))

@@ -20,6 +20,8 @@ pub enum KeyUse {
     Svid(TrustDomain),
     /// Operators' sessions: see [`crate::session`]. Their public keys are published to nobody.
     OperatorSession,
+    /// Status lists, `typ` `statuslist+jwt` (draft-ietf-oauth-status-list, section 5.1).
+    StatusList,
 }
 
 impl KeyUse {
@@ -29,6 +31,7 @@ impl KeyUse {
             Self::AccessToken => "at+jwt",
             Self::Svid(_) => "JWT",
             Self::OperatorSession => crate::session::TYP,
+            Self::StatusList => "statuslist+jwt",
         }
     }
 }
@@ -122,6 +125,7 @@ impl fmt::Display for KeyPurpose {
             KeyUse::AccessToken => f.write_str("access-token")?,
             KeyUse::Svid(domain) => write!(f, "svid/{domain}")?,
             KeyUse::OperatorSession => f.write_str("operator-session")?,
+            KeyUse::StatusList => f.write_str("status-list")?,
         }
         if self.algorithm != SigningAlgorithm::Es256 {
             write!(f, "/{}", self.algorithm)?;
@@ -148,6 +152,7 @@ impl FromStr for KeyPurpose {
                 target: target.parse().map_err(|_| UnknownPurpose)?,
             })),
             ["operator-session"] => Ok(Self::of(KeyUse::OperatorSession, SigningAlgorithm::Es256)),
+            ["status-list"] => Ok(Self::of(KeyUse::StatusList, SigningAlgorithm::Es256)),
             ["svid", domain] => {
                 let domain = domain.parse().map_err(|_| UnknownPurpose)?;
                 Ok(Self::of(KeyUse::Svid(domain), SigningAlgorithm::Es256))
@@ -242,6 +247,7 @@ mod tests {
                 "svid/prod.example",
             ),
             (KeyPurpose::of(KeyUse::OperatorSession, SigningAlgorithm::Es256), "operator-session"),
+            (KeyPurpose::of(KeyUse::StatusList, SigningAlgorithm::Es256), "status-list"),
         ];
         for (purpose, text) in &purposes {
             assert_eq!(purpose.to_string(), *text);

@@ -467,7 +467,7 @@ impl Keys {
         let keys: Vec<Jwk> = of_use.map(|key| key.pair.public_jwk().clone()).collect();
         let set = JwkSet { keys, skipped: 0 };
         Arc::from(match key_use {
-            KeyUse::AccessToken | KeyUse::OperatorSession => set.to_json(),
+            KeyUse::AccessToken | KeyUse::OperatorSession | KeyUse::StatusList => set.to_json(),
             KeyUse::Svid(_) => {
                 // Each step has a later time than any before, so this grows with every change of the set.
                 let of_use = self
@@ -536,7 +536,7 @@ impl Signer for KeyRing {
         let keys = self.keys.load();
         let domains = keys.published.iter().filter_map(|(key_use, _)| match key_use {
             KeyUse::Svid(domain) => Some(domain.clone()),
-            KeyUse::AccessToken | KeyUse::OperatorSession => None,
+            KeyUse::AccessToken | KeyUse::OperatorSession | KeyUse::StatusList => None,
         });
         let mut domains: Vec<_> = domains.collect();
         domains.sort();

@@ -10,7 +10,7 @@ use dayfly_core::ports::{
 
 use crate::signed::sign;
 
-pub use claims::{Claims, Cnf, DayflyClaim, claims};
+pub use claims::{Claims, Cnf, DayflyClaim, Status, StatusRef, claims};
 
 /// Mints access tokens (RFC 9068). It has no effect outside: nothing is to be undone when a lease is not committed.
 ///
@@ -28,7 +28,7 @@ impl JwtEngine {
     fn sign(&self, order: &Order<'_>) -> Result<Minted, MintError> {
         match order.lease.key_use() {
             KeyUse::AccessToken => sign(self.signer.as_ref(), order, &KeyUse::AccessToken, &claims(order)),
-            KeyUse::Svid(_) | KeyUse::OperatorSession => Err(SignError::NoKey.into()),
+            KeyUse::Svid(_) | KeyUse::OperatorSession | KeyUse::StatusList => Err(SignError::NoKey.into()),
         }
     }
 }

@@ -5,4 +5,5 @@
 
 pub mod jwt;
 pub mod signed;
+pub mod status_list;
 pub mod svid;

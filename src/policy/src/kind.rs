@@ -17,6 +17,9 @@ pub struct JwtSpec {
     /// sealed for this target.
     #[serde(default, skip_serializing_if = "is_default")]
     pub signing_algorithm: SigningAlgorithm,
+    /// Whether each of its tokens has a bit in a Token Status List, for verifiers that hold no stream.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub status_list: bool,
 }
 
 /// Settings of kind `svid`: SPIFFE JWT-SVIDs, signed by ES256.
@@ -57,6 +60,14 @@ impl<'a> Kind<'a> {
         match self {
             Self::Jwt(jwt) => (KeyUse::AccessToken, jwt.signing_algorithm),
             Self::Svid(svid) => (KeyUse::Svid(svid.trust_domain.clone()), SigningAlgorithm::Es256),
+        }
+    }
+
+    /// Whether its credentials have bits in status lists.
+    pub fn status_list(self) -> bool {
+        match self {
+            Self::Jwt(jwt) => jwt.status_list,
+            Self::Svid(_) => false,
         }
     }
 

@@ -50,9 +50,28 @@ pub struct Config {
     /// The SPIFFE trust domains that it issues SVIDs of; none by default.
     #[serde(rename = "trust_domain", default)]
     pub trust_domains: Vec<TrustDomainConfig>,
+    /// The Token Status Lists of targets that have such.
+    #[serde(default)]
+    pub status_lists: StatusListConfig,
     /// Limits, where the defaults do not fit.
     #[serde(default)]
     pub limits: LimitsConfig,
+}
+
+/// How long Token Status Lists may be cached and relied on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StatusListConfig {
+    /// For how long a list may be cached, its `ttl`: 60.
+    pub ttl_secs: u64,
+    /// For how long it may be relied on, until its `exp`: 300.
+    pub life_secs: u64,
+}
+
+impl Default for StatusListConfig {
+    fn default() -> Self {
+        Self { ttl_secs: 60, life_secs: 300 }
+    }
 }
 
 /// What policy itself does not say.
@@ -303,6 +322,8 @@ pub struct LimitsConfig {
     pub open_calls_at_once: Option<usize>,
     /// Open connections: 8192.
     pub connections: Option<usize>,
+    /// Leases that the teardown of what was revoked goes through in a second, at most: 20 000.
+    pub teardown_leases_per_second: Option<u32>,
 }
 
 impl Cluster {
@@ -386,6 +407,7 @@ impl LimitsConfig {
             ("open_streams_at_once", number(self.open_streams_at_once), 1_000_000),
             ("open_calls_at_once", number(self.open_calls_at_once), 1_000_000),
             ("connections", number(self.connections), 1_000_000),
+            ("teardown_leases_per_second", rate(self.teardown_leases_per_second), 1_000_000),
         ];
         let bad = set.into_iter().find(|(_, set, most)| set.is_some_and(|set| set == 0 || set > *most));
         bad.map(|(name, _, most)| (name, most))
@@ -495,6 +517,13 @@ impl Config {
         }
         if *publish_before_secs == 0 || *publish_before_secs > rotate_secs / 2 {
             return wrong("keys.publish_before_secs", "from 1 to half of keys.rotate_secs");
+        }
+        let StatusListConfig { ttl_secs, life_secs } = &self.status_lists;
+        if *ttl_secs == 0 || *life_secs > 24 * 3600 || *ttl_secs > life_secs / 2 {
+            return wrong(
+                "status_lists",
+                "ttl_secs from 1 to half of life_secs, and that at most 86400 (a day)",
+            );
         }
         if self.clusters.is_empty() {
             return wrong("cluster", "name at least one [[cluster]]");
@@ -838,6 +867,8 @@ mod tests {
                 GOOD.replace("[keys]", "[keys]\nrotate_secs = 3600\npublish_before_secs = 3600"),
                 "from 1 to half of",
             ),
+            (format!("{GOOD}\n[status_lists]\nttl_secs = 200"), "from 1 to half of life_secs"),
+            (format!("{GOOD}\n[status_lists]\nlife_secs = 100000"), "at most 86400"),
             (format!("{GOOD}\n[limits]\nclock_jump_secs = 9223372036854775807"), "from 1 to 86400"),
         ];
         for (text, expected) in cases {

@@ -16,6 +16,7 @@ mod run;
 mod services;
 mod sessions;
 mod socket;
+mod status_lists;
 
 pub use backup::{BackupFile, BackupTaken};
 pub use config::{Config, ConfigError};

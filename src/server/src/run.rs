@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -32,7 +32,7 @@ use crate::keys::key_ring;
 use crate::readiness::Readiness;
 use crate::sessions::Served;
 use crate::socket::Socket;
-use crate::{background, http, listener, oauth, readiness, services, sessions, socket};
+use crate::{background, http, listener, oauth, readiness, services, sessions, socket, status_lists};
 
 /// How long a connection lives before its client is asked to make a new one: half an hour.
 const CONNECTION_AGE: Duration = Duration::from_secs(1800);
@@ -131,6 +131,8 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         keys: Arc::clone(&key_life) as Arc<dyn KeyKeeper>,
         sessions,
         clock: Arc::clone(&clock),
+        rng: Arc::clone(&rng),
+        teardown_rate: config.limits.teardown_leases_per_second.unwrap_or(20_000),
         live_caps: LiveCaps {
             per_pod: Some(limits.live_leases_per_pod),
             per_workload: Some(limits.live_leases_per_workload),
@@ -176,10 +178,21 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         signer: Arc::clone(&signer),
         issuer: config.issuer.clone(),
     };
+    let lists = status_lists::Shared {
+        broker: Arc::clone(&broker),
+        signer: Arc::clone(&signer),
+        clock: Arc::clone(&clock),
+        issuer: config.issuer.clone(),
+        ttl: Duration::from_secs(config.status_lists.ttl_secs),
+        life: Duration::from_secs(config.status_lists.life_secs),
+        refresh: key_life.refresh(),
+        signed: Mutex::default(),
+    };
     let router = grpc
         .into_axum_router()
         .merge(http::routes(Arc::clone(&signer), Arc::clone(&readiness), key_life.refresh()))
         .merge(oauth::routes(shared))
+        .merge(status_lists::routes(lists))
         .layer(calls);
 
     let listener = TcpListener::bind(config.listen)
@@ -238,7 +251,11 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     }
     background.spawn({
         let broker = Arc::clone(&broker);
-        async move { broker.spell_out().await }
+        async move { broker.tear_down().await }
+    });
+    background.spawn({
+        let broker = Arc::clone(&broker);
+        async move { broker.rebuild_status_lists().await }
     });
     background.spawn(background::count_revocations(Arc::clone(&broker)));
     background.spawn(background::keep_keys(key_life));

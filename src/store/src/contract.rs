@@ -19,12 +19,17 @@ use tokio::time::timeout;
 
 mod images;
 mod keys;
+mod teardown;
 
 use images::a_hold_of_an_image_outruns_what_may_run_it;
 use keys::{
     a_jumped_clock_lets_a_key_only_be_revoked, a_key_goes_on_one_stage_at_a_time,
     a_key_is_added_once_and_keys_come_oldest_first, a_revoked_keys_leases_are_revoked_with_it,
     of_two_steps_of_a_key_one_is_taken,
+};
+use teardown::{
+    a_teardown_goes_on_from_where_it_was_and_never_back, a_teardown_goes_with_its_rule,
+    what_is_spelled_out_is_kept_with_how_far_it_is,
 };
 
 /// One store and its clock.
@@ -82,6 +87,9 @@ cases![
     a_rule_past_its_until_is_folded_away_and_still_found,
     a_hold_of_an_image_outruns_what_may_run_it,
     a_store_that_is_no_copy_has_nothing_to_adopt,
+    a_teardown_goes_on_from_where_it_was_and_never_back,
+    what_is_spelled_out_is_kept_with_how_far_it_is,
+    a_teardown_goes_with_its_rule,
 ];
 
 /// A lease with a fresh id, to be changed and issued.

@@ -134,7 +134,7 @@ impl<'a> Group<'a> {
     /// The change is refused and the commit is as before; but for [`StoreError::Poisoned`]: then there is no commit.
     pub(crate) fn add(&mut self, change: Change) -> Result<Outcome, StoreError> {
         let reserve = match &change {
-            Change::Revoke(_) | Change::Lift(_) | Change::Release { .. } => {
+            Change::Revoke(_) | Change::Lift(_) | Change::Release { .. } | Change::Teardown(_) => {
                 self.shared.options.rule_reserve_bytes
             }
             Change::Key(change) if matches!(change.step, KeyStep::Revoke { .. }) => {
@@ -158,6 +158,7 @@ impl<'a> Group<'a> {
             Change::Key(change) => self.key(&change),
             Change::Note(draft) => self.append(&draft).map(committed),
             Change::Adopt { by } => self.adopt(&by),
+            Change::Teardown(change) => self.tear_down(&change),
         }
     }
 

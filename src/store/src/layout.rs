@@ -11,6 +11,8 @@
 //! | `n` cluster 0 namespace 0 owner | empty: the owner of the namespace for some lease, once; stays |
 //! | `r` position | the rule, as long as it counts |
 //! | `f` position | the rule, folded away; pruned with the last lease that it covers |
+//! | `q` position | how far the teardown of what the rule with this position covers has come; goes when that is folded |
+//! | `s` position id | leases spelled out of that rule, from this id on; goes with it |
 //! | `k` purpose 0 key-id | the sealed key |
 //! | `e` position | [`EventGroup`]: the events from this position on |
 //! | `t` level index | a full tile: 256 hashes (C2SP tlog-tiles) |
@@ -91,6 +93,8 @@ pub(crate) const OWNERS: u8 = b'o';
 pub(crate) const NAMESPACES: u8 = b'n';
 pub(crate) const RULES: u8 = b'r';
 pub(crate) const FOLDED: u8 = b'f';
+pub(crate) const TEARDOWNS: u8 = b'q';
+pub(crate) const SPELLED: u8 = b's';
 pub(crate) const KEYS: u8 = b'k';
 pub(crate) const EVENTS: u8 = b'e';
 pub(crate) const TILES: u8 = b't';
@@ -242,6 +246,22 @@ pub(crate) fn rule(position: Position) -> Vec<u8> {
 /// The same, folded away.
 pub(crate) fn folded(position: Position) -> Vec<u8> {
     with_number(vec![FOLDED], position.number())
+}
+
+/// How far the teardown of this rule has come.
+pub(crate) fn teardown(rule: Position) -> Vec<u8> {
+    with_number(vec![TEARDOWNS], rule.number())
+}
+
+/// All that was spelled out of this rule, by the first lease's id.
+pub(crate) fn spelled_prefix(rule: Position) -> Vec<u8> {
+    with_number(vec![SPELLED], rule.number())
+}
+
+/// The rule that a key of what was spelled out is of.
+pub(crate) fn spelled_rule(key: &[u8]) -> Option<Position> {
+    let (number, _) = key.get(1..)?.split_first_chunk::<8>()?;
+    Some(Position::new(u64::from_be_bytes(*number)))
 }
 
 pub(crate) fn key(purpose: &str, id: &str) -> Vec<u8> {

@@ -40,6 +40,7 @@ mod rules;
 mod runs;
 mod shared;
 mod store;
+mod teardown;
 mod time;
 mod tip;
 mod unwritten;

@@ -77,6 +77,10 @@ pub(crate) fn fold(group: &mut Group<'_>) -> Vec<Arc<Rule>> {
     for rule in &folded {
         group.remove(layout::rule(rule.position));
         group.insert(layout::folded(rule.position), encoding::encode_rule(rule));
+        if group.tip.teardowns.get(rule.id).is_some() {
+            Arc::make_mut(&mut group.tip.teardowns).remove(rule.id);
+            group.tip.forgotten.push(rule.position);
+        }
     }
     folded
 }

@@ -11,6 +11,7 @@ use dayfly_core::lease::Lease;
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Rule;
 use dayfly_core::rules::RuleSet;
+use dayfly_core::teardown::Teardowns;
 use dayfly_core::time::Timestamp;
 
 use crate::bases::{self, Bases};
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     /// What is durable, and over it what is [`Unwritten`].
     pub(crate) rules: ArcSwap<RuleSet>,
     pub(crate) unwritten: Unwritten,
+    pub(crate) teardowns: ArcSwap<Teardowns>,
     pub(crate) head: ArcSwap<Head>,
     pub(crate) recent: RecentLeases,
     pub(crate) bases: Bases,
@@ -79,6 +81,7 @@ impl Shared {
             generator: Mutex::new(IdGenerator::above(highest)),
             rules: ArcSwap::new(Arc::clone(&tip.rules)),
             unwritten: Unwritten::default(),
+            teardowns: ArcSwap::new(Arc::clone(&tip.teardowns)),
             head: ArcSwap::from_pointee(Head::of(tip)),
             recent: RecentLeases::new(options.recent_leases),
             bases: Bases::new(options.recent_bases),
@@ -102,6 +105,9 @@ impl Shared {
         self.unwritten.settle(&tip.rules);
         if !Arc::ptr_eq(&self.rules.load(), &tip.rules) {
             self.rules.store(self.unwritten.over(&tip.rules));
+        }
+        if !Arc::ptr_eq(&self.teardowns.load(), &tip.teardowns) {
+            self.teardowns.store(Arc::clone(&tip.teardowns));
         }
         self.head.store(Arc::new(Head::of(tip)));
         self.news.ring(tip.position, tip.rules.position());

@@ -17,6 +17,7 @@ use dayfly_core::limits::PAGE;
 use dayfly_core::ports::{BoxFuture, LeaseStore, Rng, StoreError};
 use dayfly_core::rule::{Actor, Rule};
 use dayfly_core::rules::RuleSet;
+use dayfly_core::teardown::{SpelledLease, Teardowns};
 use prost::Message;
 use tokio::sync::oneshot;
 
@@ -30,7 +31,7 @@ use crate::reader::Readers;
 use crate::shared::Shared;
 use crate::tip::{NoTip, Tip};
 use crate::writer::{NO_RESERVE, Writer};
-use crate::{durable_sync, keys, layout, list, log};
+use crate::{durable_sync, keys, layout, list, log, teardown};
 
 /// The embedded lease store. Dropping it stops it as a crash would, but for what is queued, which is still committed;
 /// [`SledStore::close`] stops it cleanly.
@@ -212,6 +213,18 @@ impl LeaseStore for SledStore {
             let durable = shared.head.load().mark.position;
             log::events_from(engine, from, limit.min(PAGE), durable)
         })
+    }
+
+    fn teardowns(&self) -> Arc<Teardowns> {
+        self.shared.teardowns.load_full()
+    }
+
+    fn spelled(
+        &self,
+        rule: Position,
+        after: Option<LeaseId>,
+    ) -> BoxFuture<'_, Result<Vec<SpelledLease>, StoreError>> {
+        self.readers.scan(move |_, engine| teardown::spelled(engine, rule, after))
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<SealedKey>, StoreError>> {

@@ -6,12 +6,13 @@ use dayfly_core::change::{LogHead, Mark};
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, StartNumber};
 use dayfly_core::ports::StoreError;
 use dayfly_core::rules::RuleSet;
+use dayfly_core::teardown::Teardowns;
 use dayfly_core::time::Timestamp;
 
 use crate::engine::{Engine, damaged};
 use crate::layout::{self, Header, Progress};
 use crate::log::Log;
-use crate::rules;
+use crate::{rules, teardown};
 
 /// Where the store is.
 pub(crate) struct Tip {
@@ -29,6 +30,9 @@ pub(crate) struct Tip {
     pub(crate) reopened: u64,
     pub(crate) log: Log,
     pub(crate) rules: Arc<RuleSet>,
+    pub(crate) teardowns: Arc<Teardowns>,
+    /// Rules that are folded away, whose teardowns are still recorded.
+    pub(crate) forgotten: Vec<Position>,
 }
 
 /// Why there is no tip to be had.
@@ -64,6 +68,8 @@ impl Tip {
             reopened: 0,
             log: Log::default(),
             rules: Arc::default(),
+            teardowns: Arc::default(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -84,6 +90,8 @@ impl Tip {
         }
         let pruned =
             if progress.pruned.is_empty() { None } else { Some(id(layout::PROGRESS, &progress.pruned)?) };
+        let rules = rules::load(engine)?;
+        let (teardowns, forgotten) = teardown::load(engine, &rules)?;
         Ok(Self {
             instance: InstanceId::from_bytes(id(layout::HEADER, &header.instance)?.to_bytes()),
             incarnation: Incarnation(header.incarnation),
@@ -97,7 +105,9 @@ impl Tip {
             pruned,
             reopened: progress.reopened,
             log,
-            rules: Arc::new(rules::load(engine)?),
+            rules: Arc::new(rules),
+            teardowns: Arc::new(teardowns),
+            forgotten,
         })
     }
 

@@ -9,6 +9,7 @@ use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId};
 use dayfly_core::lease::{Lease, Owners, Phase};
 use dayfly_core::merkle::Hash;
 use dayfly_core::ports::StoreError;
+use dayfly_core::teardown::{Step, Teardown};
 
 use crate::bases::Bases;
 use crate::engine::{Engine, damaged};
@@ -17,7 +18,7 @@ use crate::files::Found;
 use crate::layout::{self, Entry, EventGroup};
 use crate::log::Log;
 use crate::tip::Tip;
-use crate::{keys, rules, runs, store};
+use crate::{keys, rules, runs, store, teardown};
 
 /// Problems told of one store; more are counted.
 const TOLD: usize = 100;
@@ -78,6 +79,8 @@ struct Check<'a> {
     bases: Bases,
     /// Where each rule was written, and lifted.
     rules: HashMap<RuleId, (Position, Option<Position>)>,
+    /// The steps of teardowns that are complete and had something to do.
+    torn_down: HashMap<RuleId, usize>,
     report: VerifyReport,
 }
 
@@ -98,11 +101,19 @@ impl<'a> Check<'a> {
             keys: 0,
             problems: Vec::new(),
         };
-        Self { engine, tip, bases: Bases::new(BASES), rules: HashMap::new(), report }
+        Self {
+            engine,
+            tip,
+            bases: Bases::new(BASES),
+            rules: HashMap::new(),
+            torn_down: HashMap::new(),
+            report,
+        }
     }
 
     fn run(mut self) -> Result<VerifyReport, StoreError> {
         self.rules()?;
+        self.teardowns()?;
         self.log()?;
         self.bases()?;
         self.leases()?;
@@ -132,6 +143,74 @@ impl<'a> Check<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Each teardown is of a rule, and what it says was spelled out is there.
+    fn teardowns(&mut self) -> Result<(), StoreError> {
+        for entry in self.engine.scan(&[layout::TEARDOWNS], &[layout::TEARDOWNS]) {
+            let (key, value) = entry?;
+            let teardown = match teardown::read(&key, &value) {
+                Ok(teardown) => teardown,
+                Err(error) => {
+                    self.problem(error.to_string());
+                    continue;
+                }
+            };
+            let (rule, position) = (teardown.rule, teardown.position);
+            let known = match self.rules.get(&rule) {
+                Some((written, _)) => *written == position,
+                None => Some(LeaseId::from_bytes(rule.to_bytes())) <= self.tip.pruned,
+            };
+            if !known || layout::number_at_end(&key) != Some(position.number()) {
+                self.problem(format!("the teardown of rule {rule} is of no rule, or not in its place"));
+            }
+            // What is folded away is removed little by little.
+            if self.tip.rules.counting(rule).is_some() {
+                let complete = teardown.steps.iter().filter(|step| step.complete && step.done > 0).count();
+                self.torn_down.insert(rule, complete);
+                self.spelled(&teardown);
+            }
+        }
+        let mut spelled = std::collections::BTreeSet::new();
+        for entry in self.engine.scan(&[layout::SPELLED], &[layout::SPELLED]) {
+            spelled.extend(layout::spelled_rule(&entry?.0));
+        }
+        for position in spelled {
+            if self.engine.get(&layout::teardown(position))?.is_none() {
+                self.problem(format!("leases are spelled out of {position}, which has no teardown"));
+            }
+        }
+        Ok(())
+    }
+
+    fn spelled(&mut self, teardown: &Teardown) {
+        let progress = teardown.step(Step::SpellingOut);
+        let (mut told, mut last) = (0, None);
+        loop {
+            let leases = match teardown::spelled(self.engine, teardown.position, last) {
+                Ok(leases) => leases,
+                Err(error) => {
+                    self.problem(error.to_string());
+                    return;
+                }
+            };
+            if leases.is_empty() {
+                break;
+            }
+            let ids = || leases.iter().map(|spelled| spelled.lease);
+            if !ids().is_sorted_by(|one, next| one < next) || ids().next() <= last {
+                self.problem(format!("what is spelled out of rule {} is out of order", teardown.rule));
+                return;
+            }
+            told += leases.len() as u64;
+            last = ids().next_back();
+        }
+        if told != progress.done || last > progress.after {
+            self.problem(format!(
+                "{told} leases are spelled out of rule {}, and {} are recorded",
+                teardown.rule, progress.done
+            ));
+        }
     }
 
     fn problem(&mut self, what: String) {
@@ -177,6 +256,13 @@ impl<'a> Check<'a> {
                 self.report.events, self.tip.position
             ));
         }
+        let missing = |(rule, left): (&RuleId, &usize)| {
+            (*left > 0).then(|| format!("the teardown of rule {rule} is complete, and no event says so"))
+        };
+        let missing: Vec<_> = self.torn_down.iter().filter_map(missing).collect();
+        for what in missing {
+            self.problem(what);
+        }
         let lifts = self.rules.values().filter(|(_, lifted)| lifted.is_some()).count();
         if (revoked, lifted) != (self.rules.len(), lifts) {
             self.problem(format!(
@@ -202,6 +288,17 @@ impl<'a> Check<'a> {
             self.issued(id, event)?;
         }
         self.changed(event)?;
+        if let Some(rule) = event.torn_down() {
+            // Of a rule that is folded away it is gone.
+            if self.tip.rules.counting(rule).is_some() {
+                match self.torn_down.get_mut(&rule).filter(|left| **left > 0) {
+                    Some(left) => *left -= 1,
+                    None => {
+                        self.problem(format!("the teardown of event {} is not complete", event.position));
+                    }
+                }
+            }
+        }
         if let Some(id) = event.rule().or(event.lifted()) {
             let shows = match self.rules.get(&id) {
                 Some((written, lifted)) => {

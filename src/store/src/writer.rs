@@ -26,6 +26,7 @@ use crate::queue::{Request, Stop, Work};
 use crate::recent::{RecentKeys, SeenNamespaces};
 use crate::rules;
 use crate::shared::Shared;
+use crate::teardown;
 use crate::tip::{NoTip, Tip};
 
 /// Key operations of a batch: larger ones starve sled's garbage collection.
@@ -160,7 +161,8 @@ impl Writer {
             return self.commit_all(Vec::new());
         }
         let pruning = self.pruning_is_due();
-        if !pruning && !self.tip.rules.folds(self.shared.cautious_now()) {
+        let folding = self.tip.rules.folds(self.shared.cautious_now()) || !self.tip.forgotten.is_empty();
+        if !pruning && !folding {
             return;
         }
         let before = (self.tip.leases, self.schedule.lowest());
@@ -275,8 +277,10 @@ impl Writer {
         extra(&mut group);
         let changed = group.operations() > 0 || group.tip.position > before;
         if room >= shared.options.rule_reserve_bytes {
-            let folded = rules::fold(&mut group);
             let most = if changed { BATCH - OVERHEAD } else { PRUNING };
+            // Of rules that this commit folds, it may itself bring something: those come with the next.
+            teardown::forget(&mut group, most)?;
+            let folded = rules::fold(&mut group);
             self.schedule.prune(&mut group, most)?;
             for rule in folded {
                 self.schedule.folded(rule.cut_off);

@@ -27,3 +27,5 @@ mod opening;
 mod power;
 #[path = "store/shims.rs"]
 mod shims;
+#[path = "store/teardown.rs"]
+mod teardown;

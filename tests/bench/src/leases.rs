@@ -76,6 +76,7 @@ impl LeaseMaker {
             expires_at: issued_at.plus(TTL),
             key_id: self.key_id.clone(),
             digests: vec![digest(b"credential")],
+            status: None,
             confirmation: None,
             spiffe_id: None,
             idempotency: Some(Idempotency { key: digest(b"key"), request: digest(b"request") }),

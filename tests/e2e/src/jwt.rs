@@ -38,6 +38,11 @@ pub fn verify_svid(token: &str, bundle: &str) -> Result<Jwt> {
     Ok(jwt)
 }
 
+/// Reads a status list token whose signature is by the key of its `kid` in this JWK Set.
+pub fn verify_status_list(token: &str, jwks: &str) -> Result<Jwt> {
+    verify_as(token, jwks, "statuslist+jwt", "sig")
+}
+
 fn verify_as(token: &str, jwks: &str, typ: &str, key_use: &str) -> Result<Jwt> {
     let jwt = read(token)?;
     ensure!(jwt.header["typ"] == typ, "typ is {}", jwt.header["typ"]);

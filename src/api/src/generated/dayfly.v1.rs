@@ -1955,12 +1955,12 @@ pub struct GetRevocationResponse {
     /// force for so long that the broker keeps it on disk alone.
     #[prost(message, optional, tag = "2")]
     pub counts: ::core::option::Option<LiveCounts>,
-    /// How far the teardown of what it covers has come. Unset until targets with outside effects exist, and where it
-    /// covers nothing that has any.
+    /// How far the teardown of what it covers has come. Unset where nothing is to be done about it, and once the rule is out
+    /// of force.
     #[prost(message, optional, tag = "3")]
     pub progress: ::core::option::Option<Teardown>,
     /// How far what no token's claim carries is spelled out for verifiers that never call. Unset for a rule whose every field
-    /// is in the claims. It begins anew when the broker starts.
+    /// is in the claims. What was spelled out is kept over a start of the broker.
     #[prost(message, optional, tag = "4")]
     pub spelled_out: ::core::option::Option<SpelledOut>,
 }
@@ -1993,6 +1993,10 @@ pub struct ListRevocationsResponse {
     /// Where the next page begins; empty at the end.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// How far the teardown of what each of them covers has come, in the order of `rules`; without steps where nothing is to
+    /// be done about it.
+    #[prost(message, repeated, tag = "3")]
+    pub progress: ::prost::alloc::vec::Vec<Teardown>,
 }
 /// Which hold to end.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2047,9 +2051,10 @@ pub struct LiveCount {
     #[prost(uint64, tag = "4")]
     pub leases: u64,
 }
-/// The teardown of the leases that a rule covers and whose credentials have effects outside Dayfly: how many have come
-/// how far, by the state that each of them shows.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+/// What is done, lease by lease, about what a rule covers, after the rule is in effect. Of leases whose credentials have
+/// effects outside Dayfly, how many have come how far, by the state that each of them shows: all 0 until targets of such
+/// kinds exist. The steps say what was done for the others.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Teardown {
     /// How many there are. It grows while the counting is under way, and is the sum of the other three.
     #[prost(uint64, tag = "1")]
@@ -2066,6 +2071,35 @@ pub struct Teardown {
     /// The latest `unconfirmed_until` of those, UTC, to the second; unset where there are none.
     #[prost(message, optional, tag = "5")]
     pub unconfirmed_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// The steps, each of which goes through the leases by itself. It is durable how far they are.
+    #[prost(message, repeated, tag = "6")]
+    pub steps: ::prost::alloc::vec::Vec<TeardownStep>,
+}
+/// A step of a teardown.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TeardownStep {
+    /// `spelling-out`: verifiers that match claims by themselves are told the leases that no claim can be matched by.
+    /// `status-list`: the bits of the target's Token Status List are set.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// For how many leases there was something to do, and it was done.
+    #[prost(uint64, tag = "2")]
+    pub done: u64,
+    /// It was taken for all that the rule covers.
+    #[prost(bool, tag = "3")]
+    pub complete: bool,
+    /// How often it has failed since it last went on.
+    #[prost(uint32, tag = "4")]
+    pub tries: u32,
+    /// Why, the last time; empty where it has not failed.
+    #[prost(string, tag = "5")]
+    pub last_error: ::prost::alloc::string::String,
+    /// When it is tried again, UTC; unset where it has not failed.
+    #[prost(message, optional, tag = "6")]
+    pub next_try: ::core::option::Option<::prost_types::Timestamp>,
+    /// It was taken for every lease up to this id; empty before the first.
+    #[prost(string, tag = "7")]
+    pub up_to: ::prost::alloc::string::String,
 }
 /// The leases that a rule covers, told one by one to verifiers that match a token's claims by themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -20,6 +20,7 @@ mod revoke;
 mod rights;
 mod sessions;
 mod support;
+mod teardown;
 mod unwritten;
 mod watch;
 mod watch_revocations;

@@ -281,7 +281,7 @@ async fn what_no_claim_says_is_spelled_out() {
     assert_eq!((progress.leases, progress.complete), (0, false));
 
     let broker = Arc::clone(&world.broker);
-    let spelling = tokio::spawn(async move { broker.spell_out().await });
+    let spelling = tokio::spawn(async move { broker.tear_down().await });
     let covered = CoveredNews { rule: spelled.id, leases: vec![lease.id], complete: true };
     assert_eq!(next(&mut watch).await.covered, Some(covered.clone()), "not what came after");
     let progress = world.broker.spelled_out(&spelled).unwrap();
@@ -307,7 +307,7 @@ async fn of_other_targets_leases_none_are_told() {
     let there = world.issue(&west, &orders()).await.unwrap_or_else(|error| panic!("{error}")).lease;
     let here = world.issued().await.lease;
     let broker = Arc::clone(&world.broker);
-    let spelling = tokio::spawn(async move { broker.spell_out().await });
+    let spelling = tokio::spawn(async move { broker.tear_down().await });
     let (mut watch, _) = begun(&world, None).await;
     for (lease, told) in [(&there, vec![]), (&here, vec![here.id])] {
         let credential_id = lease.workload.credential_id.clone();

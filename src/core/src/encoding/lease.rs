@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::ids::{CredentialId, GrantRef, KeyId, LeaseId, OwnerName, Scope, Uid};
 use crate::lease::{Check, Confirmation, Grounds, Idempotency, Lease, Owners, Phase, PolicyObject};
 use crate::provenance::{Asserted, Image, ObjectRef, Provenance};
+use crate::status::{StatusEntry, StatusListId};
 use crate::time::Timestamp;
 use crate::workload::{Node, Pod, ServiceAccount, Workload};
 
@@ -33,6 +34,8 @@ pub struct Own {
     pub idempotency: Option<Idempotency>,
     /// See [`Lease::renews`].
     pub renews: Option<LeaseId>,
+    /// See [`Lease::status`].
+    pub status: Option<StatusEntry>,
     /// See [`Lease::phase`].
     pub phase: Phase,
 }
@@ -69,6 +72,11 @@ struct OwnRecord {
     /// When the overlap with that one ends.
     #[prost(uint64, tag = "14")]
     renewal_ends_at: u64,
+    /// The status list, and the place in it.
+    #[prost(fixed64, optional, tag = "15")]
+    status_list: Option<u64>,
+    #[prost(uint32, tag = "16")]
+    status_index: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -196,6 +204,7 @@ impl Own {
             confirmation: lease.confirmation,
             idempotency: lease.idempotency,
             renews: lease.renews,
+            status: lease.status,
             phase: lease.phase,
         }
     }
@@ -228,6 +237,8 @@ impl Own {
                 Phase::Renewed { ends_at, .. } => ends_at.as_millis(),
                 Phase::Active | Phase::Released { .. } => 0,
             },
+            status_list: self.status.map(|status| status.list.0),
+            status_index: self.status.map_or(0, |status| status.index),
         }
         .encode_to_vec()
     }
@@ -257,6 +268,9 @@ impl Own {
             confirmation,
             idempotency: read.idempotency(&record.idempotency_key, &record.idempotency_request)?,
             renews: read.optional_id(&record.renews)?.map(LeaseId::from_bytes),
+            status: record
+                .status_list
+                .map(|list| StatusEntry { list: StatusListId(list), index: record.status_index }),
             phase: match (record.released_at, renewed_by) {
                 (Some(at), renewed_by) => Phase::Released { at: Timestamp::from_millis(at), renewed_by },
                 (None, Some(by)) => {
@@ -313,6 +327,7 @@ impl Own {
             expires_at: self.expires_at,
             key_id: read.name::<KeyId>(&record.key_id)?,
             digests: self.digests,
+            status: self.status,
             confirmation: self.confirmation,
             spiffe_id: read.optional(&record.spiffe_id)?,
             idempotency: self.idempotency,
@@ -359,6 +374,7 @@ pub fn encode_basis(lease: &Lease) -> Vec<u8> {
         issued_at: _,
         expires_at: _,
         digests: _,
+        status: _,
         confirmation: _,
         idempotency: _,
         renews: _,

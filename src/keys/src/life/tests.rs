@@ -8,6 +8,7 @@ use dayfly_core::lease::Lease;
 use dayfly_core::ports::{KeyFor, KeyUse, SignError, Signer as _, SigningAlgorithm, TestClock, TestRng};
 use dayfly_core::rule::{After, Fields, Rule, Selector};
 use dayfly_core::rules::RuleSet;
+use dayfly_core::teardown::{SpelledLease, Teardowns};
 
 use super::*;
 
@@ -96,6 +97,18 @@ impl LeaseStore for Keys {
     }
 
     fn ruled(&self, _: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        panic!("a key is not asked for this")
+    }
+
+    fn teardowns(&self) -> Arc<Teardowns> {
+        panic!("a key is not asked for this")
+    }
+
+    fn spelled(
+        &self,
+        _: Position,
+        _: Option<LeaseId>,
+    ) -> BoxFuture<'_, Result<Vec<SpelledLease>, StoreError>> {
         panic!("a key is not asked for this")
     }
 

@@ -9,6 +9,7 @@ use dayfly_core::ids::{
 };
 use dayfly_core::lease::{Confirmation, Lease};
 use dayfly_core::ports::Order;
+use dayfly_core::status::uri;
 use serde::Serialize;
 
 /// The claims of this order's access token. Equal orders give equal claims, written in the same order.
@@ -28,6 +29,9 @@ pub fn claims<'a>(order: &Order<'a>) -> Claims<'a> {
         client_id: subject,
         scope: (!scope.is_empty()).then(|| scope.join(" ")),
         cnf: lease.confirmation.map(Cnf::from),
+        status: lease.status.map(|entry| Status {
+            status_list: StatusRef { idx: entry.index, uri: uri(issuer, &lease.target_ref(), entry.list) },
+        }),
         dayfly: DayflyClaim::of(lease),
         more: &lease.claims,
     }
@@ -58,11 +62,30 @@ pub struct Claims<'a> {
     /// What its holder must prove to hold, where it is bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Cnf>,
+    /// Where its bit is, where its target has status lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
     /// What a verifier needs to match it with rules, offline.
     pub dayfly: DayflyClaim<'a>,
     /// What the Grant puts in: never a name of the above ([`dayfly_core::claims::is_reserved`]).
     #[serde(flatten)]
     pub more: &'a More,
+}
+
+/// The claim `status` (draft-ietf-oauth-status-list, section 6.1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The one way in which its status is told.
+    pub status_list: StatusRef,
+}
+
+/// Where a token's bit is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StatusRef {
+    /// Its place.
+    pub idx: u32,
+    /// The list's URL, which is its `sub`.
+    pub uri: String,
 }
 
 /// The confirmation (RFC 7800, section 3.1): base64url of a SHA-256 digest.

@@ -14,6 +14,7 @@ use dayfly_broker::{
 use dayfly_core::ids::Incarnation;
 use dayfly_core::limits;
 use dayfly_core::rule::After;
+use dayfly_core::teardown::StepProgress;
 use dayfly_policy::parts::label_text;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -118,8 +119,8 @@ impl OperatorService for Operators {
         Ok(Response::new(v1::GetRevocationResponse {
             rule: Some(dayfly_api::rule(&found.rule)),
             counts: found.counts.as_ref().map(counts),
+            progress: teardown(&self.broker.teardown_of(&found.rule)),
             spelled_out: self.broker.spelled_out(&found.rule).map(spelled_out),
-            ..v1::GetRevocationResponse::default()
         }))
     }
 
@@ -139,7 +140,9 @@ impl OperatorService for Operators {
         };
         let page = self.broker.list_revocations(by.by(), &asked).await.map_err(reject::status)?;
         let next = page.next.map(|before| RevocationToken { before }.write(self.incarnation));
+        let progress = page.rules.iter().map(|rule| teardown(&self.broker.teardown_of(rule)));
         Ok(Response::new(v1::ListRevocationsResponse {
+            progress: progress.map(Option::unwrap_or_default).collect(),
             rules: page.rules.iter().map(|rule| dayfly_api::rule(rule)).collect(),
             next_page_token: next.unwrap_or_default(),
         }))
@@ -287,6 +290,21 @@ fn page_size(wire: i32) -> Result<Option<usize>, Status> {
 fn spelled_out(SpelledOut { leases, complete }: SpelledOut) -> v1::SpelledOut {
     let told = u64::try_from(leases).unwrap_or(u64::MAX);
     v1::SpelledOut { told, total: told, complete }
+}
+
+/// None where nothing is to be done.
+fn teardown(steps: &[StepProgress]) -> Option<v1::Teardown> {
+    let step = |progress: &StepProgress| v1::TeardownStep {
+        name: progress.step.to_string(),
+        done: progress.done,
+        complete: progress.complete,
+        tries: progress.tries,
+        last_error: progress.last_error.clone(),
+        next_try: progress.next_try.map(dayfly_api::timestamp),
+        up_to: progress.after.map(|id| id.to_string()).unwrap_or_default(),
+    };
+    let steps: Vec<_> = steps.iter().map(step).collect();
+    (!steps.is_empty()).then(|| v1::Teardown { steps, ..v1::Teardown::default() })
 }
 
 fn counts(counts: &LiveCounts) -> v1::LiveCounts {

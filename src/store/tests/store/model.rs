@@ -137,6 +137,7 @@ impl Model {
             },
             Change::Note(_) | Change::Key(_) => self.commit(),
             Change::Adopt { .. } => Expected::Conflict(Conflict::Adopted),
+            Change::Teardown(_) => unreachable!("the contract has these"),
         }
     }
 

@@ -18,6 +18,7 @@ use dayfly_core::ids::{LeaseId, Position, RuleId};
 use dayfly_core::lease::Phase;
 use dayfly_core::ports::{Clock, LeaseStore, TestClock, TestRng};
 use dayfly_core::rule::{After, Rule};
+use dayfly_core::teardown::{SpelledLease, Step, StepProgress, TeardownChange};
 use dayfly_core::time::Timestamp;
 use dayfly_store::contract::{drawn, lift, owner, renewing, revocation};
 use dayfly_store::{Options, SledStore, verify};
@@ -66,6 +67,8 @@ struct Workload {
     leases: Vec<LeaseId>,
     /// Those that may not be lifted yet.
     holds: Vec<Arc<Rule>>,
+    /// The newest rules, and how many leases their teardowns have told.
+    teardowns: Vec<(Arc<Rule>, u64)>,
     /// Each lease's pod: only that one renews it.
     pods: HashMap<LeaseId, u128>,
 }
@@ -74,8 +77,9 @@ impl Workload {
     fn new(root: &Path, seed: u64) -> Self {
         let (options, clock) = options(root, START, seed);
         let marks = File::create(root.join("marks")).unwrap();
-        let (root, leases, holds, pods) = (root.to_owned(), Vec::new(), Vec::new(), HashMap::new());
-        Self { root, dice: Dice(seed), options, clock, marks, leases, holds, pods }
+        let (root, dice, leases, pods) = (root.to_owned(), Dice(seed), Vec::new(), HashMap::new());
+        let (holds, teardowns) = (Vec::new(), Vec::new());
+        Self { root, dice, options, clock, marks, leases, holds, teardowns, pods }
     }
 
     fn mark(&mut self, what: &str) {
@@ -130,13 +134,17 @@ impl Workload {
                     let rule = receipt.rule.unwrap();
                     writeln!(marks, "rule {} {position}", rule.id).unwrap();
                     if rule.holds() {
-                        self.holds.push(rule);
+                        self.holds.push(Arc::clone(&rule));
                     }
+                    self.teardowns.push((rule, 0));
                 }
                 Change::Lift(lift) => writeln!(marks, "lifted {} {position}", lift.rule).unwrap(),
                 Change::Release { lease } => writeln!(marks, "released {lease} {position}").unwrap(),
                 Change::Reissue { lease, digest } => {
                     writeln!(marks, "reissued {lease} {position} {digest}").unwrap();
+                }
+                Change::Teardown(change) => {
+                    writeln!(marks, "teardown {} {}", change.rule, change.progress.done).unwrap();
                 }
                 Change::Key(_) | Change::Note(_) | Change::Adopt { .. } => {}
             }
@@ -144,10 +152,26 @@ impl Workload {
         self.mark(&marks);
     }
 
+    /// Goes on with one of the newest teardowns: each time one lease is spelled out.
+    fn teardown(&mut self) -> Change {
+        let newest = self.dice.below(self.teardowns.len().min(3));
+        let last = self.teardowns.len() - 1;
+        let (rule, done) = &mut self.teardowns[last - newest];
+        let id = |n: u64| LeaseId::from_u128(u128::from(n));
+        let from = (*done > 0).then(|| id(*done));
+        *done += 1;
+        let after = Some(id(*done));
+        let progress = StepProgress { after, done: *done, ..StepProgress::new(Step::SpellingOut) };
+        let (cluster, target) = ("east".parse().unwrap(), "orders".parse().unwrap());
+        let spelled = vec![SpelledLease { lease: id(*done), cluster, target }];
+        Change::Teardown(Box::new(TeardownChange { rule: rule.id, from, progress, spelled }))
+    }
+
     fn change(&mut self, store: &SledStore) -> Change {
         let some =
             if self.leases.is_empty() { None } else { Some(self.leases[self.dice.below(self.leases.len())]) };
         match (self.dice.below(40), some) {
+            (11 | 12, _) if !self.teardowns.is_empty() => self.teardown(),
             (0, _) => Change::Revoke(Box::new(revocation(owner("nobody")))),
             (1, _) => Change::Revoke(Box::new(revocation(owner("checkout")))),
             (10, _) => {
@@ -194,6 +218,7 @@ struct Answered {
     released: Vec<LeaseId>,
     renewed: Vec<(LeaseId, LeaseId)>,
     reissued: Vec<(LeaseId, Digest)>,
+    teardowns: Vec<(RuleId, u64)>,
 }
 
 impl Answered {
@@ -212,6 +237,9 @@ impl Answered {
                 "rule" => answered.rules.push((words[1].parse().unwrap(), position(2))),
                 "renewed" => {
                     answered.renewed.push((words[1].parse().unwrap(), words[2].parse().unwrap()));
+                }
+                "teardown" => {
+                    answered.teardowns.push((words[1].parse().unwrap(), words[2].parse().unwrap()));
                 }
                 "lifted" => answered.lifted.push(words[1].parse().unwrap()),
                 "released" => answered.released.push(words[1].parse().unwrap()),
@@ -252,6 +280,12 @@ impl Answered {
             }
             if self.lifted.contains(id) && rule.is_some_and(|rule| rule.lifted.is_none()) {
                 return Err(format!("rule {id} of position {position} has lost its lift"));
+            }
+        }
+        for (id, done) in &self.teardowns {
+            let recorded = store.teardowns().get(*id).map_or(0, |known| known.step(Step::SpellingOut).done);
+            if store.rules().counting(*id).is_some() && recorded < *done {
+                return Err(format!("the teardown of rule {id} was at {done} and is at {recorded}"));
             }
         }
         for (id, (position, until)) in &self.leases {

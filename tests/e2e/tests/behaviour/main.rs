@@ -46,6 +46,7 @@ mod renew;
 mod revoke;
 mod roles;
 mod sessions;
+mod status_lists;
 mod store;
 mod tokens;
 mod unwritten;

@@ -11,7 +11,7 @@ use dayfly_broker::{
 };
 use dayfly_core::ids::{ClusterName, LeaseId};
 use dayfly_core::live::LiveCaps;
-use dayfly_core::ports::{Clock as _, Cluster, LeaseStore, TestClock};
+use dayfly_core::ports::{Clock as _, Cluster, LeaseStore, TestClock, TestRng};
 use dayfly_core::secret::Secret;
 use dayfly_core::session::SessionTokens;
 use dayfly_core::spiffe::ServedDomain;
@@ -94,15 +94,32 @@ impl World {
         Self::made(&[("east", "east")], None, None, false).unwrap()
     }
 
+    /// The same store, of one cluster, after a restart of its broker.
+    pub(crate) fn restarted(&self) -> Self {
+        let (clock, store) = (Arc::clone(&self.clock), Arc::clone(&self.store));
+        Self::over(&[("east", "east")], None, None, true, clock, store).unwrap()
+    }
+
     fn made(
         named: &[(&str, &str)],
         home: Option<&str>,
         grace: Option<UnownedGrace>,
         sessions: bool,
     ) -> Result<Self, BadParts> {
-        let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
         let clock = Arc::new(TestClock::at(Timestamp::from_millis(1_795_435_200_250)));
         let store = Arc::new(FakeStore::new(Arc::clone(&clock)));
+        Self::over(named, home, grace, sessions, clock, store)
+    }
+
+    fn over(
+        named: &[(&str, &str)],
+        home: Option<&str>,
+        grace: Option<UnownedGrace>,
+        sessions: bool,
+        clock: Arc<TestClock>,
+        store: Arc<FakeStore>,
+    ) -> Result<Self, BadParts> {
+        let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
         let engine = Arc::new(FakeEngine::default());
         let keeper = Arc::new(FakeKeeper::default());
         let clusters: Vec<_> = names.iter().map(|name| Arc::new(FakeCluster::new(name))).collect();
@@ -131,6 +148,8 @@ impl World {
             keys: Arc::<FakeKeeper>::clone(&keeper),
             sessions: sessions.then(|| Arc::<FakeSessions>::default() as Arc<dyn SessionTokens>),
             clock: Arc::<TestClock>::clone(&clock),
+            rng: Arc::new(TestRng::new(11 + store.mark().position.number())),
+            teardown_rate: 1000,
             live_caps: LiveCaps { per_workload: Some(2000), ..LiveCaps::default() },
             issuer: "https://dayfly.example".to_owned(),
             trust_domains: vec![

@@ -18,6 +18,7 @@ use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
 use dayfly_core::ports::{BoxFuture, Clock, LeaseStore, StoreError, TestClock, TestRng};
 use dayfly_core::rule::{Lifted, Rule};
 use dayfly_core::rules::RuleSet;
+use dayfly_core::teardown::{SpelledLease, Teardown, Teardowns};
 use dayfly_core::time::Timestamp;
 use tokio::sync::watch;
 
@@ -26,6 +27,7 @@ pub(crate) struct FakeStore {
     rng: TestRng,
     state: Mutex<State>,
     failing: Mutex<Option<StoreError>>,
+    unreadable: Mutex<Option<StoreError>>,
     hanging: Mutex<Option<Hang>>,
     full: AtomicBool,
     bell: watch::Sender<Position>,
@@ -39,6 +41,8 @@ struct State {
     leases: BTreeMap<LeaseId, Arc<Lease>>,
     rules: Arc<RuleSet>,
     notes: Vec<Draft>,
+    teardowns: Teardowns,
+    spelled: BTreeMap<Position, Vec<SpelledLease>>,
     /// Which leases changed, and whose.
     told: Vec<(Position, Digest, LeaseId)>,
     /// Where it was restored, as long as it is not adopted.
@@ -63,6 +67,8 @@ impl FakeStore {
             leases: BTreeMap::new(),
             rules: Arc::default(),
             notes: Vec::new(),
+            teardowns: Teardowns::default(),
+            spelled: BTreeMap::new(),
             told: Vec::new(),
             restored_at: None,
         };
@@ -71,6 +77,7 @@ impl FakeStore {
             rng: TestRng::new(7),
             state: Mutex::new(state),
             failing: Mutex::new(None),
+            unreadable: Mutex::new(None),
             hanging: Mutex::new(None),
             full: AtomicBool::new(false),
             bell: watch::Sender::new(Position::ZERO),
@@ -108,6 +115,16 @@ impl FakeStore {
     /// It was made from a backup.
     pub(crate) fn restored(&self) {
         self.state.lock().unwrap().restored_at = Some(Position::new(1));
+    }
+
+    /// From now on leases cannot be listed.
+    pub(crate) fn hide(&self, error: Option<StoreError>) {
+        *self.unreadable.lock().unwrap() = error;
+    }
+
+    /// A lease is not there any more.
+    pub(crate) fn forget(&self, lease: LeaseId) {
+        self.state.lock().unwrap().leases.remove(&lease);
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Lease>> {
@@ -231,6 +248,21 @@ impl FakeStore {
                 return Ok(Outcome::Conflict(Conflict::Adopted));
             }
             Change::Adopt { .. } => {}
+            Change::Teardown(change) => {
+                let Some(known) = state.rules.counting(change.rule).cloned() else {
+                    return Ok(Outcome::Conflict(Conflict::NoSuchRule));
+                };
+                let earlier = state.teardowns.get(known.id).map(|earlier| Teardown::clone(earlier));
+                let mut teardown = earlier.unwrap_or_else(|| Teardown::new(known.id, known.position));
+                let before = teardown.step(change.progress.step);
+                if before.after != change.from || !change.progress.follows(&before) {
+                    return Ok(Outcome::Conflict(Conflict::TeardownMoved));
+                }
+                teardown.put(change.progress);
+                state.teardowns.put(Arc::new(teardown));
+                state.spelled.entry(known.position).or_default().extend(change.spelled);
+                return Ok(Outcome::Committed(Receipt { position: state.position, rule: None }));
+            }
         }
         state.position = position;
         self.bell.send_replace(position);
@@ -315,6 +347,9 @@ impl LeaseStore for FakeStore {
         after: Option<LeaseId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<LeasePage, StoreError>> {
+        if let Some(error) = self.unreadable.lock().unwrap().clone() {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         let now = self.clock.now();
         let rules = self.rules();
         let passes = |lease: &Arc<Lease>| {
@@ -328,6 +363,20 @@ impl LeaseStore for FakeStore {
         found.truncate(limit);
         let next = found.last().filter(|_| more).map(|lease| lease.id);
         Box::pin(async move { Ok(LeasePage { leases: found, next }) })
+    }
+
+    fn teardowns(&self) -> Arc<Teardowns> {
+        Arc::new(self.state.lock().unwrap().teardowns.clone())
+    }
+
+    fn spelled(
+        &self,
+        rule: Position,
+        after: Option<LeaseId>,
+    ) -> BoxFuture<'_, Result<Vec<SpelledLease>, StoreError>> {
+        let spelled = self.state.lock().unwrap().spelled.get(&rule).cloned().unwrap_or_default();
+        let next = spelled.into_iter().filter(|one| Some(one.lease) > after).take(2).collect();
+        Box::pin(async { Ok(next) })
     }
 
     fn news(&self, caller: Digest, after: Position) -> BoxFuture<'_, Result<News, StoreError>> {
