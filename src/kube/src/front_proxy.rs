@@ -131,7 +131,7 @@ mod tests {
             assert!(front_proxy(&bad).unwrap_err().contains(name));
         }
         let every = data(|data| {
-            drop(data.insert("requestheader-extra-headers-prefix".to_owned(), r#"[""]"#.to_owned()))
+            drop(data.insert("requestheader-extra-headers-prefix".to_owned(), r#"[""]"#.to_owned()));
         });
         assert!(front_proxy(&every).unwrap_err().contains("no name"));
     }

@@ -172,3 +172,55 @@ fn answer(opened: Option<&OpenedSession>) -> Response {
     }
     (StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(object)).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn code(content: &str, body: &str) -> u16 {
+        let request = Request::post(documents::RESOURCE).header(header::CONTENT_TYPE, content);
+        let request = request.body(body.to_owned().into()).unwrap();
+        posted(request).await.map_or_else(|refused| refused.code.as_u16(), |()| 201)
+    }
+
+    #[tokio::test]
+    async fn a_session_asks_for_nothing_but_to_be() {
+        let object = |more: &str| format!(r#"{{"apiVersion": "{API_VERSION}", "kind": "{KIND}"{more}}}"#);
+        let json = "application/json; charset=utf-8";
+        assert_eq!(code(json, &object("")).await, 201);
+        assert_eq!(
+            code(json, &object(r#", "metadata": {"name": "a"}, "spec": {}, "status": null"#)).await,
+            201
+        );
+        for refused in [
+            object(r#", "spec": {"expirationSeconds": 86400}"#),
+            object(r#", "user": "root""#),
+            object("").replace("v1alpha1", "v1"),
+            object("").replace(KIND, "TokenRequest"),
+            "{}".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(code(json, &refused).await, 400, "{refused}");
+        }
+        assert_eq!(code("application/yaml", &object("")).await, 415);
+        assert_eq!(code(json, &object(&" ".repeat(limits::MESSAGE_BYTES))).await, 413);
+    }
+
+    #[test]
+    fn a_dry_run_is_one_and_nothing_is_taken_for_none() {
+        assert_eq!(is_dry_run("fieldManager=kubectl-create&fieldValidation=Strict"), Ok(false));
+        assert_eq!(is_dry_run("dryRun=All"), Ok(true));
+        for refused in ["dryRun=", "dryRun=all", "dryRun=All&dryRun=All", "dryRun=All&dryRun=None"] {
+            assert!(is_dry_run(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_a_status_of_kubernetes_own() {
+        let answer = Refused::too_many("wait", Duration::from_secs(7)).into_response();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["retry-after"]),
+            (429, &"7".parse().unwrap())
+        );
+    }
+}

@@ -186,6 +186,21 @@ fn who_may_not_create_sessions_gets_none() {
         assert!(refused.contains("cannot impersonate"), "{refused}");
         let dry = create(&world, &ada, &["--dry-run=server"]).await.unwrap();
         assert!(dry.get("status").is_none(), "nothing is opened to see how it would be");
+        // kubectl knows what it is, and that there is nothing to list.
+        let control_plane = world.cluster().control_plane().await.unwrap();
+        let kubectl =
+            async |arguments: &[&str]| control_plane.kubectl_with(&ada, arguments, "").await.unwrap();
+        let mut explained = String::new();
+        until(async || {
+            explained =
+                kubectl(&["explain", "operatorsession.status.token"]).await.unwrap_or_else(|said| said);
+            Ok(explained.contains("A secret"))
+        })
+        .await
+        .unwrap_or_else(|_| panic!("{explained}"));
+        let root = control_plane.kubeconfig_for(control_plane.admin_token()).unwrap();
+        let listed = control_plane.kubectl_with(&root, &["get", "operatorsessions"], "").await.unwrap();
+        assert!(listed.as_ref().is_err_and(|said| said.contains("MethodNotAllowed")), "{listed:?}");
     });
 }
 
