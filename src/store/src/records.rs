@@ -188,8 +188,8 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             let _ = first(&bytes);
-            let _ = first(&[&[b'+'], bytes.as_slice()].concat());
-            let _ = first(&[&[b'.'], bytes.as_slice()].concat());
+            let _ = first(&[b"+".as_slice(), &bytes].concat());
+            let _ = first(&[b".".as_slice(), &bytes].concat());
         }
     }
 }

@@ -243,11 +243,10 @@ impl FakeStore {
                 state.rules = Arc::new(rules);
             }
             Change::Note(draft) => state.notes.push(*draft),
-            Change::Key(_) => {}
             Change::Adopt { .. } if state.restored_at.take().is_none() => {
                 return Ok(Outcome::Conflict(Conflict::Adopted));
             }
-            Change::Adopt { .. } => {}
+            Change::Key(_) | Change::Adopt { .. } => {}
             Change::Teardown(change) => {
                 let Some(known) = state.rules.counting(change.rule).cloned() else {
                     return Ok(Outcome::Conflict(Conflict::NoSuchRule));
