@@ -111,7 +111,8 @@ pub fn code(reason: ErrorReason) -> Code {
         R::DecisionOutrun => Code::Aborted,
         R::ResumeOutOfRange => Code::OutOfRange,
         R::Overloaded | R::ReaderSlow | R::LiveLeases => Code::ResourceExhausted,
-        R::ClusterUnavailable
+        R::CheckpointUnavailable
+        | R::ClusterUnavailable
         | R::StoreUnavailable
         | R::StoreFull
         | R::ClockJumped

@@ -41,7 +41,9 @@ impl Broker {
         let operator = self.operator(by).await?;
         let may = self.may_touch_keys(&operator, "rotate", Some(purpose.to_string())).await;
         self.noted(&operator, may)?;
-        Ok(self.keys.rotate(purpose, now, &operator.actor()).await?)
+        let key = self.keys.rotate(purpose, now, &operator.actor()).await?;
+        self.prove().await;
+        Ok(key)
     }
 
     /// Ends a key and all that it signed, at once. It takes `revoke` on the key.
@@ -58,7 +60,9 @@ impl Broker {
         check_reason(reason)?;
         let may = self.may_touch_keys(&operator, "revoke", Some(key.to_string())).await;
         self.noted(&operator, may)?;
-        Ok(self.keys.revoke(key, &operator.actor(), reason).await?)
+        let revoked = self.keys.revoke(key, &operator.actor(), reason).await?;
+        self.prove().await;
+        Ok(revoked)
     }
 
     /// After how long at most verifiers ask for the published keys again.

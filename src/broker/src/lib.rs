@@ -1,12 +1,13 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
 //! [`watch_revocations`], [`spell_out`], [`revoke`], [`lift`], [`revocations`], [`list`], [`explain`], [`unowned`],
-//! [`reconcile`], [`keys`]. They see only core's
+//! [`reconcile`], [`keys`], [`checkpoint`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
 
 mod attest;
 mod authenticate;
+pub mod checkpoint;
 pub mod counts;
 mod credential;
 pub mod denials;
@@ -37,6 +38,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dayfly_core::checkpoint::Checkpoints;
 use dayfly_core::clock::ClockGuard;
 use dayfly_core::ids::{Audience, ClusterName, LeaseId};
 use dayfly_core::keeper::KeyKeeper;
@@ -103,6 +105,8 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     /// Keeps the signing keys.
     pub keys: Arc<dyn KeyKeeper>,
+    /// Signs and publishes the audit log's checkpoints.
+    pub checkpoints: Arc<dyn Checkpoints>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How many leases may be live at once where policy does not say.
@@ -145,6 +149,7 @@ pub struct Broker {
     policies: Arc<Policies>,
     engine: Arc<dyn Engine>,
     keys: Arc<dyn KeyKeeper>,
+    checkpoints: Arc<dyn Checkpoints>,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
     live_caps: LiveCaps,
@@ -201,6 +206,7 @@ impl Broker {
             policies: parts.policies,
             engine: parts.engine,
             keys: parts.keys,
+            checkpoints: parts.checkpoints,
             guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
             live_caps: parts.live_caps,

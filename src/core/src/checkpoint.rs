@@ -122,7 +122,8 @@ mod tests {
         );
         assert_eq!(text.parse(), Ok(checkpoint));
         // From the specification.
-        let other = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\nx\n";
+        let other =
+            "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\nx\n";
         let other: Checkpoint = other.parse().unwrap();
         assert_eq!((other.head.size, other.store), (20_852_163, None));
         for bad in [

@@ -256,7 +256,8 @@ mod tests {
 
     #[test]
     fn what_is_no_note_or_key_is_refused() {
-        for bad in ["", "\n", "a\n", "a\n\n", "a\n\nb\n", "\n\n\u{2014} a AAAAAAA=\n", "a\n\n\u{2014} a AAAA"] {
+        for bad in ["", "\n", "a\n", "a\n\n", "a\n\nb\n", "\n\n\u{2014} a AAAAAAA=\n", "a\n\n\u{2014} a AAAA"]
+        {
             assert_eq!(bad.parse::<SignedNote>(), Err(BadNote::Malformed), "{bad:?}");
         }
         let wrong_hash = PETER.replace("c74f20a3", "c74f20a4");

@@ -18,14 +18,18 @@ pub enum KeyUse {
     AccessToken,
     /// JWT-SVIDs of this trust domain, `typ` `JWT` (SPIFFE JWT-SVID, section 2.3).
     Svid(TrustDomain),
+    /// Checkpoints of the audit log: signed notes, and no JWS of any `typ`.
+    Checkpoint,
 }
 
 impl KeyUse {
-    /// The one `typ` that keys of this use sign, so that a key is never talked into another kind of token.
+    /// The one `typ` that keys of this use sign, so that a key is never talked into another kind of token. Empty for those
+    /// that sign none.
     pub const fn typ(&self) -> &'static str {
         match self {
             Self::AccessToken => "at+jwt",
             Self::Svid(_) => "JWT",
+            Self::Checkpoint => "",
         }
     }
 }
@@ -112,12 +116,13 @@ impl KeyPurpose {
 }
 
 /// ES256 keys for access tokens are `access-token`; the others name what differs from that: `access-token/EdDSA`,
-/// `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`. No part can hold a slash.
+/// `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`, `checkpoint/EdDSA`. No part can hold a slash.
 impl fmt::Display for KeyPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key_use {
             KeyUse::AccessToken => f.write_str("access-token")?,
             KeyUse::Svid(domain) => write!(f, "svid/{domain}")?,
+            KeyUse::Checkpoint => f.write_str("checkpoint")?,
         }
         if self.algorithm != SigningAlgorithm::Es256 {
             write!(f, "/{}", self.algorithm)?;
@@ -147,6 +152,7 @@ impl FromStr for KeyPurpose {
                 let domain = domain.parse().map_err(|_| UnknownPurpose)?;
                 Ok(Self::of(KeyUse::Svid(domain), SigningAlgorithm::Es256))
             }
+            ["checkpoint", "EdDSA"] => Ok(Self::of(KeyUse::Checkpoint, SigningAlgorithm::EdDsa)),
             _ => Err(UnknownPurpose),
         }
     }
@@ -236,14 +242,22 @@ mod tests {
                 KeyPurpose::of(KeyUse::Svid("prod.example".parse().unwrap()), SigningAlgorithm::Es256),
                 "svid/prod.example",
             ),
+            (KeyPurpose::of(KeyUse::Checkpoint, SigningAlgorithm::EdDsa), "checkpoint/EdDSA"),
         ];
         for (purpose, text) in &purposes {
             assert_eq!(purpose.to_string(), *text);
             assert_eq!(text.parse(), Ok(purpose.clone()));
         }
-        for unknown in
-            ["", "access-token/", "access-token/ES256", "access-token/RS256", "svid", "svid/a/b", "svid/A"]
-        {
+        for unknown in [
+            "",
+            "access-token/",
+            "access-token/ES256",
+            "access-token/RS256",
+            "svid",
+            "svid/a/b",
+            "svid/A",
+            "checkpoint",
+        ] {
             assert_eq!(unknown.parse::<KeyPurpose>(), Err(UnknownPurpose), "{unknown}");
         }
     }

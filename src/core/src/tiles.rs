@@ -124,8 +124,22 @@ mod tests {
             assert_eq!(Tile::parse(path.strip_prefix("tile/").unwrap()), Some((tile, width)));
         }
         for bad in [
-            "", "0", "0/", "0/0", "0/0000", "0/x000/001", "0/001/002", "0/x001", "8/000", "00/000", "0/000.p/0",
-            "0/000.p/256", "0/000.p/01", "0/000.p/", "0/+01", "0/x999/x999/x999/x999/x999/x999/x999/999",
+            "",
+            "0",
+            "0/",
+            "0/0",
+            "0/0000",
+            "0/x000/001",
+            "0/001/002",
+            "0/x001",
+            "8/000",
+            "00/000",
+            "0/000.p/0",
+            "0/000.p/256",
+            "0/000.p/01",
+            "0/000.p/",
+            "0/+01",
+            "0/x999/x999/x999/x999/x999/x999/x999/999",
         ] {
             assert_eq!(Tile::parse(bad), None, "{bad:?}");
         }
@@ -135,7 +149,10 @@ mod tests {
     fn a_tile_is_as_wide_as_the_tree_has_it() {
         let width = |level, index, size| Tile { level, index }.width(size);
         assert_eq!([width(0, 0, 0), width(0, 0, 5), width(0, 0, 256), width(0, 1, 256)], [0, 5, 256, 0]);
-        assert_eq!([width(1, 0, 255), width(1, 0, 256), width(1, 0, 70_000), width(2, 0, 70_000)], [0, 1, 256, 1]);
+        assert_eq!(
+            [width(1, 0, 255), width(1, 0, 256), width(1, 0, 70_000), width(2, 0, 70_000)],
+            [0, 1, 256, 1]
+        );
         assert_eq!([width(7, 0, u64::MAX), width(7, u64::MAX, u64::MAX)], [255, 0]);
         let all: Vec<_> = Tile::of_leaves(513).map(|(tile, width)| (tile.index, width)).collect();
         assert_eq!(all, [(0, 256), (1, 256), (2, 1)]);

@@ -34,6 +34,7 @@ impl Engine for SignedEngines {
         match wanted.key_use {
             KeyUse::AccessToken => self.jwt.prepare(wanted),
             KeyUse::Svid(_) => self.svid.prepare(wanted),
+            KeyUse::Checkpoint => Err(SignError::NoKey.into()),
         }
     }
 
@@ -41,6 +42,7 @@ impl Engine for SignedEngines {
         match order.lease.key_use() {
             KeyUse::AccessToken => self.jwt.mint(order),
             KeyUse::Svid(_) => self.svid.mint(order),
+            KeyUse::Checkpoint => Box::pin(std::future::ready(Err(SignError::NoKey.into()))),
         }
     }
 }

@@ -32,7 +32,8 @@ pub(crate) async fn key_ring(
     let svids = domains.iter().map(|domain| (KeyUse::Svid(domain.name().clone()), SigningAlgorithm::Es256));
     let made =
         [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa].map(|algorithm| (KeyUse::AccessToken, algorithm));
-    let purposes = made.into_iter().chain(svids);
+    let checkpoints = [(KeyUse::Checkpoint, SigningAlgorithm::EdDsa)];
+    let purposes = made.into_iter().chain(checkpoints).chain(svids);
     let purposes = purposes.map(|(key_use, algorithm)| KeyPurpose::of(key_use, algorithm)).collect();
     let (ring, life) = load(config, purposes, store, clock, rng).await?;
     match life.go_on().await {

@@ -2,11 +2,13 @@
 //! and adapters are wired together.
 
 mod background;
+mod checkpoints;
 mod config;
 mod guard;
 mod http;
 mod keys;
 mod listener;
+mod log;
 mod oauth;
 mod offline;
 mod readiness;

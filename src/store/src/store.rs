@@ -14,9 +14,11 @@ use dayfly_core::digest::Digest;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, StartNumber};
 use dayfly_core::lease::Lease;
 use dayfly_core::limits::{PAGE, TTL_MAX};
+use dayfly_core::merkle::Hash;
 use dayfly_core::ports::{BoxFuture, LeaseStore, Rng, StoreError};
 use dayfly_core::rule::{Actor, After, Authority, Rule, Selector};
 use dayfly_core::rules::RuleSet;
+use dayfly_core::tiles::Tile;
 use prost::Message;
 use tokio::sync::oneshot;
 
@@ -207,6 +209,13 @@ impl LeaseStore for SledStore {
         self.readers.scan(move |shared, engine| {
             let durable = shared.head.load().mark.position;
             log::events_from(engine, from, limit.min(PAGE), durable)
+        })
+    }
+
+    fn log_tiles(&self, tiles: Vec<Tile>) -> BoxFuture<'_, Result<Vec<Vec<Hash>>, StoreError>> {
+        self.readers.look_up(move |shared, engine| {
+            let head = shared.head.load();
+            tiles.into_iter().map(|tile| log::tile(engine, &head.edge, head.log.size, tile)).collect()
         })
     }
 

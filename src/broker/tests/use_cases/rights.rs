@@ -34,8 +34,8 @@ fn revoke() -> RevokeRequest {
     }
 }
 
-const RESOURCES: [&str; 2] = ["owners", "keys"];
-const RIGHTS: [&str; 5] = ["get", "list", "revoke", "lift", "rotate"];
+const RESOURCES: [&str; 3] = ["owners", "keys", "checkpoints"];
+const RIGHTS: [&str; 6] = ["get", "list", "revoke", "lift", "rotate", "create"];
 
 async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId) -> Result<(), Error> {
     let token = operator(user);
@@ -62,6 +62,7 @@ async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId
         "ListKeys" => broker.list_keys(caller, false).await.map(drop),
         "RotateKey" => broker.rotate_key(caller, &"access-token".parse().unwrap(), true).await.map(drop),
         "RevokeKey" => broker.revoke_key(caller, &"key-1".parse().unwrap(), "a test").await.map(drop),
+        "MakeCheckpoint" => broker.make_checkpoint(caller).await.map(drop),
         other => panic!("no call of {other} here"),
     }
 }
@@ -77,13 +78,13 @@ async fn each_rpc_takes_the_right_that_its_row_names() {
     };
     let [lease] = world.store.all().try_into().map(|all: [Arc<_>; 1]| all).unwrap();
     let table = table();
-    assert_eq!(table.len(), 12);
+    assert_eq!(table.len(), 13);
     for (rpc, verb, resource) in table {
         for (on, right) in RESOURCES.into_iter().flat_map(|on| RIGHTS.map(|right| (on, right))) {
             let user = format!("{rpc}-{right}-{on}");
             let name = match (&*rpc, on) {
                 // What nobody owns is for those who may list all, and all keys are listed.
-                ("ListUnowned" | "ListKeys", _) => None,
+                ("ListUnowned" | "ListKeys" | "MakeCheckpoint", _) => None,
                 ("RotateKey", "keys") => Some("access-token"),
                 ("RevokeKey", "keys") => Some("key-1"),
                 _ => Some("payments"),

@@ -136,7 +136,9 @@ fn what_has_no_proof() {
     assert!(!extends((0, &root_of(&[])), (1, &one), &[]));
     assert!(extends((1, &one), (1, &one), &[]));
     assert!(!extends((1, &one), (1, &one), &[one]));
-    assert!(Path::of_inclusion(u64::MAX - 1, u64::MAX).is_some() && Path::of_consistency(1, u64::MAX).is_some());
+    assert!(
+        Path::of_inclusion(u64::MAX - 1, u64::MAX).is_some() && Path::of_consistency(1, u64::MAX).is_some()
+    );
     assert_eq!(Path::of_inclusion(3, 7).unwrap().hashes(&HashMap::new()), None);
     assert_eq!(root_at(0, &HashMap::new()), Some(root_of(&[])));
 }

@@ -1,5 +1,6 @@
 //! A broker over ports in memory: `World::new().issue_to("api-0", "orders")`.
 
+mod checkpoints;
 mod ports;
 mod store;
 
@@ -17,6 +18,7 @@ use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
 use dayfly_policy::{File, Loaded, Reserved, Severity, UnownedGrace, load};
 
+pub(crate) use checkpoints::FakeCheckpoints;
 pub(crate) use ports::{FakeCluster, FakeEngine, FakeKeeper, uid_of};
 pub(crate) use store::{FakeStore, Hang, UNTIL};
 
@@ -60,6 +62,7 @@ pub(crate) struct World {
     pub(crate) store: Arc<FakeStore>,
     pub(crate) engine: Arc<FakeEngine>,
     pub(crate) keeper: Arc<FakeKeeper>,
+    pub(crate) checkpoints: Arc<FakeCheckpoints>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) clusters: Vec<Arc<FakeCluster>>,
     pub(crate) policies: Arc<Policies>,
@@ -98,6 +101,7 @@ impl World {
         let store = Arc::new(FakeStore::new(Arc::clone(&clock)));
         let engine = Arc::new(FakeEngine::default());
         let keeper = Arc::new(FakeKeeper::default());
+        let checkpoints = Arc::new(FakeCheckpoints::default());
         let clusters: Vec<_> = names.iter().map(|name| Arc::new(FakeCluster::new(name))).collect();
         let of_names = names.iter().map(|name| name.parse::<ClusterName>().unwrap());
         let mut policies = Policies::new(of_names, Duration::from_secs(600));
@@ -122,6 +126,7 @@ impl World {
             policies: Arc::clone(&policies),
             engine: Arc::<FakeEngine>::clone(&engine),
             keys: Arc::<FakeKeeper>::clone(&keeper),
+            checkpoints: Arc::<FakeCheckpoints>::clone(&checkpoints),
             clock: Arc::<TestClock>::clone(&clock),
             live_caps: LiveCaps { per_workload: Some(2000), ..LiveCaps::default() },
             issuer: "https://dayfly.example".to_owned(),
@@ -145,7 +150,7 @@ impl World {
                 token.expose_text().ok()?.split('/').nth(1)?.parse::<LeaseId>().ok()
             }),
         })?);
-        Ok(Self { store, engine, keeper, clock, clusters, policies, broker })
+        Ok(Self { store, engine, keeper, checkpoints, clock, clusters, policies, broker })
     }
 
     pub(crate) fn east(&self) -> &FakeCluster {
