@@ -18,7 +18,9 @@ mod socket;
 
 pub use config::{Config, ConfigError};
 pub use dayfly_jose::MAX_KEY_FILE_BYTES;
-pub use dayfly_store::{IS_BROKEN, verify as verify_store};
+pub use dayfly_store::{
+    IS_BROKEN, OpenError as StoreOpenError, verify as verify_store, verify_against as verify_store_against,
+};
 pub use keys::{ImportedKey, import_key};
 pub use offline::revoke as revoke_offline;
 pub use run::{Running, StartOptions, check, start};

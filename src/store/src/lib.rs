@@ -45,7 +45,7 @@ mod writer;
 pub use error::OpenError;
 pub use options::Options;
 pub use store::SledStore;
-pub use verify::{VerifyReport, verify};
+pub use verify::{VerifyReport, verify, verify_against};
 pub use witness::{FileWitness, replace as replace_file};
 
 /// Whether this was built to be broken on purpose (feature `broken`).

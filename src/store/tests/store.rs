@@ -25,3 +25,5 @@ mod opening;
 mod power;
 #[path = "store/shims.rs"]
 mod shims;
+#[path = "store/tampered.rs"]
+mod tampered;
