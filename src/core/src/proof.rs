@@ -1,7 +1,7 @@
 //! Proofs about a log (RFC 9162, sections 2.1.3 and 2.1.4): that a leaf is in it, and that it only grew. What of the tree a
 //! proof takes is told first, so that only those tiles are read.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::merkle::{Hash, node_hash};
 use crate::tiles::{Node, Tile};
@@ -67,7 +67,7 @@ impl Path {
     }
 
     /// Its hashes, where these tiles have all that it takes.
-    pub fn hashes(&self, tiles: &HashMap<Tile, Vec<Hash>>) -> Option<Vec<Hash>> {
+    pub fn hashes(&self, tiles: &BTreeMap<Tile, Vec<Hash>>) -> Option<Vec<Hash>> {
         self.0.iter().map(|range| root(*range, tiles)).collect()
     }
 }
@@ -78,7 +78,7 @@ pub fn tiles_of_root(size: u64) -> Vec<Tile> {
 }
 
 /// The root of a tree of `size` leaves, where these tiles have all that it takes.
-pub fn root_at(size: u64, tiles: &HashMap<Tile, Vec<Hash>>) -> Option<Hash> {
+pub fn root_at(size: u64, tiles: &BTreeMap<Tile, Vec<Hash>>) -> Option<Hash> {
     if size == 0 { Some(crate::merkle::root_of(&[])) } else { root((0, size), tiles) }
 }
 
@@ -100,7 +100,7 @@ fn nodes((begin, end): (u64, u64)) -> impl Iterator<Item = Node> {
     })
 }
 
-fn root(range: (u64, u64), tiles: &HashMap<Tile, Vec<Hash>>) -> Option<Hash> {
+fn root(range: (u64, u64), tiles: &BTreeMap<Tile, Vec<Hash>>) -> Option<Hash> {
     let roots = nodes(range).map(|node| node.root(tiles)).collect::<Option<Vec<_>>>()?;
     roots.into_iter().rev().reduce(|right, left| node_hash(&left, &right))
 }

@@ -1,6 +1,6 @@
 //! The tiles that a log's hashes are kept and published in (C2SP tlog-tiles): 256 hashes of 32 bytes each.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::merkle::{Hash, root_of};
@@ -99,7 +99,7 @@ impl Node {
     }
 
     /// Its root, where the tile is among these and has it.
-    pub fn root(self, tiles: &HashMap<Tile, Vec<Hash>>) -> Option<Hash> {
+    pub fn root(self, tiles: &BTreeMap<Tile, Vec<Hash>>) -> Option<Hash> {
         let (tile, first, count) = self.place();
         Some(root_of(tiles.get(&tile)?.get(first..first + count)?))
     }

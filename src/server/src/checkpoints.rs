@@ -4,7 +4,7 @@ mod sinks;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -199,7 +199,7 @@ fn unreadable(path: &Path) -> String {
 async fn root_at(store: &dyn LeaseStore, size: u64) -> anyhow::Result<Option<[u8; 32]>> {
     let tiles = proof::tiles_of_root(size);
     let read = store.log_tiles(tiles.clone()).await?;
-    let tiles: HashMap<_, _> = tiles.into_iter().zip(read).collect();
+    let tiles: BTreeMap<_, _> = tiles.into_iter().zip(read).collect();
     Ok(proof::root_at(size, &tiles))
 }
 

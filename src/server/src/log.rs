@@ -1,7 +1,7 @@
 //! The audit log for anyone, over HTTPS: checkpoints, the keys they are verified with, tiles (C2SP tlog-tiles), and proofs
 //! (RFC 9162). All of it is hashes: no leaf, and nothing that a leaf says, is among it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
@@ -54,7 +54,8 @@ async fn checkpoint(State(log): State<Log>) -> Response {
 
 /// The verifier keys, one a line, newest first.
 async fn keys(State(log): State<Log>) -> Response {
-    let keys: String = log.checkpoints.keys().iter().map(|key| format!("{key}\n")).collect();
+    let keys = log.checkpoints.keys();
+    let keys: String = keys.iter().flat_map(|key| [key.to_string(), "\n".to_owned()]).collect();
     answer(TEXT, FRESH, keys)
 }
 
@@ -138,7 +139,7 @@ impl Log {
         Err(Refusal::NotFound(format!("the log has {now} events, not {size}")))
     }
 
-    async fn tiles(&self, mut tiles: Vec<Tile>) -> Result<HashMap<Tile, Vec<Hash>>, Refusal> {
+    async fn tiles(&self, mut tiles: Vec<Tile>) -> Result<BTreeMap<Tile, Vec<Hash>>, Refusal> {
         tiles.sort_unstable();
         tiles.dedup();
         let read = self.store.log_tiles(tiles.clone()).await?;

@@ -2243,7 +2243,8 @@ pub struct KeyInfo {
     /// Its id, the `kid` of what it signs.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// What it is for: `access-token`, `access-token/EdDSA`, `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`.
+    /// What it is for: `access-token`, `access-token/EdDSA`, `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`,
+    /// `checkpoint/EdDSA`.
     #[prost(string, tag = "2")]
     pub purpose: ::prost::alloc::string::String,
     /// The `alg` of what it signs.
@@ -2501,7 +2502,7 @@ pub mod operator_service_client {
     /// Every call carries `authorization: Bearer TOKEN`: a token whose only audience is `dayfly-operator` (configurable).
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
     /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
-    /// RotateKey and RevokeKey are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
+    /// RotateKey, RevokeKey and MakeCheckpoint are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
     /// | RPC | verb | resource | name |
     /// |---|---|---|---|
@@ -3032,7 +3033,7 @@ pub mod operator_service_server {
     /// Every call carries `authorization: Bearer TOKEN`: a token whose only audience is `dayfly-operator` (configurable).
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
     /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
-    /// RotateKey and RevokeKey are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
+    /// RotateKey, RevokeKey and MakeCheckpoint are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
     /// | RPC | verb | resource | name |
     /// |---|---|---|---|

@@ -1,4 +1,4 @@
-use dayfly_broker::{By, LiftRequest, Reason};
+use dayfly_broker::{By, LiftRequest, Reason, Revoked};
 use dayfly_core::ports::LeaseStore as _;
 
 use crate::revoke::hold_owner;
@@ -23,10 +23,8 @@ async fn what_operators_do_is_covered_before_it_is_answered() {
     assert!(covered());
     world.issued().await;
     assert!(!covered());
-    let rule = match hold_owner(&world, &operator("root"), "payments").await.unwrap() {
-        dayfly_broker::Revoked::Written { rule, .. } => rule,
-        other => panic!("{other:?}"),
-    };
+    let held = hold_owner(&world, &operator("root"), "payments").await;
+    let Ok(Revoked::Written { rule, .. }) = held else { panic!("{held:?}") };
     assert!(covered());
 
     *world.checkpoints.failing.lock().unwrap() = true;

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
@@ -11,8 +11,8 @@ fn leaves(size: u64) -> Vec<Hash> {
 }
 
 /// Every tile of a tree, by its definition.
-fn all_tiles(leaves: &[Hash]) -> HashMap<Tile, Vec<Hash>> {
-    let (mut level, mut hashes, mut tiles) = (0, leaves.to_vec(), HashMap::new());
+fn all_tiles(leaves: &[Hash]) -> BTreeMap<Tile, Vec<Hash>> {
+    let (mut level, mut hashes, mut tiles) = (0, leaves.to_vec(), BTreeMap::new());
     while !hashes.is_empty() {
         for (index, tile) in (0..).zip(hashes.chunks(WIDTH)) {
             tiles.insert(Tile { level, index }, tile.to_vec());
@@ -52,7 +52,7 @@ fn subproof(m: usize, leaves: &[Hash], known: bool) -> Vec<Hash> {
 }
 
 /// Only the tiles that it asks for are given.
-fn hashes(path: &Path, tiles: &HashMap<Tile, Vec<Hash>>) -> Vec<Hash> {
+fn hashes(path: &Path, tiles: &BTreeMap<Tile, Vec<Hash>>) -> Vec<Hash> {
     let some = path.tiles().into_iter().map(|tile| (tile, tiles[&tile].clone())).collect();
     path.hashes(&some).unwrap()
 }
@@ -139,6 +139,6 @@ fn what_has_no_proof() {
     assert!(
         Path::of_inclusion(u64::MAX - 1, u64::MAX).is_some() && Path::of_consistency(1, u64::MAX).is_some()
     );
-    assert_eq!(Path::of_inclusion(3, 7).unwrap().hashes(&HashMap::new()), None);
-    assert_eq!(root_at(0, &HashMap::new()), Some(root_of(&[])));
+    assert_eq!(Path::of_inclusion(3, 7).unwrap().hashes(&BTreeMap::new()), None);
+    assert_eq!(root_at(0, &BTreeMap::new()), Some(root_of(&[])));
 }

@@ -77,7 +77,7 @@ async fn what_was_changed_is_named_with_its_position() {
                 // Whole in itself: only the tree tells.
                 let other = Draft::note(EventKind::Stopped, &Actor::dayfly(), "forged".to_owned());
                 change_event(db, 20, |event| {
-                    *event = other.place(Position::new(20), Timestamp::default(), [7; 16]).0
+                    *event = other.place(Position::new(20), Timestamp::default(), [7; 16]).0;
                 });
             },
             "event 20 was changed",

@@ -16,11 +16,11 @@ fn lines(count: u64) -> Vec<Value> {
         let mut record = json!({
             "position": position, "leaf_hash": encoded(&hash), "leaf": encoded(&event.leaf),
         });
-        if position % 5 != 0 {
+        if !position.is_multiple_of(5) {
             record["salt"] = json!(encoded(&event.salt));
             record["detail"] = json!(encoded(&event.detail));
         }
-        if position % 2 == 0 {
+        if position.is_multiple_of(2) {
             json!({ "class_uid": 6003, "unmapped": { "dayfly": { "record": record } } })
         } else {
             json!({ "kind": "policy-changed", "record": record })
@@ -30,7 +30,7 @@ fn lines(count: u64) -> Vec<Value> {
 }
 
 fn read(lines: &[Value]) -> Export {
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
     Export::read(text.as_bytes()).unwrap()
 }
 
