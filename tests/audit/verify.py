@@ -10,6 +10,7 @@ KEY is a verifier key, NAME+HASH+BASE64. Prints what was checked; fails with a m
 import base64, hashlib, json, ssl, sys, urllib.request
 
 b64 = lambda text: base64.b64decode(text, validate=True)
+read = lambda file: open(file, encoding="utf-8").read()
 sha256 = lambda *parts: hashlib.sha256(b"".join(parts)).digest()
 node = lambda left, right: sha256(b"\1", left, right)
 
@@ -144,7 +145,7 @@ def log(key, url, ca_file, *earlier):
     leaves = [leaves[at:at + 32] for at in range(0, len(leaves), 32)]
     need(len(leaves) == size and root_of(leaves) == root, "the tiles do not have the checkpoint's root")
     for file in earlier:
-        old, was, of = checkpoint(open(file).read(), key)
+        old, was, of = checkpoint(read(file), key)
         need(of == store, f"{file} is of another store or incarnation: {of}, now {store}")
         need(old <= size, f"events {size + 1} to {old} are missing: {file} has them")
         proof = json.loads(get(f"/proof/consistency?from={old}&to={size}"))["hashes"]
@@ -153,8 +154,8 @@ def log(key, url, ca_file, *earlier):
     print(f"{size} events, every leaf's hash, and {len(earlier)} earlier checkpoints")
 
 def export(key, file, *checkpoints):
-    notes, leaves = [open(file).read() for file in checkpoints], []
-    for line in map(json.loads, filter(str.strip, open(file))):
+    notes, leaves = [read(file) for file in checkpoints], []
+    for line in map(json.loads, filter(str.strip, open(file, encoding="utf-8"))):
         if "checkpoint" in line:
             notes.append(line["checkpoint"])
             continue
@@ -168,7 +169,7 @@ def export(key, file, *checkpoints):
     print(f"{len(leaves)} events, by {len(notes)} checkpoints")
 
 def proof(key, file):
-    said = json.load(open(file))
+    said = json.loads(read(file))
     (size, root, _), (position, hash) = checkpoint(said["checkpoint"], key), event(said)
     need(0 < position <= size, f"the checkpoint is of {size} events")
     need(includes(hash, position - 1, size, [b64(one) for one in said["hashes"]], root), f"event {position} is not in the log")

@@ -89,6 +89,16 @@ async fn a_start_is_covered_and_then_what_is_asked_for() {
     assert_eq!(opened(&publisher).head, store.log_head());
     assert_eq!(std::fs::read_to_string(setting.kept()).unwrap(), publisher.latest().unwrap().to_string());
     running.abort();
+    // By itself, too, when it has grown.
+    let running = tokio::spawn(Arc::clone(&publisher).run(Duration::from_millis(10)));
+    note(&store).await;
+    let grown = async {
+        while opened(&publisher).head != store.log_head() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), grown).await.unwrap();
+    running.abort();
     // Nobody waits for ever where there is nobody to make one.
     note(&store).await;
     publisher.cover(store.mark().position).await;

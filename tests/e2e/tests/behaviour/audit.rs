@@ -24,6 +24,7 @@ on_both!(
     a_checkpoint_key_is_replaced_and_a_revoked_one_signs_no_more,
     a_sink_that_is_down_keeps_nothing_from_being_revoked,
     a_log_that_does_not_follow_from_its_last_checkpoint_is_not_served,
+    what_the_log_does_not_have_is_refused,
 );
 
 /// A world whose log has more than a tile of events, and the team that made them.
@@ -397,4 +398,34 @@ async fn a_log_that_does_not_follow_from_its_last_checkpoint_is_not_served(kind:
     }
     std::fs::write(&kept, text).unwrap();
     world.broker().launch().await.unwrap();
+}
+
+async fn what_the_log_does_not_have_is_refused(kind: Kind) {
+    let world = World::shared(kind).await.unwrap();
+    let newest = size(&checkpoint(&world).await);
+    for (path, status) in [
+        ("proof/inclusion", 400),
+        ("proof/inclusion?position=x", 400),
+        ("proof/inclusion?position=1&position=1", 400),
+        ("proof/inclusion?position=1&lease=1", 400),
+        ("proof/inclusion?position=0", 404),
+        ("proof/inclusion?position=3&size=2", 404),
+        ("proof/inclusion?position=1&size=1000000000", 404),
+        ("proof/consistency?from=0", 400),
+        ("proof/consistency?from=2&to=1", 400),
+        ("proof/consistency?from=1&to=1000000000", 404),
+        ("tile/0/000.p/0", 404),
+        ("tile/0/900", 404),
+        ("tile/9/000", 404),
+        ("tile/0/x000/../000", 404),
+        ("tile/entries/000", 404),
+        ("nothing", 404),
+    ] {
+        assert_eq!(world.fetch(&format!("/log/{path}")).await.unwrap(), Err(status), "{path}");
+    }
+    // Without a size, they are of the newest checkpoint.
+    let proof: Value =
+        serde_json::from_str(&world.fetch("/log/proof/inclusion?position=1").await.unwrap().unwrap())
+            .unwrap();
+    assert!(proof["size"].as_u64().unwrap() >= newest, "{proof}");
 }
