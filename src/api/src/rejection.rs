@@ -112,6 +112,7 @@ pub fn code(reason: ErrorReason) -> Code {
         R::ResumeOutOfRange => Code::OutOfRange,
         R::Overloaded | R::ReaderSlow | R::LiveLeases | R::BackupCut => Code::ResourceExhausted,
         R::ImageUnknown
+        | R::CheckpointUnavailable
         | R::ClusterUnavailable
         | R::StoreUnavailable
         | R::StoreFull

@@ -5,10 +5,9 @@
 
 use dayfly_core::change::{Change, Conflict, Outcome};
 use dayfly_core::ids::{Incarnation, Position};
-use dayfly_core::ports::Action;
 use dayfly_core::rule::Actor;
 
-use crate::operator::{By, Operator};
+use crate::operator::By;
 use crate::{Broker, Error};
 
 /// What an adoption found or wrote.
@@ -29,7 +28,7 @@ impl Broker {
     /// When it may not, or is not known.
     pub async fn may_back_up<'a>(&'a self, by: impl Into<By<'a>>) -> Result<Actor, Error> {
         let operator = self.operator(by).await?;
-        let may = may_touch_store(&operator, "create", "backups").await;
+        let may = operator.at_home("create", "backups", None).await;
         self.noted(&operator, may)?;
         Ok(operator.actor())
     }
@@ -41,30 +40,15 @@ impl Broker {
     /// When the operator may not, or is not known, or the store cannot commit.
     pub async fn adopt_store<'a>(&'a self, by: impl Into<By<'a>>) -> Result<Adopted, Error> {
         let operator = self.operator(by).await?;
-        let may = may_touch_store(&operator, "adopt", "stores").await;
+        let may = operator.at_home("adopt", "stores", None).await;
         self.noted(&operator, may)?;
         let already = match self.store.commit(Change::Adopt { by: operator.actor() }).await? {
             Outcome::Committed(_) => false,
             Outcome::Conflict(Conflict::Adopted) => true,
             other => return Err(Error::internal(format!("the store answered an adoption with {other:?}"))),
         };
+        self.prove().await;
         let status = self.store.status();
         Ok(Adopted { already, incarnation: status.incarnation, position: status.position })
     }
-}
-
-async fn may_touch_store(
-    operator: &Operator<'_>,
-    verb: &'static str,
-    resource: &'static str,
-) -> Result<(), Error> {
-    let action = Action { verb, resource, name: None };
-    if let Some(here) = operator.bounds {
-        let message = format!("the store is for operators of the home cluster, which {here} is not");
-        return Err(Error::NotAllowed { action, message });
-    }
-    if operator.is_allowed(&action).await? {
-        return Ok(());
-    }
-    Err(operator.refused(action, &format!("all {resource}.dayfly.dev (no resourceNames)")))
 }

@@ -47,7 +47,7 @@ impl Broker {
             KeyUse::Svid(domain) => self.trust_domains.iter().find_map(|served| {
                 served.form(&workload.cluster).filter(|form| form.trust_domain == *domain)
             }),
-            KeyUse::AccessToken | KeyUse::OperatorSession | KeyUse::StatusList => None,
+            KeyUse::AccessToken | KeyUse::OperatorSession | KeyUse::StatusList | KeyUse::Checkpoint => None,
         };
         // A target of a trust domain that its cluster does not have is invalid: it is not in the policy.
         let form = form.ok_or_else(|| Error::internal("a target has a trust domain that is not served"))?;

@@ -226,6 +226,8 @@ reasons! {
     ClockJumped = "CLOCK_JUMPED",
     /// The policy cannot be read.
     PolicyUnavailable = "POLICY_UNAVAILABLE",
+    /// No checkpoint could be made.
+    CheckpointUnavailable = "CHECKPOINT_UNAVAILABLE",
     /// Starting or stopping.
     NotReady = "NOT_READY",
     /// A defect.

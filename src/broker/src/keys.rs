@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use dayfly_core::ids::KeyId;
 use dayfly_core::keeper::{KeeperError, KeyState, RevokedKey};
-use dayfly_core::ports::Action;
 use dayfly_core::signing::KeyPurpose;
 
-use crate::operator::{By, Operator};
+use crate::operator::By;
 use crate::revoke::check_reason;
 use crate::{Broker, Error, Reason};
 
@@ -22,7 +21,7 @@ impl Broker {
     /// When the operator may not, or is not known.
     pub async fn list_keys<'a>(&'a self, by: impl Into<By<'a>>, gone: bool) -> Result<Vec<KeyState>, Error> {
         let operator = self.operator(by).await?;
-        let may = self.may_touch_keys(&operator, "list", None).await;
+        let may = operator.at_home("list", "keys", None).await;
         self.noted(&operator, may)?;
         let keys = self.keys.keys().into_iter();
         Ok(keys.filter(|key| gone || key.stage.is_published()).collect())
@@ -39,9 +38,11 @@ impl Broker {
         now: bool,
     ) -> Result<KeyState, Error> {
         let operator = self.operator(by).await?;
-        let may = self.may_touch_keys(&operator, "rotate", Some(purpose.to_string())).await;
+        let may = operator.at_home("rotate", "keys", Some(purpose.to_string())).await;
         self.noted(&operator, may)?;
-        Ok(self.keys.rotate(purpose, now, &operator.actor()).await?)
+        let key = self.keys.rotate(purpose, now, &operator.actor()).await?;
+        self.prove().await;
+        Ok(key)
     }
 
     /// Ends a key and all that it signed, at once. It takes `revoke` on the key.
@@ -56,35 +57,16 @@ impl Broker {
     ) -> Result<RevokedKey, Error> {
         let operator = self.operator(by).await?;
         check_reason(reason)?;
-        let may = self.may_touch_keys(&operator, "revoke", Some(key.to_string())).await;
+        let may = operator.at_home("revoke", "keys", Some(key.to_string())).await;
         self.noted(&operator, may)?;
-        Ok(self.keys.revoke(key, &operator.actor(), reason).await?)
+        let revoked = self.keys.revoke(key, &operator.actor(), reason).await?;
+        self.prove().await;
+        Ok(revoked)
     }
 
     /// After how long at most verifiers ask for the published keys again.
     pub fn key_refresh(&self) -> Duration {
         self.keys.refresh()
-    }
-
-    async fn may_touch_keys(
-        &self,
-        operator: &Operator<'_>,
-        verb: &'static str,
-        name: Option<String>,
-    ) -> Result<(), Error> {
-        let action = Action { verb, resource: "keys", name };
-        if let Some(here) = operator.bounds {
-            let message = format!("signing keys are for operators of the home cluster, which {here} is not");
-            return Err(Error::NotAllowed { action, message });
-        }
-        if operator.is_allowed(&action).await? {
-            return Ok(());
-        }
-        let on = match &action.name {
-            Some(name) => format!("keys.dayfly.dev named {name}"),
-            None => "all keys.dayfly.dev (no resourceNames)".to_owned(),
-        };
-        Err(operator.refused(action, &on))
     }
 }
 

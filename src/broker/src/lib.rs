@@ -1,6 +1,6 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
 //! [`watch_revocations`], [`teardown`], [`spell_out`], [`status_lists`], [`revoke`], [`lift`], [`revocations`], [`list`],
-//! [`explain`], [`unowned`], [`reconcile`], [`keys`], [`sessions`]. They see only core's
+//! [`explain`], [`unowned`], [`reconcile`], [`keys`], [`sessions`], [`checkpoint`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -8,6 +8,7 @@
 mod attest;
 mod authenticate;
 pub mod backup;
+pub mod checkpoint;
 pub mod counts;
 mod credential;
 pub mod denials;
@@ -42,6 +43,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dayfly_core::checkpoint::Checkpoints;
 use dayfly_core::clock::ClockGuard;
 use dayfly_core::ids::{Audience, ClusterName, LeaseId};
 use dayfly_core::keeper::KeyKeeper;
@@ -114,6 +116,8 @@ pub struct Parts {
     pub keys: Arc<dyn KeyKeeper>,
     /// Signs operators' sessions and reads them back, where they are served.
     pub sessions: Option<Arc<dyn SessionTokens>>,
+    /// Signs and publishes the audit log's checkpoints.
+    pub checkpoints: Arc<dyn Checkpoints>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -167,6 +171,7 @@ pub struct Broker {
     engine: Arc<dyn Engine>,
     keys: Arc<dyn KeyKeeper>,
     sessions: Option<Arc<dyn SessionTokens>>,
+    checkpoints: Arc<dyn Checkpoints>,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
     rng: Arc<dyn Rng>,
@@ -236,6 +241,7 @@ impl Broker {
             engine: parts.engine,
             keys: parts.keys,
             sessions: parts.sessions,
+            checkpoints: parts.checkpoints,
             guard: ClockGuard::new(parts.clock.as_ref(), Duration::MAX),
             clock: parts.clock,
             rng: parts.rng,

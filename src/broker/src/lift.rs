@@ -45,7 +45,9 @@ impl Broker {
         request: &LiftRequest,
     ) -> Result<LiftedHold, Error> {
         let operator = self.operator(by).await?;
-        self.noted(&operator, self.lift_as(&operator, request).await)
+        let lifted = self.noted(&operator, self.lift_as(&operator, request).await)?;
+        self.prove().await;
+        Ok(lifted)
     }
 
     async fn lift_as(&self, operator: &Operator<'_>, request: &LiftRequest) -> Result<LiftedHold, Error> {

@@ -152,6 +152,28 @@ impl Operator<'_> {
         }
     }
 
+    /// Refused unless it may do this to what is the whole installation's: it takes an operator of the home cluster.
+    pub(crate) async fn at_home(
+        &self,
+        verb: &'static str,
+        resource: &'static str,
+        name: Option<String>,
+    ) -> Result<(), Error> {
+        let action = Action { verb, resource, name };
+        if let Some(here) = self.bounds {
+            let message = format!("{resource} are for operators of the home cluster, which {here} is not");
+            return Err(Error::NotAllowed { action, message });
+        }
+        if self.is_allowed(&action).await? {
+            return Ok(());
+        }
+        let on = match &action.name {
+            Some(name) => format!("{resource}.dayfly.dev named {name}"),
+            None => format!("all {resource}.dayfly.dev (no resourceNames)"),
+        };
+        Err(self.refused(action, &on))
+    }
+
     /// Why it may not.
     pub(crate) fn refusal(&self, verb: Verb, owner: Option<&OwnerName>) -> Error {
         let on = match owner {

@@ -109,7 +109,11 @@ impl Broker {
         request: &RevokeRequest,
     ) -> Result<Revoked, Error> {
         let operator = self.operator(by).await?;
-        self.noted(&operator, self.revoke_as(&operator, request).await)
+        let revoked = self.noted(&operator, self.revoke_as(&operator, request).await)?;
+        if let Revoked::Written { rule, .. } = &revoked {
+            self.checkpoints.cover(rule.position).await;
+        }
+        Ok(revoked)
     }
 
     async fn revoke_as(&self, operator: &Operator<'_>, request: &RevokeRequest) -> Result<Revoked, Error> {

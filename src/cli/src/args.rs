@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::connect::Connection;
 use crate::{
-    connect, dev, explain, introspect, issue, keys, leases, output, owners, policy, renew, revocations,
-    serve, session, store, watch, whoami,
+    audit, connect, dev, explain, introspect, issue, keys, leases, output, owners, policy, renew,
+    revocations, serve, session, store, watch, whoami,
 };
 
 /// Short-lived credentials for Kubernetes workloads, owned and ended by their owners.
@@ -69,6 +69,9 @@ enum Verb {
     /// Looks at revocations, as an operator.
     #[command(subcommand)]
     Revocations(revocations::Revocations),
+    /// Checks the audit log, and proves what is in it.
+    #[command(subcommand)]
+    Audit(Box<audit::Audit>),
     /// Checks policy and tries it, without a broker.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -108,6 +111,7 @@ impl Cli {
             Verb::Explain(verb) => connect::run(verb.run(&connection)),
             Verb::Revoke(verb) => connect::run(verb.run(&connection)),
             Verb::Revocations(verb) => connect::run(verb.run(&connection)),
+            Verb::Audit(verb) => verb.run(&connection),
             Verb::Policy(verb) => verb.run(),
             Verb::Store(verb) => verb.run(&connection),
             Verb::Serve(verb) => connect::run(verb.run()),

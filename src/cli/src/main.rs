@@ -1,6 +1,7 @@
 //! `dayfly`: serve the broker, try it on a bare machine, and the verbs of workloads, verifiers and operators.
 
 mod args;
+mod audit;
 mod connect;
 mod dev;
 mod explain;

@@ -232,6 +232,12 @@ impl Client {
         self.call(v1::AdoptStoreRequest {}, send).await
     }
 
+    /// Has a checkpoint of the audit log made, of all that is recorded now, as an operator.
+    pub async fn make_checkpoint(&self) -> Result<v1::MakeCheckpointResponse, Error> {
+        let send = |channel, request| async move { operator(channel).make_checkpoint(request).await };
+        self.call(v1::MakeCheckpointRequest {}, send).await
+    }
+
     /// Why a workload is answered as it is, as an operator.
     pub async fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Error> {
         let send = |channel, request| async move { operator(channel).explain(request).await };

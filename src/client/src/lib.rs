@@ -25,6 +25,7 @@ mod builder;
 mod client;
 mod credential;
 mod error;
+mod fetch;
 mod fresh;
 mod retry;
 mod token;

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod change;
+pub mod checkpoint;
 pub mod claims;
 pub mod clock;
 pub mod digest;
@@ -17,7 +18,9 @@ pub mod lease;
 pub mod limits;
 pub mod live;
 pub mod merkle;
+pub mod note;
 pub mod ports;
+pub mod proof;
 pub mod provenance;
 pub mod rule;
 pub mod rules;
@@ -27,5 +30,6 @@ pub mod signing;
 pub mod spiffe;
 pub mod status;
 pub mod teardown;
+pub mod tiles;
 pub mod time;
 pub mod workload;

@@ -17,6 +17,7 @@ use crate::ids::{
     ServiceAccountName, Uid,
 };
 use crate::lease::Lease;
+use crate::merkle::Hash;
 use crate::provenance::{Image, Labels, ObjectRef};
 use crate::rule::Rule;
 use crate::rules::RuleSet;
@@ -24,6 +25,7 @@ use crate::secret::Secret;
 pub use crate::signing::{KeyUse, SigningAlgorithm, TargetRef};
 use crate::spiffe::TrustDomain;
 use crate::teardown::{SpelledLease, Teardowns};
+use crate::tiles::Tile;
 use crate::time::Timestamp;
 use crate::workload::Identity;
 
@@ -110,6 +112,10 @@ pub trait LeaseStore: Send + Sync + 'static {
         rule: Position,
         after: Option<LeaseId>,
     ) -> BoxFuture<'_, Result<Vec<SpelledLease>, StoreError>>;
+
+    /// What the audit log has of these tiles now, each in its place: 256 hashes at most, none where the tree does not reach
+    /// there. It has all that [`LeaseStore::log_head`] covered before. Reads no event.
+    fn log_tiles(&self, tiles: Vec<Tile>) -> BoxFuture<'_, Result<Vec<Vec<Hash>>, StoreError>>;
 
     /// Every signing key, oldest first.
     fn keys(&self) -> BoxFuture<'_, Result<Vec<SealedKey>, StoreError>>;

@@ -22,16 +22,20 @@ pub enum KeyUse {
     OperatorSession,
     /// Status lists, `typ` `statuslist+jwt` (draft-ietf-oauth-status-list, section 5.1).
     StatusList,
+    /// Checkpoints of the audit log: signed notes, and no JWS of any `typ`.
+    Checkpoint,
 }
 
 impl KeyUse {
-    /// The one `typ` that keys of this use sign, so that a key is never talked into another kind of token.
+    /// The one `typ` that keys of this use sign, so that a key is never talked into another kind of token. Empty for those
+    /// that sign none.
     pub const fn typ(&self) -> &'static str {
         match self {
             Self::AccessToken => "at+jwt",
             Self::Svid(_) => "JWT",
             Self::OperatorSession => crate::session::TYP,
             Self::StatusList => "statuslist+jwt",
+            Self::Checkpoint => "",
         }
     }
 }
@@ -118,7 +122,7 @@ impl KeyPurpose {
 }
 
 /// ES256 keys for access tokens are `access-token`; the others name what differs from that: `access-token/EdDSA`,
-/// `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`, `operator-session`. No part can hold a slash.
+/// `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`, `operator-session`, `status-list`, `checkpoint/EdDSA`. No part can hold a slash.
 impl fmt::Display for KeyPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key_use {
@@ -126,6 +130,7 @@ impl fmt::Display for KeyPurpose {
             KeyUse::Svid(domain) => write!(f, "svid/{domain}")?,
             KeyUse::OperatorSession => f.write_str("operator-session")?,
             KeyUse::StatusList => f.write_str("status-list")?,
+            KeyUse::Checkpoint => f.write_str("checkpoint")?,
         }
         if self.algorithm != SigningAlgorithm::Es256 {
             write!(f, "/{}", self.algorithm)?;
@@ -157,6 +162,7 @@ impl FromStr for KeyPurpose {
                 let domain = domain.parse().map_err(|_| UnknownPurpose)?;
                 Ok(Self::of(KeyUse::Svid(domain), SigningAlgorithm::Es256))
             }
+            ["checkpoint", "EdDSA"] => Ok(Self::of(KeyUse::Checkpoint, SigningAlgorithm::EdDsa)),
             _ => Err(UnknownPurpose),
         }
     }
@@ -248,14 +254,22 @@ mod tests {
             ),
             (KeyPurpose::of(KeyUse::OperatorSession, SigningAlgorithm::Es256), "operator-session"),
             (KeyPurpose::of(KeyUse::StatusList, SigningAlgorithm::Es256), "status-list"),
+            (KeyPurpose::of(KeyUse::Checkpoint, SigningAlgorithm::EdDsa), "checkpoint/EdDSA"),
         ];
         for (purpose, text) in &purposes {
             assert_eq!(purpose.to_string(), *text);
             assert_eq!(text.parse(), Ok(purpose.clone()));
         }
-        for unknown in
-            ["", "access-token/", "access-token/ES256", "access-token/RS256", "svid", "svid/a/b", "svid/A"]
-        {
+        for unknown in [
+            "",
+            "access-token/",
+            "access-token/ES256",
+            "access-token/RS256",
+            "svid",
+            "svid/a/b",
+            "svid/A",
+            "checkpoint",
+        ] {
             assert_eq!(unknown.parse::<KeyPurpose>(), Err(UnknownPurpose), "{unknown}");
         }
     }

@@ -89,6 +89,14 @@ impl Jwk {
         (point.len() == 32).then(|| Self::named(Alg::EdDsa, Material::Ed25519 { x: point.to_vec() }))
     }
 
+    /// The 32 bytes of a key on Ed25519; `None` of another.
+    pub fn ed25519_key(&self) -> Option<[u8; 32]> {
+        match &self.material {
+            Material::Ed25519 { x } => x.as_slice().try_into().ok(),
+            Material::Ec { .. } | Material::Rsa { .. } => None,
+        }
+    }
+
     /// An RSA key for RS256, from its modulus and exponent.
     pub(crate) fn rs256(n: Vec<u8>, e: Vec<u8>) -> Self {
         Self::named(Alg::Rs256, Material::Rsa { n, e })

@@ -165,6 +165,15 @@ impl SigningKey {
         Ok(Secret::from(jws))
     }
 
+    /// An Ed25519 signature over `message` itself (RFC 8032, section 5.1.6), for what is signed and is no token. `None` where
+    /// the key is of another kind.
+    pub fn sign_ed25519(&self, message: &[u8]) -> Option<Vec<u8>> {
+        match &self.pair {
+            Pair::Ed25519(pair) => Some(pair.sign(message).as_ref().to_vec()),
+            Pair::P256(_) | Pair::Rsa(_) => None,
+        }
+    }
+
     /// Room for the signature's text, in bytes.
     fn signature_text(&self) -> usize {
         match &self.pair {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dayfly_core::change::{KeyStep, SealedKey};
 use dayfly_core::ids::{InstanceId, KeyId, TrustDomain};
+use dayfly_core::note::{KeyName, NoteSigner, Signature, SignedNote, VerifierKey};
 use dayfly_core::ports::{Clock, KeyFor, KeyUse, SignError, Signer, SigningAlgorithm, SigningKey, TargetRef};
 use dayfly_core::secret::Secret;
 use dayfly_core::signing::{KeyPurpose, KeyStage};
@@ -454,7 +455,8 @@ impl Keys {
         });
         let mut uses: Vec<&KeyUse> = vec![&KeyUse::AccessToken];
         for key in &self.all {
-            if !uses.contains(&&key.purpose.key_use) {
+            // Notes have verifier keys, and no token is ever verified with one.
+            if key.purpose.key_use != KeyUse::Checkpoint && !uses.contains(&&key.purpose.key_use) {
                 uses.push(&key.purpose.key_use);
             }
         }
@@ -467,7 +469,9 @@ impl Keys {
         let keys: Vec<Jwk> = of_use.map(|key| key.pair.public_jwk().clone()).collect();
         let set = JwkSet { keys, skipped: 0 };
         Arc::from(match key_use {
-            KeyUse::AccessToken | KeyUse::OperatorSession | KeyUse::StatusList => set.to_json(),
+            KeyUse::AccessToken | KeyUse::OperatorSession | KeyUse::StatusList | KeyUse::Checkpoint => {
+                set.to_json()
+            }
             KeyUse::Svid(_) => {
                 // Each step has a later time than any before, so this grows with every change of the set.
                 let of_use = self
@@ -520,6 +524,7 @@ impl Signer for KeyRing {
         let signs = |held: &&Held| {
             held.record.stage != KeyStage::Next
                 && keys.stopped.as_ref() != Some(key)
+                && *key_use != KeyUse::Checkpoint
                 && held.purpose.key_use == *key_use
                 && held.purpose.serves(target)
         };
@@ -536,11 +541,42 @@ impl Signer for KeyRing {
         let keys = self.keys.load();
         let domains = keys.published.iter().filter_map(|(key_use, _)| match key_use {
             KeyUse::Svid(domain) => Some(domain.clone()),
-            KeyUse::AccessToken | KeyUse::OperatorSession | KeyUse::StatusList => None,
+            KeyUse::AccessToken | KeyUse::OperatorSession | KeyUse::StatusList | KeyUse::Checkpoint => None,
         });
         let mut domains: Vec<_> = domains.collect();
         domains.sort();
         domains
+    }
+}
+
+impl NoteSigner for KeyRing {
+    fn sign_note(&self, name: &KeyName, text: &str) -> Result<SignedNote, SignError> {
+        let keys = self.keys.load();
+        let signs = |held: &&Held| {
+            matches!(held.record.stage, KeyStage::Active | KeyStage::Retiring)
+                && keys.stopped.as_ref() != Some(&held.record.id)
+                && held.purpose.key_use == KeyUse::Checkpoint
+        };
+        let signature = |held: &Held| {
+            let public = held.pair.public_jwk().ed25519_key()?;
+            let key = VerifierKey { name: name.clone(), public };
+            Some(Signature::by(&key, held.pair.sign_ed25519(text.as_bytes())?))
+        };
+        let signatures = keys.all.iter().rev().filter(signs).map(signature).collect::<Option<Vec<_>>>();
+        let signatures = signatures.ok_or(SignError::Failed)?;
+        if signatures.is_empty() {
+            return Err(SignError::NoKey);
+        }
+        Ok(SignedNote { text: text.to_owned(), signatures })
+    }
+
+    fn note_keys(&self) -> Vec<[u8; 32]> {
+        let of_notes = |record: &SealedKey| {
+            record.stage != KeyStage::Revoked
+                && purpose_of(record).is_ok_and(|purpose| purpose.key_use == KeyUse::Checkpoint)
+        };
+        let public = |record: &SealedKey| Jwk::parse(record.public_jwk.as_bytes()).ok()?.ed25519_key();
+        self.records().iter().rev().filter(|record| of_notes(record)).filter_map(public).collect()
     }
 }
 

@@ -28,7 +28,9 @@ impl JwtEngine {
     fn sign(&self, order: &Order<'_>) -> Result<Minted, MintError> {
         match order.lease.key_use() {
             KeyUse::AccessToken => sign(self.signer.as_ref(), order, &KeyUse::AccessToken, &claims(order)),
-            KeyUse::Svid(_) | KeyUse::OperatorSession | KeyUse::StatusList => Err(SignError::NoKey.into()),
+            KeyUse::Svid(_) | KeyUse::OperatorSession | KeyUse::StatusList | KeyUse::Checkpoint => {
+                Err(SignError::NoKey.into())
+            }
         }
     }
 }

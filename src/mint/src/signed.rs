@@ -34,8 +34,8 @@ impl Engine for SignedEngines {
         match wanted.key_use {
             KeyUse::AccessToken => self.jwt.prepare(wanted),
             KeyUse::Svid(_) => self.svid.prepare(wanted),
-            // No lease is of a session, or of a list.
-            KeyUse::OperatorSession | KeyUse::StatusList => Err(SignError::NoKey.into()),
+            // No lease is of a session, of a list, or of a checkpoint.
+            KeyUse::OperatorSession | KeyUse::StatusList | KeyUse::Checkpoint => Err(SignError::NoKey.into()),
         }
     }
 
@@ -43,7 +43,7 @@ impl Engine for SignedEngines {
         match order.lease.key_use() {
             KeyUse::AccessToken => self.jwt.mint(order),
             KeyUse::Svid(_) => self.svid.mint(order),
-            KeyUse::OperatorSession | KeyUse::StatusList => {
+            KeyUse::OperatorSession | KeyUse::StatusList | KeyUse::Checkpoint => {
                 Box::pin(std::future::ready(Err(SignError::NoKey.into())))
             }
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dayfly_core::ids::{Audience, ClusterName, TrustDomain};
 use dayfly_core::limits::Limits;
+use dayfly_core::note::{KeyName, NotAName};
 use dayfly_core::ports::Clock;
 use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::{NotATime, Timestamp};
@@ -34,6 +35,9 @@ pub struct Config {
     pub store: Store,
     /// What seals the signing keys.
     pub keys: Keys,
+    /// The audit log's checkpoints.
+    #[serde(default)]
+    pub log: LogConfig,
     /// The audiences of the three kinds of callers.
     #[serde(default)]
     pub audiences: Audiences,
@@ -166,6 +170,27 @@ const fn thirty_days() -> u64 {
 
 const fn ten_minutes() -> u64 {
     600
+}
+
+/// The audit log's checkpoints: signed heads of it, for outsiders.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// What the log is called: the first line of its checkpoints and the name of their keys. By default the issuer's host and
+    /// path, and `/log`.
+    pub origin: Option<String>,
+    /// How often a checkpoint is made, where the log has grown: 60.
+    pub checkpoint_secs: u64,
+    /// A file that each checkpoint is appended to. None by default.
+    pub checkpoint_file: Option<PathBuf>,
+    /// Whether each checkpoint is written to standard output, too: no.
+    pub checkpoint_stdout: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { origin: None, checkpoint_secs: 60, checkpoint_file: None, checkpoint_stdout: false }
+    }
 }
 
 /// The audiences of the three kinds of callers: never interchangeable.
@@ -493,7 +518,13 @@ impl Config {
             optional.into_iter().flatten().chain(std::iter::once(&mut cluster.policy))
         });
         let of_sessions = self.sessions.iter_mut().flat_map(|it| [&mut it.cert_file, &mut it.key_file]);
-        for path in own.into_iter().chain(self.socket.as_mut()).chain(of_clusters).chain(of_sessions) {
+        for path in own
+            .into_iter()
+            .chain(self.socket.as_mut())
+            .chain(self.log.checkpoint_file.as_mut())
+            .chain(of_clusters)
+            .chain(of_sessions)
+        {
             *path = folder.join(&*path);
         }
     }
@@ -602,6 +633,10 @@ impl Config {
         if let Some((name, most)) = self.limits.out_of_bounds() {
             return wrong(&format!("limits.{name}"), &format!("from 1 to {most}"));
         }
+        self.origin()?;
+        if !(1..=24 * 3600).contains(&self.log.checkpoint_secs) {
+            return wrong("log.checkpoint_secs", "from 1 to 86400");
+        }
         if self.store.max_leases == 0 || self.store.retention_days == 0 {
             return wrong("store", "max_leases and retention_days are at least 1");
         }
@@ -609,6 +644,19 @@ impl Config {
             return wrong("limits.review_cache_secs", "at most 60: a review is kept for seconds only");
         }
         Ok(())
+    }
+
+    /// What the audit log is called.
+    pub(crate) fn origin(&self) -> Result<KeyName, ConfigError> {
+        let of_issuer = || {
+            let issuer = self.issuer.trim_start_matches("https://").trim_end_matches('/');
+            format!("{issuer}/log")
+        };
+        let origin = self.log.origin.clone().unwrap_or_else(of_issuer);
+        origin.parse().map_err(|error: NotAName| ConfigError::Value {
+            field: "log.origin".to_owned(),
+            why: error.to_string(),
+        })
     }
 
     /// Each cluster's grace for namespaces without an Owner, where it has one.
@@ -790,6 +838,9 @@ mod tests {
         assert_eq!((config.store.retention_days, config.store.max_leases), (thirty(), ten_million()));
         assert_eq!(config.store.reserve_bytes, reserve());
         assert_eq!(config.keys.schedule(), load(GOOD).unwrap().keys.schedule());
+        assert_eq!(config.log.checkpoint_secs, LogConfig::default().checkpoint_secs);
+        assert_eq!(config.origin().unwrap(), load(GOOD).unwrap().origin().unwrap());
+        assert_eq!(config.origin().unwrap().as_str(), "dayfly.example/log");
         let source = include_str!("config.rs").lines().take_while(|line| !line.contains("mod tests"));
         let fields =
             source.filter_map(|line| line.strip_prefix("    pub ")?.split_once(": ").map(|(name, _)| name));
@@ -869,6 +920,8 @@ mod tests {
             ),
             (format!("{GOOD}\n[status_lists]\nttl_secs = 200"), "from 1 to half of life_secs"),
             (format!("{GOOD}\n[status_lists]\nlife_secs = 100000"), "at most 86400"),
+            (format!("{GOOD}\n[log]\norigin = \"a log\""), "log.origin: a name of a key"),
+            (format!("{GOOD}\n[log]\ncheckpoint_secs = 0"), "log.checkpoint_secs: from 1"),
             (format!("{GOOD}\n[limits]\nclock_jump_secs = 9223372036854775807"), "from 1 to 86400"),
         ];
         for (text, expected) in cases {

@@ -63,7 +63,7 @@ pub(crate) struct Admitted {
 enum Asked {
     /// For probes: always answered.
     Probe,
-    /// For anyone: keys, and that there is no such thing.
+    /// For anyone: keys, the audit log's hashes, and that there is no such thing.
     Open,
     /// The same, with an answer that goes on, and may for ever: health watches, reflection. It holds no place that keys
     /// need.

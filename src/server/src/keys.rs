@@ -32,8 +32,9 @@ pub(crate) async fn key_ring(
     let svids = domains.iter().map(|domain| (KeyUse::Svid(domain.name().clone()), SigningAlgorithm::Es256));
     let made =
         [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa].map(|algorithm| (KeyUse::AccessToken, algorithm));
+    let checkpoints = [(KeyUse::Checkpoint, SigningAlgorithm::EdDsa)];
     let lists = [(KeyUse::StatusList, SigningAlgorithm::Es256)];
-    let purposes = made.into_iter().chain(svids).chain(lists);
+    let purposes = made.into_iter().chain(checkpoints).chain(svids).chain(lists);
     let purposes = purposes.map(|(key_use, algorithm)| KeyPurpose::of(key_use, algorithm));
     let purposes = purposes.chain(config.sessions.is_some().then_some(dayfly_keys::SESSION_KEYS)).collect();
     let (ring, life) = load(config, purposes, store, clock, rng).await?;

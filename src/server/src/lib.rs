@@ -3,11 +3,13 @@
 
 mod background;
 mod backup;
+mod checkpoints;
 mod config;
 mod guard;
 mod http;
 mod keys;
 mod listener;
+mod log;
 mod oauth;
 mod offline;
 mod readiness;
@@ -21,7 +23,10 @@ mod status_lists;
 pub use backup::{BackupFile, BackupTaken};
 pub use config::{Config, ConfigError};
 pub use dayfly_jose::MAX_KEY_FILE_BYTES;
-pub use dayfly_store::{IS_BROKEN, Point, Restored, VerifyReport, verify as verify_store};
+pub use dayfly_store::{
+    IS_BROKEN, OpenError as StoreOpenError, Point, Restored, VerifyReport, verify as verify_store,
+    verify_against as verify_store_against,
+};
 pub use keys::{ImportedKey, import_key};
 pub use offline::revoke as revoke_offline;
 pub use restore::{adopt_offline, back_up_offline, restore, verify_backup};

@@ -8,11 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use dayfly_broker::{Audiences, Broker, Parts, Policies};
 use dayfly_core::change::Mark;
+use dayfly_core::checkpoint::Checkpoints;
 use dayfly_core::clock::{ClockGuard, SystemClock, SystemRng};
 use dayfly_core::ids::LeaseId;
 use dayfly_core::keeper::KeyKeeper;
 use dayfly_core::limits::Limits;
 use dayfly_core::live::LiveCaps;
+use dayfly_core::note::NoteSigner;
 use dayfly_core::ports::{Clock, LeaseStore, Rng, Signer, Witness};
 use dayfly_core::secret::Secret;
 use dayfly_core::session::SessionTokens;
@@ -26,13 +28,14 @@ use tokio::task::JoinSet;
 use tonic_health::ServingStatus;
 
 use crate::backup::Backups;
+use crate::checkpoints::Publisher;
 use crate::config::Config;
 use crate::guard::{Door, Guard};
 use crate::keys::key_ring;
 use crate::readiness::Readiness;
 use crate::sessions::Served;
 use crate::socket::Socket;
-use crate::{background, http, listener, oauth, readiness, services, sessions, socket, status_lists};
+use crate::{background, http, listener, log, oauth, readiness, services, sessions, socket, status_lists};
 
 /// How long a connection lives before its client is asked to make a new one: half an hour.
 const CONNECTION_AGE: Duration = Duration::from_secs(1800);
@@ -106,6 +109,8 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
             RingSessions::new(Arc::clone(&ring), issuer, audience, mark.instance, mark.incarnation);
         Arc::new(sessions) as Arc<dyn SessionTokens>
     });
+    let notes = Arc::clone(&ring) as Arc<dyn NoteSigner>;
+    let publisher = Publisher::start(&config, Arc::clone(&for_keys), notes).await?;
     let signer: Arc<dyn Signer> = ring;
     let clusters = config.clusters.iter().map(|cluster| cluster.name.clone());
     let policies = Policies::new(clusters, limits.policy_unreadable);
@@ -130,6 +135,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         engine: Arc::new(SignedEngines::new(&signer)),
         keys: Arc::clone(&key_life) as Arc<dyn KeyKeeper>,
         sessions,
+        checkpoints: Arc::clone(&publisher) as Arc<dyn Checkpoints>,
         clock: Arc::clone(&clock),
         rng: Arc::clone(&rng),
         teardown_rate: config.limits.teardown_leases_per_second.unwrap_or(20_000),
@@ -188,11 +194,16 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
         refresh: key_life.refresh(),
         signed: Mutex::default(),
     };
+    let published = log::Log {
+        store: Arc::clone(&store) as Arc<dyn LeaseStore>,
+        checkpoints: Arc::clone(&publisher) as Arc<dyn Checkpoints>,
+    };
     let router = grpc
         .into_axum_router()
         .merge(http::routes(Arc::clone(&signer), Arc::clone(&readiness), key_life.refresh()))
         .merge(oauth::routes(shared))
         .merge(status_lists::routes(lists))
+        .merge(log::routes(published))
         .layer(calls);
 
     let listener = TcpListener::bind(config.listen)
@@ -259,6 +270,7 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     });
     background.spawn(background::count_revocations(Arc::clone(&broker)));
     background.spawn(background::keep_keys(key_life));
+    background.spawn(publisher.run(Duration::from_secs(config.log.checkpoint_secs)));
     let every = Duration::from_secs(config.limits.policy_reload_secs.unwrap_or(2).max(1));
     for folder in folders {
         // Each by itself: one that hangs keeps no other from being read.

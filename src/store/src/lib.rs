@@ -53,8 +53,8 @@ pub use error::OpenError;
 pub use options::Options;
 pub use restore::{Restore, RestoreError, Restored};
 pub use store::SledStore;
-pub use verify::{VerifyReport, verify};
-pub use witness::FileWitness;
+pub use verify::{VerifyReport, verify, verify_against};
+pub use witness::{FileWitness, replace as replace_file};
 
 /// Whether this was built to be broken on purpose (feature `broken`).
 pub const IS_BROKEN: bool = cfg!(feature = "broken");

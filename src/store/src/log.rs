@@ -1,10 +1,13 @@
 //! The audit log's tree as the store keeps it: full tiles of 256 hashes on disk (C2SP tlog-tiles), what is not full
 //! yet in memory, rebuilt at opening from the newest events and tiles.
 
+use std::sync::Arc;
+
 use dayfly_core::audit::EventRecord;
 use dayfly_core::ids::Position;
 use dayfly_core::merkle::{Frontier, Hash, leaf_hash, root_of};
 use dayfly_core::ports::StoreError;
+use dayfly_core::tiles;
 
 use crate::engine::Engine;
 use crate::layout::{self, EventGroup};
@@ -69,6 +72,11 @@ impl Log {
         self.frontier.roots().concat()
     }
 
+    /// The tiles that are not full, for each level: a copy, of some hundreds of hashes, for those who read beside the writer.
+    pub(crate) fn edge(&self) -> Arc<[Vec<Hash>]> {
+        self.partial.as_slice().into()
+    }
+
     /// Appends a leaf; tiles that it makes full are added to `full`.
     pub(crate) fn push(&mut self, leaf: Hash, full: &mut Vec<Tile>) {
         self.frontier.push(leaf);
@@ -111,6 +119,21 @@ pub(crate) fn read_tile(engine: &Engine, level: u8, index: u64) -> Result<Vec<Ha
         return Err(damaged());
     }
     Ok(hashes.to_vec())
+}
+
+/// What a log of `size` leaves with this edge has of a tile.
+pub(crate) fn tile(
+    engine: &Engine,
+    edge: &[Vec<Hash>],
+    size: u64,
+    tile: tiles::Tile,
+) -> Result<Vec<Hash>, StoreError> {
+    match tile.width(size) {
+        0 => Ok(Vec::new()),
+        TILE => read_tile(engine, tile.level, tile.index),
+        // The only one of its level.
+        _ => Ok(edge.get(usize::from(tile.level)).cloned().unwrap_or_default()),
+    }
 }
 
 /// Events from a position on, in order: at most `limit` of them, none after `to`.

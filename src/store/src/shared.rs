@@ -8,6 +8,7 @@ use dayfly_core::change::{LogHead, Mark};
 use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{LeaseId, Position, RuleId, StartNumber};
 use dayfly_core::lease::Lease;
+use dayfly_core::merkle::Hash;
 use dayfly_core::ports::StoreError;
 use dayfly_core::rule::Rule;
 use dayfly_core::rules::RuleSet;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
 pub(crate) struct Head {
     pub(crate) mark: Mark,
     pub(crate) log: LogHead,
+    /// The tiles of the log that are not full yet, for each level.
+    pub(crate) edge: Arc<[Vec<Hash>]>,
     pub(crate) start: StartNumber,
     pub(crate) leases: u64,
     /// Where it was restored, as long as it is not adopted.
@@ -64,6 +67,7 @@ impl Head {
         Self {
             mark: tip.mark(),
             log: tip.log_head(),
+            edge: tip.log.edge(),
             start: tip.start,
             leases: tip.leases,
             restored_at: tip.restored_at,

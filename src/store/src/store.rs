@@ -14,10 +14,12 @@ use dayfly_core::digest::Digest;
 use dayfly_core::ids::{InstanceId, LeaseId, Position, RuleId, StartNumber};
 use dayfly_core::lease::Lease;
 use dayfly_core::limits::PAGE;
+use dayfly_core::merkle::Hash;
 use dayfly_core::ports::{BoxFuture, LeaseStore, Rng, StoreError};
 use dayfly_core::rule::{Actor, Rule};
 use dayfly_core::rules::RuleSet;
 use dayfly_core::teardown::{SpelledLease, Teardowns};
+use dayfly_core::tiles::Tile;
 use prost::Message;
 use tokio::sync::oneshot;
 
@@ -225,6 +227,13 @@ impl LeaseStore for SledStore {
         after: Option<LeaseId>,
     ) -> BoxFuture<'_, Result<Vec<SpelledLease>, StoreError>> {
         self.readers.scan(move |_, engine| teardown::spelled(engine, rule, after))
+    }
+
+    fn log_tiles(&self, tiles: Vec<Tile>) -> BoxFuture<'_, Result<Vec<Vec<Hash>>, StoreError>> {
+        self.readers.look_up(move |shared, engine| {
+            let head = shared.head.load();
+            tiles.into_iter().map(|tile| log::tile(engine, &head.edge, head.log.size, tile)).collect()
+        })
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<SealedKey>, StoreError>> {

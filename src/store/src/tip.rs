@@ -11,7 +11,7 @@ use dayfly_core::time::Timestamp;
 
 use crate::engine::{Engine, damaged};
 use crate::layout::{self, Header, Progress};
-use crate::log::Log;
+use crate::log::{Log, TILE};
 use crate::{rules, teardown};
 
 /// Where the store is.
@@ -85,7 +85,12 @@ impl Tip {
         let log = Log::load(engine, progress.position)?;
         if log.frontier_bytes() != progress.frontier {
             return Err(
-                StoreError::Damaged("the audit log does not add up to its frontier".to_owned()).into()
+                StoreError::Damaged(format!(
+                    "the audit log does not add up to its frontier: of events {} to {}, or of the tiles before, something was changed",
+                    progress.position - progress.position % TILE as u64 + 1,
+                    progress.position
+                ))
+                .into()
             );
         }
         let pruned =

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use dayfly_core::audit::{Event, EventKind};
+use dayfly_core::change::LogHead;
 use dayfly_core::encoding;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId};
 use dayfly_core::lease::{Lease, Owners, Phase};
-use dayfly_core::merkle::Hash;
+use dayfly_core::merkle::{Hash, leaf_hash};
 use dayfly_core::ports::StoreError;
 use dayfly_core::teardown::{Step, Teardown};
 
@@ -16,7 +17,7 @@ use crate::engine::{Engine, damaged};
 use crate::error::OpenError;
 use crate::files::Found;
 use crate::layout::{self, Entry, EventGroup};
-use crate::log::Log;
+use crate::log::{Log, TILE, Tile};
 use crate::tip::Tip;
 use crate::{keys, rules, runs, store, teardown};
 
@@ -64,11 +65,19 @@ pub struct VerifyReport {
 /// # Errors
 /// When it cannot be opened or read. What is read and does not fit is in the report.
 pub fn verify(dir: &Path) -> Result<VerifyReport, OpenError> {
+    verify_against(dir, &[])
+}
+
+/// The same, and that the log is the one whose heads these were, grown.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_against(dir: &Path, published: &[LogHead]) -> Result<VerifyReport, OpenError> {
     if let Found::Nothing = store::look(dir)? {
         return Err(OpenError::lost(dir, "there is nothing in it"));
     }
     let (engine, tip) = store::load(dir, CACHE_BYTES)?;
-    let checked = Check::new(&engine, &tip).run();
+    let checked = Check { published, ..Check::new(&engine, &tip) }.run();
     engine.close();
     checked.map_err(|error| OpenError::damaged(dir, error.to_string()))
 }
@@ -76,6 +85,8 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, OpenError> {
 struct Check<'a> {
     engine: &'a Engine,
     tip: &'a Tip,
+    /// Heads that the log had.
+    published: &'a [LogHead],
     bases: Bases,
     /// Where each rule was written, and lifted.
     rules: HashMap<RuleId, (Position, Option<Position>)>,
@@ -104,6 +115,7 @@ impl<'a> Check<'a> {
         Self {
             engine,
             tip,
+            published: &[],
             bases: Bases::new(BASES),
             rules: HashMap::new(),
             torn_down: HashMap::new(),
@@ -226,8 +238,14 @@ impl<'a> Check<'a> {
             let (key, value) = entry?;
             let group: EventGroup =
                 prost::Message::decode(value.as_ref()).map_err(|error| damaged(&key, &error))?;
-            for record in group.events {
-                let position = log.frontier().size() + 1;
+            let expected = log.frontier().size() + 1;
+            let first = layout::number_at_end(&key).unwrap_or_default();
+            if first > expected {
+                self.problem(format!("events {expected} to {} are missing", first - 1));
+            } else if first < expected {
+                self.problem(format!("event {first} is there twice"));
+            }
+            for (position, record) in (first..).zip(group.events) {
                 match record.read() {
                     Ok(event) if event.position == Position::new(position) => {
                         revoked += usize::from(event.rule().is_some_and(|id| self.rules.contains_key(&id)));
@@ -238,12 +256,19 @@ impl<'a> Check<'a> {
                         self.problem(format!("event {} stands at position {position}", event.position));
                         self.event(&event, &mut log)?;
                     }
-                    Err(error) => self.problem(format!("event {position}: {error}")),
+                    Err(error) => {
+                        self.problem(format!("event {position}: {error}"));
+                        self.hashed(leaf_hash(&record.leaf), position, &mut log)?;
+                    }
                 }
             }
-            if layout::number_at_end(&key) > Some(log.frontier().size()) {
-                self.problem(format!("events before {} are missing", key.escape_ascii()));
-            }
+        }
+        for head in self.published.iter().filter(|head| head.size > log.frontier().size()) {
+            let first_missing = log.frontier().size() + 1;
+            self.problem(format!(
+                "events {first_missing} to {} are missing: a checkpoint is of {} events, and they were cut off since",
+                head.size, head.size
+            ));
         }
         self.report.events = log.frontier().size();
         self.report.root = log.frontier().root();
@@ -273,16 +298,33 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn event(&mut self, event: &Event, log: &mut Log) -> Result<(), StoreError> {
+    /// A leaf joins the tree, which is as the tiles and the published heads have it.
+    fn hashed(&mut self, leaf: Hash, position: u64, log: &mut Log) -> Result<(), StoreError> {
         let mut full = Vec::new();
-        log.push(event.leaf_hash, &mut full);
+        log.push(leaf, &mut full);
         for tile in full {
             if self.engine.get(&tile.key)?.is_some_and(|kept| kept.as_ref() == tile.hashes) {
                 self.report.tiles += 1;
             } else {
-                self.problem(format!("tile {} does not agree with the events", tile.key.escape_ascii()));
+                let changed = self.first_other(&tile, position)?;
+                self.problem(format!(
+                    "tile {} does not agree with the events{changed}",
+                    tile.key.escape_ascii()
+                ));
             }
         }
+        let (size, root) = (log.frontier().size(), log.frontier().root());
+        if self.published.iter().any(|head| head.size == size && head.root != root) {
+            self.problem(format!(
+                "the first {size} events are not those of the checkpoint of that size: events up to {size} were \
+                 changed since"
+            ));
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event, log: &mut Log) -> Result<(), StoreError> {
+        self.hashed(event.leaf_hash, event.position.number(), log)?;
         self.report.forgotten += u64::from(event.detail.is_none());
         if let Some(id) = event.issued().filter(|id| Some(*id) > self.tip.pruned) {
             self.issued(id, event)?;
@@ -312,6 +354,17 @@ impl<'a> Check<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Which event a tile of leaves, that the event at its end makes full, has another hash of.
+    fn first_other(&self, tile: &Tile, last: u64) -> Result<String, StoreError> {
+        let Some(kept) = self.engine.get(&tile.key)?.filter(|_| tile.key.get(1) == Some(&0)) else {
+            return Ok(String::new());
+        };
+        let mut pairs = kept.chunks(32).zip(tile.hashes.chunks(32));
+        let Some(at) = pairs.position(|(kept, computed)| kept != computed) else { return Ok(String::new()) };
+        let first = last.saturating_sub(TILE as u64);
+        Ok(format!(": event {} was changed, or its hash", first + 1 + at as u64))
     }
 
     /// A lease that an event says was issued: it is there, and renews what the event says.

@@ -94,7 +94,11 @@ fn mark_of(bytes: &[u8]) -> Option<Mark> {
     })
 }
 
-fn replace(path: &Path, content: &str) -> std::io::Result<()> {
+/// Replaces a file whole, by rename; durable when it returns.
+///
+/// # Errors
+/// When it cannot be written. The earlier content is there then, or the new one.
+pub fn replace(path: &Path, content: &str) -> std::io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let mut file = File::create(&temporary)?;

@@ -27,5 +27,7 @@ mod opening;
 mod power;
 #[path = "store/shims.rs"]
 mod shims;
+#[path = "store/tampered.rs"]
+mod tampered;
 #[path = "store/teardown.rs"]
 mod teardown;

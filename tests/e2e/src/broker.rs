@@ -40,6 +40,8 @@ pub struct Options {
     pub limits: BTreeMap<&'static str, u64>,
     /// Entries of `[keys]`.
     pub keys: BTreeMap<&'static str, u64>,
+    /// Lines of `[log]`.
+    pub log: Vec<&'static str>,
     /// The store's folder; by default `store` in the broker's own.
     pub store_dir: Option<PathBuf>,
     /// Free bytes on the store's disk below which nothing is issued.
@@ -181,6 +183,7 @@ impl Broker {
             writeln!(text, "[sessions]\nlisten = \"127.0.0.1:{}\"", self.sessions_port)?;
             text += "cert_file = \"sessions.crt\"\nkey_file = \"sessions.key\"\n";
         }
+        writeln!(text, "[log]\n{}", self.options.log.join("\n"))?;
         if let Some(until) = unowned_until {
             writeln!(text, "[policy]\nunowned_until = {until:?}")?;
         }

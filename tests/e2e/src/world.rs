@@ -252,21 +252,16 @@ impl World {
 
     /// An operator with these rights on signing keys: on the purpose or key named, or on all.
     pub async fn key_operator(&self, verbs: &[&str], name: Option<&str>) -> Result<Operator> {
+        self.operator_on("keys", verbs, name).await
+    }
+
+    /// An operator with these rights on this resource: on the one named, or on all.
+    pub async fn operator_on(&self, resource: &str, verbs: &[&str], name: Option<&str>) -> Result<Operator> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let namespace = self.operators().await?;
         let account = format!("keeper-{}-{}", self.number, NUMBER.fetch_add(1, Ordering::Relaxed));
         self.cluster.create_service_account(&namespace, &account).await?;
-        self.cluster.allow_on("keys", &namespace, &account, verbs, name).await?;
-        self.operator_of(&namespace, &account).await
-    }
-
-    /// An operator with these rights on all of this resource of `dayfly.dev`.
-    pub async fn operator_on(&self, resource: &str, verbs: &[&str]) -> Result<Operator> {
-        static NUMBER: AtomicU32 = AtomicU32::new(1);
-        let namespace = self.operators().await?;
-        let account = format!("{resource}-{}-{}", self.number, NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.cluster.create_service_account(&namespace, &account).await?;
-        self.cluster.allow_on(resource, &namespace, &account, verbs, None).await?;
+        self.cluster.allow_on(resource, &namespace, &account, verbs, name).await?;
         self.operator_of(&namespace, &account).await
     }
 

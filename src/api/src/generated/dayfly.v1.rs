@@ -102,6 +102,8 @@ pub enum ErrorReason {
     SigningKeyMissing = 79,
     /// ABORTED. Policy or rules changed twice while this was decided. Ask again.
     DecisionOutrun = 80,
+    /// UNAVAILABLE. No checkpoint of the audit log could be made now. The broker's log says why; it is tried again.
+    CheckpointUnavailable = 82,
     /// OUT_OF_RANGE. What came after `resume` cannot be told: it is of another incarnation of the store, or of other Targets
     /// than those that list the caller now, or too old. Call again without it, to be told all that is in force.
     ResumeOutOfRange = 85,
@@ -190,6 +192,7 @@ impl ErrorReason {
             Self::KeyStage => "ERROR_REASON_KEY_STAGE",
             Self::SigningKeyMissing => "ERROR_REASON_SIGNING_KEY_MISSING",
             Self::DecisionOutrun => "ERROR_REASON_DECISION_OUTRUN",
+            Self::CheckpointUnavailable => "ERROR_REASON_CHECKPOINT_UNAVAILABLE",
             Self::ResumeOutOfRange => "ERROR_REASON_RESUME_OUT_OF_RANGE",
             Self::ImageUnknown => "ERROR_REASON_IMAGE_UNKNOWN",
             Self::Overloaded => "ERROR_REASON_OVERLOADED",
@@ -256,6 +259,7 @@ impl ErrorReason {
             "ERROR_REASON_KEY_STAGE" => Some(Self::KeyStage),
             "ERROR_REASON_SIGNING_KEY_MISSING" => Some(Self::SigningKeyMissing),
             "ERROR_REASON_DECISION_OUTRUN" => Some(Self::DecisionOutrun),
+            "ERROR_REASON_CHECKPOINT_UNAVAILABLE" => Some(Self::CheckpointUnavailable),
             "ERROR_REASON_RESUME_OUT_OF_RANGE" => Some(Self::ResumeOutOfRange),
             "ERROR_REASON_IMAGE_UNKNOWN" => Some(Self::ImageUnknown),
             "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
@@ -2293,7 +2297,8 @@ pub struct KeyInfo {
     /// Its id, the `kid` of what it signs.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// What it is for: `access-token`, `access-token/EdDSA`, `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`.
+    /// What it is for: `access-token`, `access-token/EdDSA`, `access-token/RS256/CLUSTER/TARGET`, `svid/TRUST-DOMAIN`,
+    /// `checkpoint/EdDSA`.
     #[prost(string, tag = "2")]
     pub purpose: ::prost::alloc::string::String,
     /// The `alg` of what it signs.
@@ -2421,6 +2426,19 @@ pub struct AdoptStoreResponse {
     /// The newest position: that of the adoption where one was written.
     #[prost(uint64, tag = "3")]
     pub position: u64,
+}
+/// Nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MakeCheckpointRequest {}
+/// The checkpoint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MakeCheckpointResponse {
+    /// It covers all that was recorded when it was asked for: a signed note (C2SP tlog-checkpoint).
+    #[prost(string, tag = "1")]
+    pub checkpoint: ::prost::alloc::string::String,
+    /// The keys that checkpoints are verified with, newest first, each `NAME+HASH+KEY` (C2SP signed-note).
+    #[prost(string, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What a workload whose leases were revoked may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -2591,7 +2609,7 @@ pub mod operator_service_client {
     /// It is a service account's, reviewed by its cluster, or a session's, which `sessions.dayfly.dev` gives for any kubeconfig.
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
     /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
-    /// RotateKey, RevokeKey, CreateBackup and AdoptStore are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
+    /// RotateKey, RevokeKey, CreateBackup, AdoptStore and MakeCheckpoint are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
     /// The last column says of which cluster the operator is: `its own`, of the one that it is about, or of the home cluster;
     /// `home`, of the home cluster alone. Where one cluster is served, it is the home cluster.
@@ -2612,6 +2630,7 @@ pub mod operator_service_client {
     /// | RevokeKey | revoke | keys | the key's id | home |
     /// | CreateBackup | create | backups | none | home |
     /// | AdoptStore | adopt | stores | none | home |
+    /// | MakeCheckpoint | create | checkpoints | none | home |
     #[derive(Debug, Clone)]
     pub struct OperatorServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -3033,6 +3052,31 @@ pub mod operator_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.OperatorService", "AdoptStore"));
             self.inner.unary(req, path, codec).await
         }
+        /// Signs and publishes a checkpoint of the audit log as it is now. The newest one is for anyone, at `/log/checkpoint`.
+        pub async fn make_checkpoint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MakeCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MakeCheckpointResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/MakeCheckpoint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "MakeCheckpoint"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3165,6 +3209,14 @@ pub mod operator_service_server {
             tonic::Response<super::AdoptStoreResponse>,
             tonic::Status,
         >;
+        /// Signs and publishes a checkpoint of the audit log as it is now. The newest one is for anyone, at `/log/checkpoint`.
+        async fn make_checkpoint(
+            &self,
+            request: tonic::Request<super::MakeCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MakeCheckpointResponse>,
+            tonic::Status,
+        >;
     }
     /// For operators: people on call, platform and security teams.
     ///
@@ -3172,7 +3224,7 @@ pub mod operator_service_server {
     /// It is a service account's, reviewed by its cluster, or a session's, which `sessions.dayfly.dev` gives for any kubeconfig.
     /// What its bearer may do is asked of the cluster that authenticated it, by SubjectAccessReview in API group
     /// `dayfly.dev`, and holds for what that cluster holds. Revoke, LiftRevocation, GetRevocation, ListRevocations, ListKeys,
-    /// RotateKey, RevokeKey, CreateBackup and AdoptStore are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
+    /// RotateKey, RevokeKey, CreateBackup, AdoptStore and MakeCheckpoint are also served at the broker's own Unix socket, where it has one: there root and the broker's own user need no token and no right.
     ///
     /// The last column says of which cluster the operator is: `its own`, of the one that it is about, or of the home cluster;
     /// `home`, of the home cluster alone. Where one cluster is served, it is the home cluster.
@@ -3193,6 +3245,7 @@ pub mod operator_service_server {
     /// | RevokeKey | revoke | keys | the key's id | home |
     /// | CreateBackup | create | backups | none | home |
     /// | AdoptStore | adopt | stores | none | home |
+    /// | MakeCheckpoint | create | checkpoints | none | home |
     #[derive(Debug)]
     pub struct OperatorServiceServer<T> {
         inner: Arc<T>,
@@ -3888,6 +3941,52 @@ pub mod operator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AdoptStoreSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/MakeCheckpoint" => {
+                    #[allow(non_camel_case_types)]
+                    struct MakeCheckpointSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::MakeCheckpointRequest>
+                    for MakeCheckpointSvc<T> {
+                        type Response = super::MakeCheckpointResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MakeCheckpointRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::make_checkpoint(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MakeCheckpointSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

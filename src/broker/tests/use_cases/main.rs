@@ -3,6 +3,7 @@
 
 mod attest;
 mod caps;
+mod checkpoint;
 mod clusters;
 mod credential;
 mod explain;

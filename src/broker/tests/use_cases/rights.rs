@@ -114,6 +114,7 @@ async fn call(world: &World, rpc: &str, caller: &Secret, about: &Things) -> Resu
         "RevokeKey" => broker.revoke_key(caller, &"key-1".parse().unwrap(), "a test").await.map(|_| 1),
         "CreateBackup" => broker.may_back_up(caller).await.map(|_| 1),
         "AdoptStore" => broker.adopt_store(caller).await.map(|_| 1),
+        "MakeCheckpoint" => broker.make_checkpoint(caller).await.map(|_| 1),
         other => panic!(
             "{other} has a row in operator.proto and no call here: say how it is called, and how many of the things it gives"
         ),
@@ -124,7 +125,7 @@ async fn call(world: &World, rpc: &str, caller: &Secret, about: &Things) -> Resu
 fn name_for(rpc: &str, resource: &str) -> Option<&'static str> {
     match (rpc, resource) {
         // What nobody owns is for those who may list all, and all keys are listed.
-        ("ListUnowned" | "ListKeys" | "CreateBackup" | "AdoptStore", _) => None,
+        ("ListUnowned" | "ListKeys" | "CreateBackup" | "AdoptStore" | "MakeCheckpoint", _) => None,
         ("RotateKey", "keys") => Some("access-token"),
         ("RevokeKey", "keys") => Some("key-1"),
         _ => Some("payments"),

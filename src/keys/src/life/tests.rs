@@ -5,10 +5,12 @@ use dayfly_core::change::{Draw, LeaseFilter, LeasePage, LogHead, Mark, News, Sto
 use dayfly_core::digest::Digest;
 use dayfly_core::ids::{InstanceId, LeaseId, Position, RuleId};
 use dayfly_core::lease::Lease;
+use dayfly_core::merkle::Hash;
 use dayfly_core::ports::{KeyFor, KeyUse, SignError, Signer as _, SigningAlgorithm, TestClock, TestRng};
 use dayfly_core::rule::{After, Fields, Rule, Selector};
 use dayfly_core::rules::RuleSet;
 use dayfly_core::teardown::{SpelledLease, Teardowns};
+use dayfly_core::tiles::Tile;
 
 use super::*;
 
@@ -130,6 +132,10 @@ impl LeaseStore for Keys {
     }
 
     fn events(&self, _: Position, _: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
+        panic!("a key is not asked for this")
+    }
+
+    fn log_tiles(&self, _: Vec<Tile>) -> BoxFuture<'_, Result<Vec<Vec<Hash>>, StoreError>> {
         panic!("a key is not asked for this")
     }
 

@@ -75,6 +75,54 @@ fn of(key_use: KeyUse, algorithm: SigningAlgorithm) -> KeyPurpose {
     KeyPurpose::of(key_use, algorithm)
 }
 
+/// A verifier key is known by all that it is to verify, and by none that it is not.
+#[test]
+fn checkpoints_have_keys_of_their_own() {
+    let setting = Setting::new();
+    let ring = setting.load(&[]).unwrap();
+    let name: KeyName = "dayfly.example/log".parse().unwrap();
+    let keys = |ring: &KeyRing| -> Vec<VerifierKey> {
+        let key = |public| VerifierKey { name: name.clone(), public };
+        ring.note_keys().into_iter().map(key).collect()
+    };
+    let purpose = of(KeyUse::Checkpoint, SigningAlgorithm::EdDsa);
+    add(&ring, ring.generate(&of(USE, SigningAlgorithm::EdDsa)));
+    assert_eq!(ring.sign_note(&name, "text\n").err(), Some(SignError::NoKey), "no token's key signs a note");
+    let first = add(&ring, ring.generate(&purpose));
+    setting.clock.advance(Duration::from_secs(60));
+    let note = ring.sign_note(&name, "text\n").unwrap();
+    assert_eq!(note.open(&keys(&ring)), Ok("text\n"));
+    // It signs no token, and is in no set.
+    let as_token = ring.sign(&first.id, &KeyUse::Checkpoint, &target("east/orders"), b"{}");
+    assert_eq!(as_token.err(), Some(SignError::NoKey));
+    assert_eq!((ring.jwks(&KeyUse::Checkpoint), ring.trust_domains()), (None, Vec::new()));
+    assert!(!jwks(&ring).contains(first.id.as_str()));
+
+    // A next key is published, and signs nothing; then both sign, until the earlier one retires.
+    let next = take(&ring, ring.generate(&purpose));
+    assert_eq!((keys(&ring).len(), ring.sign_note(&name, "text\n").unwrap().signatures.len()), (2, 1));
+    take(&ring, ring.activate(&next.id));
+    let both = ring.sign_note(&name, "text\n").unwrap();
+    assert_eq!((both.signatures.len(), both.signatures[0].hash), (2, keys(&ring)[0].hash()));
+    assert_eq!(both.open(&keys(&ring)[1..]), Ok("text\n"));
+    take(&ring, ring.retire(&first.id));
+    assert_eq!(ring.sign_note(&name, "text\n").unwrap().signatures.len(), 1);
+    assert_eq!(note.open(&keys(&ring)), Ok("text\n"), "what a retired key signed stays true");
+    // While it is being revoked, and from then on, it signs nothing.
+    ring.stop(&next.id);
+    assert_eq!(ring.sign_note(&name, "text\n").err(), Some(SignError::NoKey));
+    let revoked = ring.revoke(&next.id, "it leaked");
+    take(&ring, revoked);
+    let instead = ring.sign_note(&name, "text\n").unwrap();
+    assert!(
+        instead.open(&keys(&ring)).is_ok()
+            && !keys(&ring).iter().any(|key| key.hash() == both.signatures[0].hash)
+    );
+    // From the store, the same.
+    let again = setting.load(&ring.records()).unwrap();
+    assert_eq!(keys(&again), keys(&ring));
+}
+
 struct Setting {
     folder: tempfile::TempDir,
     clock: Arc<TestClock>,

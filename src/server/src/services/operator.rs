@@ -251,6 +251,18 @@ impl OperatorService for Operators {
     ) -> Result<Response<v1::AdoptStoreResponse>, Status> {
         backup::adopt(&self.broker, request).await
     }
+
+    async fn make_checkpoint(
+        &self,
+        request: Request<v1::MakeCheckpointRequest>,
+    ) -> Result<Response<v1::MakeCheckpointResponse>, Status> {
+        let by = Caller::operator(&request)?;
+        let made = self.broker.make_checkpoint(by.by()).await.map_err(reject::status)?;
+        Ok(Response::new(v1::MakeCheckpointResponse {
+            checkpoint: made.note.to_string(),
+            keys: made.keys.iter().map(ToString::to_string).collect(),
+        }))
+    }
 }
 
 /// A request to revoke, as the use case takes it.

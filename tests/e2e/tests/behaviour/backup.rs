@@ -74,7 +74,7 @@ async fn an_old_backup_restored_beside_the_running_broker_is_another_and_touches
 
     // While it issues.
     let over = AtomicBool::new(false);
-    let keeper = world.operator_on("backups", &["create"]).await.unwrap();
+    let keeper = world.operator_on("backups", &["create"], None).await.unwrap();
     let (during, (file, info)) = tokio::join!(issue_until(&pod, &team.target, &over), async {
         let taken = keeper.backup().await.unwrap();
         over.store(true, Ordering::SeqCst);
@@ -139,9 +139,9 @@ async fn an_old_backup_restored_beside_the_running_broker_is_another_and_touches
     copy.broker().kill9().await.unwrap();
     copy.broker().launch().await.unwrap();
     assert!(copy.fetch("/readyz").await.unwrap().unwrap().contains("not adopted"));
-    let stranger = copy.operator_on("backups", &["create", "adopt"]).await.unwrap();
+    let stranger = copy.operator_on("backups", &["create", "adopt"], None).await.unwrap();
     assert_eq!(reason(&stranger.adopt_store().await.unwrap_err()), "NOT_ALLOWED");
-    let adopter = copy.operator_on("stores", &["adopt"]).await.unwrap();
+    let adopter = copy.operator_on("stores", &["adopt"], None).await.unwrap();
     assert_eq!(reason(&adopter.backup().await.unwrap_err()), "NOT_ALLOWED");
     assert!(!adopter.adopt_store().await.unwrap().already);
     assert_eq!(copy.fetch("/readyz").await.unwrap().unwrap(), "ok\n");

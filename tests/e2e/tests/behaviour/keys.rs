@@ -150,7 +150,12 @@ async fn keys_rotate_by_schedule_and_retire_after_their_last_token(kind: Kind) {
     let both = kids(&jwks(&world).await);
     assert_eq!(both.len(), 4);
     assert!(first.iter().all(|kid| both.contains(kid)));
-    let activated = async || Ok(world.broker().log().matches("stage=active").count() >= 3 + 3);
+    let svid = format!("svid/{TRUST_DOMAIN}");
+    let activated = async || {
+        let log = world.broker().log();
+        let twice = |purpose: &str| log.matches(&format!("purpose={purpose} stage=active")).count() >= 2;
+        Ok([ACCESS, "access-token/EdDSA", &svid].into_iter().all(twice))
+    };
     until(activated).await.unwrap();
     // A day later a token of the longest life may be alive, an hour after that none is.
     at(31 * DAY).await;

@@ -25,6 +25,7 @@ macro_rules! on_both {
 
 mod api;
 mod attacks;
+mod audit;
 mod backup;
 mod break_glass;
 mod caps;

@@ -1,5 +1,6 @@
 //! A broker over ports in memory: `World::new().issue_to("api-0", "orders")`.
 
+mod checkpoints;
 mod ports;
 mod store;
 
@@ -18,6 +19,7 @@ use dayfly_core::spiffe::ServedDomain;
 use dayfly_core::time::Timestamp;
 use dayfly_policy::{File, Loaded, Reserved, Severity, UnownedGrace, load};
 
+pub(crate) use checkpoints::FakeCheckpoints;
 pub(crate) use ports::{FakeCluster, FakeEngine, FakeKeeper, FakeSessions, uid_of};
 pub(crate) use store::{FakeStore, Hang, UNTIL};
 
@@ -61,6 +63,7 @@ pub(crate) struct World {
     pub(crate) store: Arc<FakeStore>,
     pub(crate) engine: Arc<FakeEngine>,
     pub(crate) keeper: Arc<FakeKeeper>,
+    pub(crate) checkpoints: Arc<FakeCheckpoints>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) clusters: Vec<Arc<FakeCluster>>,
     pub(crate) policies: Arc<Policies>,
@@ -122,6 +125,7 @@ impl World {
         let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
         let engine = Arc::new(FakeEngine::default());
         let keeper = Arc::new(FakeKeeper::default());
+        let checkpoints = Arc::new(FakeCheckpoints::default());
         let clusters: Vec<_> = names.iter().map(|name| Arc::new(FakeCluster::new(name))).collect();
         let of_names = names.iter().map(|name| name.parse::<ClusterName>().unwrap());
         let mut policies = Policies::new(of_names, Duration::from_secs(600));
@@ -147,6 +151,7 @@ impl World {
             engine: Arc::<FakeEngine>::clone(&engine),
             keys: Arc::<FakeKeeper>::clone(&keeper),
             sessions: sessions.then(|| Arc::<FakeSessions>::default() as Arc<dyn SessionTokens>),
+            checkpoints: Arc::<FakeCheckpoints>::clone(&checkpoints),
             clock: Arc::<TestClock>::clone(&clock),
             rng: Arc::new(TestRng::new(11 + store.mark().position.number())),
             teardown_rate: 1000,
@@ -172,7 +177,7 @@ impl World {
                 token.expose_text().ok()?.split('/').nth(1)?.parse::<LeaseId>().ok()
             }),
         })?);
-        Ok(Self { store, engine, keeper, clock, clusters, policies, broker })
+        Ok(Self { store, engine, keeper, checkpoints, clock, clusters, policies, broker })
     }
 
     pub(crate) fn east(&self) -> &FakeCluster {

@@ -15,10 +15,12 @@ use dayfly_core::generator::IdGenerator;
 use dayfly_core::ids::{Incarnation, InstanceId, LeaseId, Position, RuleId, StartNumber};
 use dayfly_core::lease::{Idempotency, Lease, LeaseState, Phase};
 use dayfly_core::live::{AtCap, LiveCaps, LiveOf};
+use dayfly_core::merkle::Hash;
 use dayfly_core::ports::{BoxFuture, Clock, LeaseStore, StoreError, TestClock, TestRng};
 use dayfly_core::rule::{Lifted, Rule};
 use dayfly_core::rules::RuleSet;
 use dayfly_core::teardown::{SpelledLease, Teardown, Teardowns};
+use dayfly_core::tiles::Tile;
 use dayfly_core::time::Timestamp;
 use tokio::sync::watch;
 
@@ -398,6 +400,10 @@ impl LeaseStore for FakeStore {
     fn events(&self, _: Position, _: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
         self.log_read.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn log_tiles(&self, tiles: Vec<Tile>) -> BoxFuture<'_, Result<Vec<Vec<Hash>>, StoreError>> {
+        Box::pin(async move { Ok(vec![Vec::new(); tiles.len()]) })
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<SealedKey>, StoreError>> {
