@@ -11,6 +11,7 @@ use dayfly_core::ports::Action;
 use dayfly_core::signing::KeyPurpose;
 
 use crate::operator::{By, Operator};
+use crate::reads::Read;
 use crate::revoke::check_reason;
 use crate::{Broker, Error, Reason};
 
@@ -24,6 +25,7 @@ impl Broker {
         let operator = self.operator(by).await?;
         let may = self.may_touch_keys(&operator, "list", None).await;
         self.noted(&operator, may)?;
+        self.note_read(&operator, Read::of("ListKeys", String::new()));
         let keys = self.keys.keys().into_iter();
         Ok(keys.filter(|key| gone || key.stage.is_published()).collect())
     }

@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::connect::Connection;
 use crate::{
-    connect, dev, explain, introspect, issue, keys, leases, output, owners, policy, renew, revocations,
-    serve, store, watch, whoami,
+    connect, dev, events, explain, introspect, issue, keys, leases, output, owners, policy, renew,
+    revocations, serve, store, watch, whoami,
 };
 
 /// Short-lived credentials for Kubernetes workloads, owned and ended by their owners.
@@ -63,6 +63,9 @@ enum Verb {
     /// Looks at revocations, as an operator.
     #[command(subcommand)]
     Revocations(revocations::Revocations),
+    /// Looks at the audit log, as an operator.
+    #[command(subcommand)]
+    Events(Box<events::Events>),
     /// Checks policy and tries it, without a broker.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -101,6 +104,7 @@ impl Cli {
             Verb::Explain(verb) => connect::run(verb.run(&connection)),
             Verb::Revoke(verb) => connect::run(verb.run(&connection)),
             Verb::Revocations(verb) => connect::run(verb.run(&connection)),
+            Verb::Events(verb) => connect::run(verb.run(&connection)),
             Verb::Policy(verb) => verb.run(),
             Verb::Store(verb) => verb.run(),
             Verb::Serve(verb) => connect::run(verb.run()),

@@ -3,6 +3,7 @@
 mod args;
 mod connect;
 mod dev;
+mod events;
 mod explain;
 mod failure;
 mod introspect;

@@ -57,6 +57,12 @@ pub enum EventKind {
     KeyRevoked = 22,
     /// A signing key was sealed again, with another generation of the key-encryption key.
     KeyResealed = 23,
+    /// What an operator read, of one minute, operator, RPC and filter.
+    Read = 40,
+    /// The audit log was exported: from a position up to this event.
+    Exported = 41,
+    /// The broker started on this store, and was not stopped cleanly before.
+    StartedUnclean = 42,
 }
 
 impl EventKind {
@@ -81,7 +87,20 @@ impl EventKind {
             Self::KeyRetired => "key-retired",
             Self::KeyRevoked => "key-revoked",
             Self::KeyResealed => "key-resealed",
+            Self::Read => "read",
+            Self::Exported => "exported",
+            Self::StartedUnclean => "started-unclean",
         }
+    }
+
+    /// Every kind that is written, by its number.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (1..=i32::from(u8::MAX)).filter_map(|number| Self::try_from(number).ok())
+    }
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|kind| kind.name() == name)
     }
 }
 
@@ -172,6 +191,33 @@ pub struct Detail {
     /// The id of the lease that this one renews.
     #[prost(string, tag = "24")]
     pub renews: String,
+    /// The cluster whose things it is about, where no workload says it.
+    #[prost(string, tag = "40")]
+    pub cluster: String,
+    /// What an operator called.
+    #[prost(string, tag = "41")]
+    pub rpc: String,
+    /// And with which filter, in words.
+    #[prost(string, tag = "42")]
+    pub filter: String,
+    /// Policy objects that changed, each in words.
+    #[prost(string, repeated, tag = "43")]
+    pub objects: Vec<String>,
+}
+
+impl Detail {
+    /// The cluster whose things it is about; empty where it is about the broker itself, or several.
+    pub fn about_cluster(&self) -> &str {
+        match self.workload.split_once(':') {
+            Some((cluster, _)) if self.cluster.is_empty() => cluster,
+            _ => &self.cluster,
+        }
+    }
+
+    /// How many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.encoded_len()
+    }
 }
 
 /// An event that has no position yet.
@@ -257,7 +303,7 @@ impl Draft {
             .to_owned(),
             cut_off: rule.cut_off.to_string(),
             reason: rule.reason.clone(),
-            ..Detail::default()
+            ..of_selector(rule)
         };
         Self { kind: EventKind::Revoked, subject: Some(rule.id.to_bytes()), detail }
     }
@@ -268,7 +314,7 @@ impl Draft {
             actor: by.to_string(),
             selector: rule.selector.to_string(),
             reason: reason.to_owned(),
-            ..Detail::default()
+            ..of_selector(rule)
         };
         Self { kind: EventKind::Lifted, subject: Some(rule.id.to_bytes()), detail }
     }
@@ -309,6 +355,14 @@ impl Draft {
         Self { kind, subject: rule.map(|rule| rule.id.to_bytes()), detail }
     }
 
+    /// The log is exported from this position on, up to this event.
+    pub fn exported(actor: &Actor, from: Position) -> Self {
+        let note = format!("from position {from} up to this one");
+        let rpc = "ExportEvents".to_owned();
+        let draft = Self::note(EventKind::Exported, actor, note);
+        Self { detail: Detail { rpc, ..draft.detail }, ..draft }
+    }
+
     /// Something that changes neither lease nor rule.
     pub fn note(kind: EventKind, actor: &Actor, note: String) -> Self {
         Self { kind, subject: None, detail: Detail { actor: actor.to_string(), note, ..Detail::default() } }
@@ -335,6 +389,16 @@ impl Draft {
     }
 }
 
+/// Whose a rule is: of the owner and the cluster that its selector names.
+fn of_selector(rule: &Rule) -> Detail {
+    let named = rule.selector.named();
+    Detail {
+        owners: named.owner.iter().map(ToString::to_string).collect(),
+        cluster: named.cluster.as_ref().map(ToString::to_string).unwrap_or_default(),
+        ..Detail::default()
+    }
+}
+
 fn of_lease(lease: &Lease) -> Detail {
     let workload = &lease.workload;
     Detail {
@@ -355,6 +419,11 @@ fn of_lease(lease: &Lease) -> Detail {
 }
 
 impl EventRecord {
+    /// How many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.encoded_len()
+    }
+
     /// Reads it back, and checks the detail against the leaf.
     ///
     /// # Errors

@@ -294,6 +294,10 @@ pub struct LimitsConfig {
     pub verifier_streams_at_once: Option<usize>,
     /// Streams open of one verifier, which is one pod: 4.
     pub streams_of_one_verifier: Option<usize>,
+    /// For streams of operators, who watch or export events: 64.
+    pub operator_streams_at_once: Option<usize>,
+    /// For streams of one operator: 4.
+    pub streams_of_one_operator: Option<usize>,
     /// Health watches and reflection of anyone, at once: 64.
     pub open_streams_at_once: Option<usize>,
     /// Other calls of anyone (keys), at once: 256.
@@ -380,6 +384,8 @@ impl LimitsConfig {
             ("streams_of_one_workload", number(self.streams_of_one_workload), 1_000_000),
             ("verifier_streams_at_once", number(self.verifier_streams_at_once), 1_000_000),
             ("streams_of_one_verifier", number(self.streams_of_one_verifier), 1_000_000),
+            ("operator_streams_at_once", number(self.operator_streams_at_once), 100_000),
+            ("streams_of_one_operator", number(self.streams_of_one_operator), 100_000),
             ("open_streams_at_once", number(self.open_streams_at_once), 1_000_000),
             ("open_calls_at_once", number(self.open_calls_at_once), 1_000_000),
             ("connections", number(self.connections), 1_000_000),
@@ -624,6 +630,8 @@ impl Config {
             streams_of_one_workload: set.streams_of_one_workload.unwrap_or(4),
             verifier_streams: set.verifier_streams_at_once.unwrap_or(4096),
             streams_of_one_verifier: set.streams_of_one_verifier.unwrap_or(4),
+            operator_streams: set.operator_streams_at_once.unwrap_or(64),
+            streams_of_one_operator: set.streams_of_one_operator.unwrap_or(4),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The gRPC services: wire in, one use case, wire out.
 
 pub(crate) mod caller;
+mod events;
 mod explain;
 mod keys;
 mod operator;
@@ -43,7 +44,9 @@ fn confirmation(wire: Option<&v1::Confirmation>) -> Result<Option<Confirmation>,
 
 /// What the broker's own socket serves: see [`SocketPeer`].
 pub(crate) fn socket_routes(broker: &Arc<Broker>, incarnation: Incarnation) -> Routes {
-    let operator = operator::Operators::new(Arc::clone(broker), incarnation);
+    // What goes on is not served there, so nothing has to be stopped.
+    let (_, stopped) = watch::channel(false);
+    let operator = operator::Operators::new(Arc::clone(broker), incarnation, stopped);
     let operator = OperatorServiceServer::new(operator).max_decoding_message_size(limits::MESSAGE_BYTES);
     let other = || async { caller::not_by_the_socket().into_http::<axum::body::Body>() };
     Routes::from(Routes::new(operator).into_axum_router().fallback(other))
@@ -61,7 +64,7 @@ pub(crate) fn routes(
     let workload = workload::Workloads::new(Arc::clone(broker), stopped.clone());
     let verifier =
         verifier::Verifiers::new(Arc::clone(broker), Arc::clone(signer), issuer.to_owned(), stopped.clone());
-    let operator = operator::Operators::new(Arc::clone(broker), incarnation);
+    let operator = operator::Operators::new(Arc::clone(broker), incarnation, stopped.clone());
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(dayfly_api::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

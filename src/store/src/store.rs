@@ -203,6 +203,10 @@ impl LeaseStore for SledStore {
         Box::pin(self.shared.news.ruled(after))
     }
 
+    fn committed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(self.shared.news.committed(after))
+    }
+
     fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
         self.readers.scan(move |shared, engine| {
             let durable = shared.head.load().mark.position;

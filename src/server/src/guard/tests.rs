@@ -81,6 +81,8 @@ fn limits() -> Limits {
         streams_of_one_workload: 2,
         verifier_streams: 3,
         streams_of_one_verifier: 2,
+        operator_streams: 3,
+        streams_of_one_operator: 2,
         rate: OFTEN,
         operator_rate: OFTEN,
     }

@@ -15,21 +15,24 @@ use dayfly_core::ids::Incarnation;
 use dayfly_core::limits;
 use dayfly_core::rule::After;
 use dayfly_policy::parts::label_text;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
 use super::page::{LeaseToken, OwnerToken, RevocationToken, UnownedToken};
-use super::{explain, keys, reject, selector};
+use super::stream::Answers;
+use super::{events, explain, keys, reject, selector};
 
 pub(super) struct Operators {
     broker: Arc<Broker>,
     /// Page tokens of another incarnation are refused.
     incarnation: Incarnation,
+    stopped: watch::Receiver<bool>,
 }
 
 impl Operators {
-    pub(super) fn new(broker: Arc<Broker>, incarnation: Incarnation) -> Self {
-        Self { broker, incarnation }
+    pub(super) fn new(broker: Arc<Broker>, incarnation: Incarnation, stopped: watch::Receiver<bool>) -> Self {
+        Self { broker, incarnation, stopped }
     }
 }
 
@@ -222,6 +225,31 @@ impl OperatorService for Operators {
     ) -> Result<Response<v1::RevokeKeyResponse>, Status> {
         keys::revoke(&self.broker, request).await
     }
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        events::list(&self.broker, self.incarnation, request).await
+    }
+
+    type WatchEventsStream = Answers<v1::WatchEventsResponse>;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        events::watch(&self.broker, &self.stopped, request).await
+    }
+
+    type ExportEventsStream = Answers<v1::ExportEventsResponse>;
+
+    async fn export_events(
+        &self,
+        request: Request<v1::ExportEventsRequest>,
+    ) -> Result<Response<Self::ExportEventsStream>, Status> {
+        events::export(&self.broker, &self.stopped, request).await
+    }
 }
 
 /// A request to revoke, as the use case takes it.
@@ -247,7 +275,7 @@ pub(crate) fn to_revoke(wire: v1::RevokeRequest) -> Result<RevokeRequest, Status
 }
 
 /// The page size; none where the request leaves it to us.
-fn page_size(wire: i32) -> Result<Option<usize>, Status> {
+pub(super) fn page_size(wire: i32) -> Result<Option<usize>, Status> {
     match usize::try_from(wire) {
         Ok(0) => Ok(None),
         Ok(size) if size <= limits::PAGE => Ok(Some(size)),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dayfly_core::audit::{Draft, EventRecord};
+use dayfly_core::audit::{Draft, EventRecord, SALT_BYTES};
 use dayfly_core::change::{
     Change, Conflict, Draw, Earlier, LeaseFilter, LeasePage, LogHead, Mark, News, Outcome, Receipt,
     SealedKey, StoreStatus,
@@ -38,6 +38,8 @@ struct State {
     leases: BTreeMap<LeaseId, Arc<Lease>>,
     rules: Arc<RuleSet>,
     notes: Vec<Draft>,
+    /// One event for each position.
+    events: Vec<EventRecord>,
     /// Which leases changed, and whose.
     told: Vec<(Position, Digest, LeaseId)>,
 }
@@ -60,6 +62,7 @@ impl FakeStore {
             leases: BTreeMap::new(),
             rules: Arc::default(),
             notes: Vec::new(),
+            events: Vec::new(),
             told: Vec::new(),
         };
         Self {
@@ -99,9 +102,11 @@ impl FakeStore {
         let mut state = self.state.lock().unwrap();
         let position = state.position.next();
         let mut rule = None;
+        let event;
         match change {
             Change::Issue(issue) => {
                 let lease = issue.lease;
+                event = Draft::issued(&lease);
                 if let Some(idempotency) = lease.idempotency
                     && let Some(earlier) = state.by_key(idempotency)
                 {
@@ -139,6 +144,7 @@ impl FakeStore {
                 };
                 let mut known = Lease::clone(known);
                 known.digests.push(digest);
+                event = Draft::reissued(&known, &digest);
                 state.leases.insert(lease, Arc::new(known));
             }
             Change::Release { lease } => {
@@ -147,6 +153,7 @@ impl FakeStore {
                     return Ok(Outcome::Conflict(Conflict::Phase));
                 };
                 known.phase = phase;
+                event = Draft::released(&known);
                 state.told.push((position, known.workload.caller(), lease));
                 state.leases.insert(lease, Arc::new(known));
             }
@@ -173,6 +180,7 @@ impl FakeStore {
                     lifted: None,
                 });
                 state.rules = Arc::new(state.rules.with(Arc::clone(&written)));
+                event = Draft::revoked(&written);
                 rule = Some(written);
             }
             Change::Lift(lift) => {
@@ -182,6 +190,7 @@ impl FakeStore {
                 if known.lifted.is_some() {
                     return Ok(Outcome::Replayed(Earlier::Rule(known)));
                 }
+                event = Draft::lifted(&known, &lift.by, &lift.reason);
                 let lifted = Lifted { at: self.clock.now(), by: lift.by, reason: lift.reason, position };
                 let mut rules = RuleSet::clone(&state.rules);
                 rule = rules.lift(lift.rule, lifted);
@@ -190,9 +199,13 @@ impl FakeStore {
                 }
                 state.rules = Arc::new(rules);
             }
-            Change::Note(draft) => state.notes.push(*draft),
-            Change::Key(_) => {}
+            Change::Note(draft) => {
+                event = Draft::clone(&draft);
+                state.notes.push(*draft);
+            }
+            Change::Key(change) => event = Draft::key(&change, None),
         }
+        state.events.push(event.place(position, self.clock.now(), [7; SALT_BYTES]).0);
         state.position = position;
         self.bell.send_replace(position);
         Ok(Outcome::Committed(Receipt { position, rule }))
@@ -308,9 +321,17 @@ impl LeaseStore for FakeStore {
         })
     }
 
-    fn events(&self, _: Position, _: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
+    fn committed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(
+            async move { Ok(*self.bell.subscribe().wait_for(|position| *position > after).await.unwrap()) },
+        )
+    }
+
+    fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
         self.log_read.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async { Ok(Vec::new()) })
+        let skip = usize::try_from(from.number().saturating_sub(1)).unwrap();
+        let events = self.state.lock().unwrap().events.iter().skip(skip).take(limit).cloned().collect();
+        Box::pin(async { Ok(events) })
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<SealedKey>, StoreError>> {
