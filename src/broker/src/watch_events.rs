@@ -54,6 +54,8 @@ pub struct EventWatch {
     /// Of those, what passes and is not told yet.
     untold: VecDeque<Event>,
     incarnation: Incarnation,
+    /// Something was told: whoever begins is told at once from where.
+    begun: bool,
     rested: Instant,
     verified: Duration,
     heartbeat: Duration,
@@ -103,6 +105,7 @@ impl Broker {
             position,
             untold: VecDeque::new(),
             incarnation: mark.incarnation,
+            begun: false,
             rested: Instant::now(),
             verified: self.clock.monotonic(),
             heartbeat: HEARTBEAT,
@@ -119,14 +122,14 @@ impl EventWatch {
         self
     }
 
-    /// What there is to tell next: what was there before, then each event when it is durable, and a heartbeat where none
+    /// What there is to tell next: at once from where it begins, then what was there before, then each event when it is durable, and a heartbeat where none
     /// comes that passes. Dropping the future loses nothing.
     ///
     /// # Errors
     /// The watch is over: the operator has lost the right, or the store closes.
     pub async fn next(&mut self) -> Result<EventNews, Error> {
         let heartbeat = Instant::now() + self.heartbeat;
-        while self.untold.is_empty() && Instant::now() < heartbeat {
+        while self.begun && self.untold.is_empty() && Instant::now() < heartbeat {
             sleep_until(self.rested.min(heartbeat)).await;
             let newest = tokio::select! {
                 newest = self.broker.store.committed(self.position) => newest?,
@@ -139,6 +142,7 @@ impl EventWatch {
         }
         self.check_authority().await?;
         // From here to the answer nothing waits: what was heard is told.
+        self.begun = true;
         let mut events = Vec::new();
         let mut bytes = 0;
         while events.len() < EVENTS_AT_ONCE && bytes < EVENT_PAGE_BYTES {

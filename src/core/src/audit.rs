@@ -35,7 +35,7 @@ pub enum EventKind {
     Denied = 5,
     /// A signing key was made.
     KeyCreated = 6,
-    /// The broker started on this store; the detail says whether it was stopped cleanly before.
+    /// The broker started on this store, for the first time or after a clean stop.
     Started = 7,
     /// The broker stopped cleanly.
     Stopped = 8,

@@ -31,6 +31,9 @@ pub struct Config {
     pub tls: Tls,
     /// Where leases are recorded.
     pub store: Store,
+    /// The audit log, which is in the store.
+    #[serde(default)]
+    pub log: Log,
     /// What seals the signing keys.
     pub keys: Keys,
     /// The audiences of the three kinds of callers.
@@ -101,6 +104,32 @@ pub struct Store {
     /// Free bytes on the store's disk below which nothing is issued: 64 MiB. Revocations use a part of it.
     #[serde(default = "reserve")]
     pub reserve_bytes: u64,
+}
+
+/// The audit log, which is in the store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// How many days events keep their details: 400. Their leaves are kept for ever, and what is proved by them.
+    #[serde(default = "four_hundred")]
+    pub detail_retention_days: u32,
+    /// How often what is counted by the minute (denials, operators' reads) is written down, in seconds: 60.
+    #[serde(default = "sixty")]
+    pub flush_secs: u64,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { detail_retention_days: four_hundred(), flush_secs: sixty() }
+    }
+}
+
+const fn four_hundred() -> u32 {
+    400
+}
+
+const fn sixty() -> u64 {
+    60
 }
 
 /// What keeps the store's last position, so that an older copy of the store is noticed.
@@ -564,6 +593,12 @@ impl Config {
         if self.store.max_leases == 0 || self.store.retention_days == 0 {
             return wrong("store", "max_leases and retention_days are at least 1");
         }
+        if !(1..=36_500).contains(&self.log.detail_retention_days) {
+            return wrong("log.detail_retention_days", "from 1 to 36500");
+        }
+        if !(1..=60).contains(&self.log.flush_secs) {
+            return wrong("log.flush_secs", "from 1 to 60");
+        }
         if self.limits.review_cache_secs.is_some_and(|secs| secs > 60) {
             return wrong("limits.review_cache_secs", "at most 60: a review is kept for seconds only");
         }
@@ -747,6 +782,7 @@ mod tests {
         assert_eq!((of_one_cluster, of_one_namespace, of_one_user), (48, 2, 2), "as the reference says");
         assert_eq!((config.store.retention_days, config.store.max_leases), (thirty(), ten_million()));
         assert_eq!(config.store.reserve_bytes, reserve());
+        assert_eq!((config.log.detail_retention_days, config.log.flush_secs), (four_hundred(), sixty()));
         assert_eq!(config.keys.schedule(), load(GOOD).unwrap().keys.schedule());
         let source = include_str!("config.rs").lines().take_while(|line| !line.contains("mod tests"));
         let fields =

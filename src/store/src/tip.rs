@@ -25,6 +25,8 @@ pub(crate) struct Tip {
     pub(crate) leases: u64,
     pub(crate) pruned: Option<LeaseId>,
     pub(crate) reopened: u64,
+    /// Details of events up to here are forgotten.
+    pub(crate) forgotten: Position,
     pub(crate) log: Log,
     pub(crate) rules: Arc<RuleSet>,
 }
@@ -59,6 +61,7 @@ impl Tip {
             leases: 0,
             pruned: None,
             reopened: 0,
+            forgotten: Position::ZERO,
             log: Log::default(),
             rules: Arc::default(),
         }
@@ -92,6 +95,7 @@ impl Tip {
             leases: progress.leases,
             pruned,
             reopened: progress.reopened,
+            forgotten: Position::new(progress.forgotten),
             log,
             rules: Arc::new(rules::load(engine)?),
         })
@@ -116,6 +120,7 @@ impl Tip {
             leases: self.leases,
             pruned: self.pruned.map(|id| id.to_bytes().to_vec()).unwrap_or_default(),
             reopened: self.reopened,
+            forgotten: self.forgotten.number(),
         }
     }
 

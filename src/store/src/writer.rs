@@ -135,9 +135,9 @@ impl Writer {
         if !pruning && !self.tip.rules.folds(self.shared.cautious_now()) {
             return;
         }
-        let before = (self.tip.leases, self.schedule.lowest());
+        let before = (self.tip.leases, self.tip.forgotten, self.schedule.lowest());
         self.commit_all(Vec::new());
-        if pruning && (self.tip.leases, self.schedule.lowest()) == before {
+        if pruning && (self.tip.leases, self.tip.forgotten, self.schedule.lowest()) == before {
             self.schedule.rest(self.shared.cautious_now());
         }
     }

@@ -5,6 +5,7 @@ mod attest;
 mod caps;
 mod clusters;
 mod credential;
+mod events;
 mod explain;
 mod introspect;
 mod issue;

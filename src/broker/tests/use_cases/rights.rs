@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use dayfly_broker::{
-    About, Error, LiftRequest, ListLeases, ListRevocations, Reason, RevokeRequest, Revoked, Which,
+    About, Error, EventFilter, LiftRequest, ListEvents, ListLeases, ListRevocations, Reason, RevokeRequest,
+    Revoked, Which,
 };
 use dayfly_core::ids::{LeaseId, RuleId};
 use dayfly_core::rule::{After, Fields};
@@ -34,7 +35,7 @@ fn revoke() -> RevokeRequest {
     }
 }
 
-const RESOURCES: [&str; 2] = ["owners", "keys"];
+const RESOURCES: [&str; 3] = ["owners", "keys", "events"];
 const RIGHTS: [&str; 5] = ["get", "list", "revoke", "lift", "rotate"];
 
 async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId) -> Result<(), Error> {
@@ -62,6 +63,15 @@ async fn call(world: &World, rpc: &str, user: &str, lease: LeaseId, rule: RuleId
         "ListKeys" => broker.list_keys(caller, false).await.map(drop),
         "RotateKey" => broker.rotate_key(caller, &"access-token".parse().unwrap(), true).await.map(drop),
         "RevokeKey" => broker.revoke_key(caller, &"key-1".parse().unwrap(), "a test").await.map(drop),
+        "ListEvents" => {
+            let filter = EventFilter { owner: "payments".parse().ok(), ..EventFilter::default() };
+            broker.list_events(caller, &ListEvents { filter, ..ListEvents::default() }).await.map(drop)
+        }
+        "WatchEvents" => {
+            let filter = EventFilter { owner: "payments".parse().ok(), ..EventFilter::default() };
+            broker.watch_events(caller, filter, None).await.map(drop)
+        }
+        "ExportEvents" => broker.export_events(caller, None).await.map(drop),
         other => panic!("no call of {other} here"),
     }
 }
@@ -77,13 +87,13 @@ async fn each_rpc_takes_the_right_that_its_row_names() {
     };
     let [lease] = world.store.all().try_into().map(|all: [Arc<_>; 1]| all).unwrap();
     let table = table();
-    assert_eq!(table.len(), 12);
+    assert_eq!(table.len(), 15);
     for (rpc, verb, resource) in table {
         for (on, right) in RESOURCES.into_iter().flat_map(|on| RIGHTS.map(|right| (on, right))) {
             let user = format!("{rpc}-{right}-{on}");
             let name = match (&*rpc, on) {
                 // What nobody owns is for those who may list all, and all keys are listed.
-                ("ListUnowned" | "ListKeys", _) => None,
+                ("ListUnowned" | "ListKeys" | "ExportEvents", _) => None,
                 ("RotateKey", "keys") => Some("access-token"),
                 ("RevokeKey", "keys") => Some("key-1"),
                 _ => Some("payments"),
