@@ -36,6 +36,8 @@ pub struct Options {
     pub limits: BTreeMap<&'static str, u64>,
     /// Entries of `[keys]`.
     pub keys: BTreeMap<&'static str, u64>,
+    /// Entries of `[log]`.
+    pub log: BTreeMap<&'static str, u64>,
     /// The store's folder; by default `store` in the broker's own.
     pub store_dir: Option<PathBuf>,
     /// Free bytes on the store's disk below which nothing is issued.
@@ -154,6 +156,10 @@ impl Broker {
             writeln!(text, "reserve_bytes = {bytes}")?;
         }
         text += "[store.witness]\nfile = \"witness.json\"\ndanger_witness_beside_store = true\n";
+        text += "[log]\n";
+        for (name, value) in &self.options.log {
+            writeln!(text, "{name} = {value}")?;
+        }
         text += "[keys]\nkek_file = \"kek\"\n";
         for (name, value) in keys {
             writeln!(text, "{name} = {value}")?;

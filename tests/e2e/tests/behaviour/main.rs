@@ -31,6 +31,7 @@ mod clock;
 mod clusters;
 mod credentials;
 mod crowds;
+mod events;
 mod explain;
 mod issue;
 mod keys;
