@@ -2383,7 +2383,7 @@ pub struct Event {
     /// When, UTC, to the millisecond, by the broker's clock.
     #[prost(message, optional, tag = "2")]
     pub at: ::core::option::Option<::prost_types::Timestamp>,
-    /// What it is about: `issued`, `denied`, ... `unknown` for one that a newer version wrote.
+    /// What it is about: `issued`, `denied`, ...
     #[prost(string, tag = "3")]
     pub kind: ::prost::alloc::string::String,
     /// The lease's or rule's id. Empty where there is none.

@@ -126,3 +126,26 @@ fn an_issued_lease_is_an_authentication() {
     event["metadata"]["product"]["version"] = Value::Null;
     insta::assert_snapshot!("ocsf_issued", serde_json::to_string_pretty(&event).unwrap());
 }
+
+/// `docs/reference/events.md` has a row for each kind, and its classes are those that are exported.
+#[test]
+fn the_reference_is_whole_and_right() {
+    let reference = include_str!("../../../../docs/reference/events.md");
+    let rows: Vec<_> = reference.lines().filter(|line| line.starts_with("| `")).collect();
+    for kind in EventKind::all() {
+        let (name, number) = (kind.name(), i32::from(kind));
+        let described = format!("| `{name}` | {number} | ");
+        assert!(
+            rows.iter().any(|row| row.starts_with(&described)),
+            "a row of the kinds for {name}, {number}"
+        );
+        for of_workload in [true, false] {
+            let event = mapped(&drafted(kind, of_workload));
+            let class = format!(" {} | {} ", event["class_uid"], event["activity_id"]);
+            if event["class_uid"] != 0 {
+                let told = rows.iter().any(|row| row.contains(&format!("`{name}`")) && row.contains(&class));
+                assert!(told, "a row of the classes for {name} with{class}");
+            }
+        }
+    }
+}
