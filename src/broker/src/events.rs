@@ -84,7 +84,7 @@ impl Broker {
         let limit = page_size(request.limit)?;
         let filter = &request.filter;
         let sight = self.noted(&operator, self.sight(&operator, filter.owner.as_ref()).await)?;
-        self.note_read(&operator, Read::of("ListEvents", filter.text()).about(filter.owner.as_ref()));
+        self.note_read(&operator, Read::of("ListEvents", &filter.text()).about(filter.owner.as_ref()));
         let newest = Position::new(self.store.log_head().size);
         let low = filter.from.unwrap_or_default().max(Position::new(1));
         let high = filter.to.map_or(newest, |to| to.min(newest));

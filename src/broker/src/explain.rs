@@ -119,7 +119,7 @@ impl Broker {
             About::Lease(id) => in_words(&[("lease", id.to_string())]),
             About::Denial(id) => in_words(&[("denial", id.to_string())]),
         };
-        self.note_read(&operator, Read::of("Explain", what));
+        self.note_read(&operator, Read::of("Explain", &what));
         Ok(explained)
     }
 

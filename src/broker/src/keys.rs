@@ -25,7 +25,7 @@ impl Broker {
         let operator = self.operator(by).await?;
         let may = self.may_touch_keys(&operator, "list", None).await;
         self.noted(&operator, may)?;
-        self.note_read(&operator, Read::of("ListKeys", String::new()));
+        self.note_read(&operator, Read::of("ListKeys", ""));
         let keys = self.keys.keys().into_iter();
         Ok(keys.filter(|key| gone || key.stage.is_published()).collect())
     }

@@ -73,7 +73,7 @@ impl Broker {
         let limit = page_size(request.limit)?;
         let named = request.which.as_ref().and_then(Which::by_value).and_then(|fields| fields.owner.as_ref());
         let owners = self.noted(&operator, self.listable(&operator, named).await)?;
-        self.note_read(&operator, Read::of("ListLeases", request.text()).about(named));
+        self.note_read(&operator, Read::of("ListLeases", &request.text()).about(named));
         let selector = match &request.which {
             None => None,
             Some(which) => match self.resolve(&operator, which).await {
@@ -102,7 +102,7 @@ impl Broker {
     pub async fn get_lease(&self, bearer: Bearer<'_>, id: LeaseId) -> Result<LeaseView, Error> {
         let operator = self.operator(bearer).await?;
         let lease = self.noted(&operator, self.lease_for(&operator, id).await)?;
-        let read = Read::of("GetLease", in_words(&[("lease", id.to_string())]));
+        let read = Read::of("GetLease", &in_words(&[("lease", id.to_string())]));
         self.note_read(&operator, read.about(lease.owners.iter()));
         Ok(self.view(lease))
     }
@@ -132,7 +132,7 @@ impl Broker {
         let operator = self.operator(bearer).await?;
         let limit = page_size(limit)?;
         let listable = self.noted(&operator, self.listable(&operator, None).await)?;
-        self.note_read(&operator, Read::of("ListOwners", String::new()));
+        self.note_read(&operator, Read::of("ListOwners", ""));
         let mut found = Vec::new();
         for cluster in self.reached(&operator).filter(|cluster| after.is_none_or(|(at, _)| *cluster >= at)) {
             let Some(policy) = self.policies.last(cluster) else { continue };

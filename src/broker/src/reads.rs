@@ -55,8 +55,8 @@ pub(crate) struct Read {
 
 impl Read {
     /// By this RPC, with this filter in words.
-    pub(crate) fn of(rpc: &'static str, filter: String) -> Self {
-        Self { rpc, filter: shortened(&filter, FILTER_BYTES), owners: Vec::new() }
+    pub(crate) fn of(rpc: &'static str, filter: &str) -> Self {
+        Self { rpc, filter: shortened(filter, FILTER_BYTES), owners: Vec::new() }
     }
 
     /// Of these owners' things, so far as is known beforehand.
@@ -166,7 +166,7 @@ mod tests {
         let reads = Reads::default();
         let now = Timestamp::from_secs(60);
         for n in 0..(ENTRIES as u64 + 500) {
-            let read = Read::of("ListLeases", format!("owner={n}"));
+            let read = Read::of("ListLeases", &format!("owner={n}"));
             let key = Key { minute: 1, actor: "bob@east".to_owned(), cluster: None, read };
             reads.add(key, Tally { count: 1, first: now, last: now });
         }

@@ -72,7 +72,7 @@ impl Broker {
     ) -> Result<Revocation, Error> {
         let operator = self.operator(by).await?;
         let rule = self.noted(&operator, self.rule_for(&operator, id).await)?;
-        let read = Read::of("GetRevocation", in_words(&[("rule", id.to_string())]));
+        let read = Read::of("GetRevocation", &in_words(&[("rule", id.to_string())]));
         self.note_read(&operator, read.about(rule.selector.named().owner.as_ref()));
         let counts = self.store.rules().get(id).map(|rule| self.counts.of(rule));
         Ok(Revocation { rule, counts })
@@ -104,7 +104,7 @@ impl Broker {
         let operator = self.operator(by).await?;
         let limit = page_size(request.limit)?;
         let owners = self.noted(&operator, self.listable(&operator, request.owner.as_ref()).await)?;
-        let read = Read::of("ListRevocations", request.text());
+        let read = Read::of("ListRevocations", &request.text());
         self.note_read(&operator, read.about(request.owner.as_ref()));
         let (rules, now) = (self.store.rules(), self.now());
         let passes = |rule: &Rule| {

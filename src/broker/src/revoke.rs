@@ -110,7 +110,7 @@ impl Broker {
         let authority = self.authorize(operator, &request.which).await?;
         if request.dry_run {
             let selector = self.resolve(operator, &request.which).await?;
-            let read = Read::of("Revoke (dry run)", in_words(&[("selector", selector.to_string())]));
+            let read = Read::of("Revoke (dry run)", &in_words(&[("selector", selector.to_string())]));
             self.note_read(operator, read.about(selector.named().owner.as_ref()));
             return self.dry_run(selector, request.after).await;
         }

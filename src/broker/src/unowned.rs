@@ -60,7 +60,7 @@ impl Broker {
         let may = operator.may(Verb::List, None).await?;
         let allowed = if may { Ok(()) } else { Err(operator.refusal(Verb::List, None)) };
         self.noted(&operator, allowed)?;
-        self.note_read(&operator, Read::of("ListUnowned", String::new()));
+        self.note_read(&operator, Read::of("ListUnowned", ""));
         let mut found = Vec::new();
         let reached = self.clusters.values().filter(|cluster| operator.reaches(&cluster.name));
         for cluster in reached.filter(|cluster| after.is_none_or(|(at, _)| cluster.name >= *at)) {

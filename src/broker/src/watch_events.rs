@@ -96,7 +96,7 @@ impl Broker {
             (None, Some(from)) => Position::new(from.number().saturating_sub(1)),
             (None, None) => mark.position,
         };
-        self.note_read(&operator, Read::of("WatchEvents", filter.text()).about(filter.owner.as_ref()));
+        self.note_read(&operator, Read::of("WatchEvents", &filter.text()).about(filter.owner.as_ref()));
         Ok(EventWatch {
             token: Secret::from(bearer.token.expose().to_vec()),
             named: bearer.cluster.cloned(),

@@ -27,7 +27,7 @@ pub(crate) struct Forgetting {
 
 impl Forgetting {
     /// Whether there may be something to forget.
-    pub(crate) fn is_due(&self, tip: &Tip, now: Timestamp) -> bool {
+    pub(crate) fn is_due(self, tip: &Tip, now: Timestamp) -> bool {
         tip.forgotten < tip.position && now >= self.next_look
     }
 

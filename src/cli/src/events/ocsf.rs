@@ -115,36 +115,43 @@ fn of_class(class: &Class, told: &v1::Event, detail: &v1::EventDetail) -> Value 
     }
 }
 
-/// What a kind is in the schema. Events whose details are forgotten have nothing left of what a class asks for.
-fn class(event: &Event) -> Class {
+/// What each kind is in the schema: its class, activity and severity. One that is not here is a base event.
+const CLASSES: [(EventKind, u64, u64, Severity); 20] = {
     use Severity::{High, Informational, Low, Medium};
-    let actor =
-        event.detail.as_ref().is_some_and(|detail| detail.workload.is_empty() && !detail.actor.is_empty());
-    let (uid, activity, severity) = match event.kind {
-        _ if event.detail.is_none() => (BASE, OTHER, Informational),
-        EventKind::Issued | EventKind::Reissued => (AUTHENTICATION, 4, Informational),
-        EventKind::Renewed => (AUTHENTICATION, 5, Informational),
-        EventKind::Released => (AUTHENTICATION, 2, Informational),
-        EventKind::Denied if actor => (API_ACTIVITY, 0, Low),
-        EventKind::Denied => (AUTHENTICATION, 4, Low),
-        EventKind::Audited => (AUTHENTICATION, OTHER, Informational),
-        EventKind::Revoked => (ENTITY_MANAGEMENT, 1, Medium),
-        EventKind::Lifted => (ENTITY_MANAGEMENT, 3, Medium),
-        EventKind::KeyCreated => (ENTITY_MANAGEMENT, 1, Informational),
-        EventKind::KeyActivated | EventKind::KeyRetired | EventKind::KeyResealed => {
-            (ENTITY_MANAGEMENT, 3, Informational)
-        }
-        EventKind::KeyRevoked => (ENTITY_MANAGEMENT, 4, High),
-        EventKind::PolicyChanged => (ENTITY_MANAGEMENT, 3, Low),
-        EventKind::Started => (APPLICATION_LIFECYCLE, 3, Informational),
-        EventKind::StartedUnclean => (APPLICATION_LIFECYCLE, 3, Medium),
-        EventKind::Stopped => (APPLICATION_LIFECYCLE, 4, Informational),
-        EventKind::RollbackAccepted => (APPLICATION_LIFECYCLE, OTHER, High),
-        EventKind::Read => (API_ACTIVITY, 2, Informational),
-        EventKind::Exported => (API_ACTIVITY, 2, Low),
-        _ => (BASE, OTHER, Informational),
-    };
-    Class { uid, activity, severity }
+    [
+        (EventKind::Issued, AUTHENTICATION, 4, Informational),
+        (EventKind::Reissued, AUTHENTICATION, 4, Informational),
+        (EventKind::Renewed, AUTHENTICATION, 5, Informational),
+        (EventKind::Released, AUTHENTICATION, 2, Informational),
+        (EventKind::Denied, AUTHENTICATION, 4, Low),
+        (EventKind::Audited, AUTHENTICATION, OTHER, Informational),
+        (EventKind::Revoked, ENTITY_MANAGEMENT, 1, Medium),
+        (EventKind::Lifted, ENTITY_MANAGEMENT, 3, Medium),
+        (EventKind::KeyCreated, ENTITY_MANAGEMENT, 1, Informational),
+        (EventKind::KeyActivated, ENTITY_MANAGEMENT, 3, Informational),
+        (EventKind::KeyRetired, ENTITY_MANAGEMENT, 3, Informational),
+        (EventKind::KeyResealed, ENTITY_MANAGEMENT, 3, Informational),
+        (EventKind::KeyRevoked, ENTITY_MANAGEMENT, 4, High),
+        (EventKind::PolicyChanged, ENTITY_MANAGEMENT, 3, Low),
+        (EventKind::Started, APPLICATION_LIFECYCLE, 3, Informational),
+        (EventKind::StartedUnclean, APPLICATION_LIFECYCLE, 3, Medium),
+        (EventKind::Stopped, APPLICATION_LIFECYCLE, 4, Informational),
+        (EventKind::RollbackAccepted, APPLICATION_LIFECYCLE, OTHER, High),
+        (EventKind::Read, API_ACTIVITY, 2, Informational),
+        (EventKind::Exported, API_ACTIVITY, 2, Low),
+    ]
+};
+
+/// The class of an event. One whose details are forgotten has nothing left of what a class asks for.
+fn class(event: &Event) -> Class {
+    let known = CLASSES.iter().find(|(kind, ..)| *kind == event.kind);
+    let base = Class { uid: BASE, activity: OTHER, severity: Severity::Informational };
+    let (Some(detail), Some((kind, uid, activity, severity))) = (&event.detail, known) else { return base };
+    let of_operator = detail.workload.is_empty() && !detail.actor.is_empty();
+    match kind {
+        EventKind::Denied if of_operator => Class { uid: API_ACTIVITY, activity: 0, severity: *severity },
+        _ => Class { uid: *uid, activity: *activity, severity: *severity },
+    }
 }
 
 fn product() -> Value {

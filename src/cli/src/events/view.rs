@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dayfly_client::v1;
+use dayfly_core::digest::Digest;
 use serde::Serialize;
 
 use crate::output::table;
@@ -99,7 +100,7 @@ impl<'a> From<&'a v1::Event> for EventView<'a> {
 
 impl<'a> From<&'a v1::EventDetail> for DetailView<'a> {
     fn from(detail: &'a v1::EventDetail) -> Self {
-        let digest: String = detail.credential_digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = detail.credential_digest.as_slice().try_into();
         Self {
             workload: &detail.workload,
             service_account_uid: &detail.service_account_uid,
@@ -111,7 +112,7 @@ impl<'a> From<&'a v1::EventDetail> for DetailView<'a> {
             scope: &detail.scope,
             expires_at: time(detail.expires_at.as_ref()),
             key_id: &detail.key_id,
-            credential_digest: digest,
+            credential_digest: digest.map(|it| Digest::from_bytes(it).to_string()).unwrap_or_default(),
             actor: &detail.actor,
             selector: &detail.selector,
             after: &detail.after,

@@ -146,7 +146,9 @@ async fn a_tail_over_a_crash_misses_nothing_and_doubles_nothing(kind: Kind) {
 /// SHA-256.
 fn sha256(parts: &[&[u8]]) -> Vec<u8> {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    parts.iter().for_each(|part| context.update(part));
+    for part in parts {
+        context.update(part);
+    }
     context.finish().as_ref().to_vec()
 }
 
