@@ -84,6 +84,7 @@ impl RevokeRequest {
             authority: Authority::Socket,
             reason: self.reason.clone(),
             idempotency: None,
+            owners: Vec::new(),
         })
     }
 }
@@ -120,7 +121,13 @@ impl Broker {
             return Ok(self.written(rule, true));
         }
         let selector = self.resolve(operator, &request.which).await?;
+        let lease = match selector.named().lease {
+            Some(id) => self.store.lease(id).await?,
+            None => None,
+        };
+        let owners = lease.iter().flat_map(|lease| lease.owners.iter().cloned()).collect();
         let revocation = Revocation {
+            owners,
             selector,
             after: request.after,
             by: operator.actor(),

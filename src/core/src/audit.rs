@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::change::{KeyChange, KeyStep};
 use crate::digest::Digest;
-use crate::ids::{LeaseId, Position, RuleId};
+use crate::ids::{LeaseId, OwnerName, Position, RuleId};
 use crate::lease::Lease;
 use crate::merkle;
 use crate::rule::{Actor, After, Rule};
@@ -306,6 +306,17 @@ impl Draft {
             ..of_selector(rule)
         };
         Self { kind: EventKind::Revoked, subject: Some(rule.id.to_bytes()), detail }
+    }
+
+    /// The same, of these owners too.
+    #[must_use]
+    pub fn about(mut self, owners: &[OwnerName]) -> Self {
+        for owner in owners.iter().map(ToString::to_string) {
+            if !self.detail.owners.contains(&owner) {
+                self.detail.owners.push(owner);
+            }
+        }
+        self
     }
 
     /// A rule's hold was lifted.

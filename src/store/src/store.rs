@@ -322,6 +322,7 @@ fn adoption(shared: &Shared, writer: &mut Writer, witness: &Mark) -> Vec<Change>
         authority: Authority::Dayfly,
         reason: "a store behind its witness was accepted: everything issued before is revoked".to_owned(),
         idempotency: None,
+        owners: Vec::new(),
     };
     vec![
         Change::Revoke(Box::new(revocation)),

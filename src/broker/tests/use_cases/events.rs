@@ -208,6 +208,27 @@ async fn what_operators_and_verifiers_are_refused_is_an_event() {
     assert_eq!(listed(&world.broker, "alice", &denied).await.unwrap().len(), 2);
 }
 
+#[tokio::test]
+async fn a_rule_about_ones_lease_is_seen_whoever_wrote_it() {
+    let world = world().await;
+    world.east().allow("root", "revoke", None);
+    let [_, theirs] = world.store.all().try_into().unwrap();
+    let request = RevokeRequest {
+        which: Which::fields(Fields { lease: Some(theirs.id), ..Fields::default() }),
+        after: After::Reissue,
+        reason: "a drill".to_owned(),
+        dry_run: false,
+        idempotency_key: None,
+    };
+    world.broker.revoke(bearer(&operator("root")), &request).await.unwrap();
+    world.east().allow_on("events", "carol", "list", Some("checkout"));
+    let revoked = of(EventFilter { kinds: vec![EventKind::Revoked], ..EventFilter::default() });
+    let seen = listed(&world.broker, "carol", &revoked).await.unwrap();
+    assert_eq!(named(&seen), ["revoked checkout"]);
+    assert_eq!(seen[0].detail.as_ref().unwrap().actor, "root@east");
+    assert_eq!(named(&listed(&world.broker, "alice", &revoked).await.unwrap()), ["revoked payments"]);
+}
+
 async fn told(watch: &mut EventWatch) -> Vec<u64> {
     let news = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap();
     news.events.iter().map(|event| event.position.number()).collect()

@@ -86,6 +86,15 @@ async fn events_are_told_to_those_whom_they_concern(kind: Kind) {
         "NOT_ALLOWED",
         "it takes a right of its own"
     );
+    // What the reconciler ends is theirs too whose it was.
+    let (ended, of_other) =
+        (kinds(&of_theirs, of_kind(&["revoked"])).await, world.pod(&theirs.namespace, "api"));
+    assert_eq!(ended, Vec::<String>::new());
+    let of_other = of_other.await.unwrap();
+    of_other.issue(&theirs.target).await.unwrap();
+    world.cluster().delete_pod(&of_other.namespace, &of_other.name, true).await.unwrap();
+    until(async || Ok(kinds(&of_theirs, of_kind(&["revoked"])).await == ["revoked"])).await.unwrap();
+
     // What is nobody's is for those who see all.
     let everything = kinds(&all, v1::EventFilter::default()).await;
     for kind in ["started", "key-created", "policy-changed"] {

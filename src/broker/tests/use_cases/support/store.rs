@@ -163,6 +163,7 @@ impl FakeStore {
                 {
                     return Ok(Outcome::Replayed(Earlier::Rule(Arc::clone(earlier))));
                 }
+                let owners = revocation.owners;
                 let cut_off = state.ids.next(self.clock.now(), &self.rng).unwrap();
                 let id = state.ids.next(self.clock.now(), &self.rng).unwrap();
                 let written = Arc::new(Rule {
@@ -180,7 +181,7 @@ impl FakeStore {
                     lifted: None,
                 });
                 state.rules = Arc::new(state.rules.with(Arc::clone(&written)));
-                event = Draft::revoked(&written);
+                event = Draft::revoked(&written).about(&owners);
                 rule = Some(written);
             }
             Change::Lift(lift) => {
