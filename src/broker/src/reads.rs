@@ -2,7 +2,7 @@
 //! known, and reading does not flood the log.
 //!
 //! As denials are, reads are written within a minute and at a stop; what a crash takes is lost. Introspection is not here:
-//! it is counted by metrics only.
+//! a verifier asks for each of its own callers, and counting those is for metrics.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

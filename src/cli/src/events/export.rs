@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -64,7 +65,7 @@ impl Export {
         let mut written = 0u64;
         loop {
             let message = stream.message().await.map_err(|status| dayfly_client::Error::of_status(&status));
-            let Some(message) = message? else { break };
+            let Some(message) = message.with_context(|| self.interrupted(written))? else { break };
             for record in &message.records {
                 if let Some(last) = repeated.take() {
                     check_same(&last, record)?;
@@ -80,6 +81,14 @@ impl Export {
         place.finish()?;
         eprintln!("{written} records written");
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What to do when it does not come to its end.
+    fn interrupted(&self, written: u64) -> String {
+        match self.out.as_ref().or(self.resume.as_ref()) {
+            Some(path) => format!("after {written} records (go on with --resume {})", path.display()),
+            None => format!("after {written} records"),
+        }
     }
 
     /// What is there of an earlier export.
@@ -99,7 +108,8 @@ impl Export {
         let (path, partial) = (path.clone(), partial(path));
         let shown = partial.display().to_string();
         let file = match before {
-            None => File::options().write(true).create_new(true).open(&partial),
+            // It has what teams may not see of each other.
+            None => File::options().write(true).create_new(true).mode(0o600).open(&partial),
             Some(Before { found, whole, .. }) => {
                 if *found != partial {
                     fs::rename(found, &partial)?;

@@ -226,6 +226,7 @@ async fn an_export_is_checked_by_its_reader_also_when_details_are_forgotten(kind
     };
     let (code, said) = export(&["--out", "log.jsonl"]).await;
     assert!(code == Some(0) && said.contains("records written"), "{said}");
+    assert_eq!(std::fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
     let (first, details) = leaves(&read(&log), "/record");
     assert_eq!(details, first.len());
     let last: Value = serde_json::from_str(read(&log).lines().last().unwrap()).unwrap();
