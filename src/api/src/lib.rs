@@ -4,6 +4,7 @@
 //! The protobuf is the reference: its comments say units, limits and errors. `just gen` writes [`v1`] anew.
 
 mod convert;
+mod events;
 pub mod rejection;
 mod secret_messages;
 
@@ -11,6 +12,7 @@ pub use convert::{
     BadField, Thumbprints, confirmation, lease, lease_for_operators, lease_state, policy_object, provenance,
     revocation_rule, rule, selector, timestamp, workload,
 };
+pub use events::{event, event_record};
 
 /// The generated code.
 #[expect(

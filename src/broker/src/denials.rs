@@ -1,7 +1,7 @@
 //! What verified callers are refused, counted per minute, caller, target and reason, and written to the audit log; and so what
 //! Grants of mode Audit would have decided.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use dayfly_core::audit::{Detail, Draft, EventKind};
@@ -35,6 +35,8 @@ struct Key {
     /// `CLUSTER:NAMESPACE:SERVICE-ACCOUNT`, or empty.
     workload: String,
     service_account_uid: String,
+    /// The cluster that authenticated the caller; none for what is counted without a name.
+    cluster: Option<ClusterName>,
     /// `USERNAME@CLUSTER` of a caller that is no workload, or empty.
     actor: String,
     target: Option<TargetName>,
@@ -167,27 +169,29 @@ impl Broker {
                     minute: self.minute(),
                     workload: workload.to_string(),
                     service_account_uid: workload.service_account.uid.to_string(),
+                    cluster: Some(cluster.name.clone()),
                     actor: String::new(),
                     target,
                     what: What::Denied(reason),
                 };
                 self.denials.note(key, self.clock.now());
             }
-            Err(_) => self.note_denied_actor(&crate::operator::actor_of(identity), reason),
+            Err(_) => self.note_denied_actor(&crate::operator::actor_of(identity), error),
         }
     }
 
     /// Counts a denied request of a caller that is no workload.
-    pub(crate) fn note_denied_actor(&self, actor: &Actor, reason: Reason) {
+    pub(crate) fn note_denied_actor(&self, actor: &Actor, error: &Error) {
         let key = Key {
             minute: self.minute(),
             workload: String::new(),
             service_account_uid: String::new(),
+            cluster: actor.cluster.clone(),
             actor: actor.to_string(),
             target: None,
-            what: What::Denied(reason),
+            what: What::Denied(error.reason()),
         };
-        self.denials.note(key, self.clock.now());
+        self.denials.note_with(key, self.clock.now(), shortened(&error.to_string(), TEXT_BYTES));
     }
 
     /// Counts what a Grant of mode Audit would have decided: a refusal, or a credential, in words.
@@ -203,6 +207,7 @@ impl Broker {
             minute: self.minute(),
             workload: workload.to_string(),
             service_account_uid: workload.service_account.uid.to_string(),
+            cluster: Some(workload.cluster.clone()),
             actor: String::new(),
             target: Some(target.clone()),
             what: What::Audited { grant: Some(grant), refused },
@@ -222,6 +227,7 @@ impl Broker {
     /// When the store cannot commit: what was not written is kept for the next time.
     pub async fn flush_denials(&self) -> Result<usize, StoreError> {
         let mut written = 0;
+        let owners = self.owners_of_denied().await;
         let mut left = self.denials.len();
         while left > 0 {
             let batch = self.denials.take(AT_ONCE.min(left));
@@ -229,8 +235,13 @@ impl Broker {
                 break;
             }
             left = left.saturating_sub(batch.len());
-            let commits =
-                batch.iter().map(|(key, tally)| self.store.commit(Change::Note(Box::new(draft(key, tally)))));
+            let drafts = batch.iter().map(|(key, tally)| {
+                let mut draft = draft(key, tally);
+                draft.detail.owners =
+                    key.namespace().and_then(|of| owners.get(&of).cloned()).unwrap_or_default();
+                draft
+            });
+            let commits = drafts.map(|draft| self.store.commit(Change::Note(Box::new(draft))));
             let outcomes = join_all(commits).await;
             let mut failed = None;
             for ((key, tally), outcome) in batch.into_iter().zip(outcomes) {
@@ -248,9 +259,36 @@ impl Broker {
         }
         Ok(written)
     }
+
+    /// Who answers now for the namespaces of what is counted, so far as that can be told: whose workloads were denied is
+    /// theirs to see. A cluster that does not answer is asked no more.
+    async fn owners_of_denied(&self) -> HashMap<(ClusterName, Namespace), Vec<String>> {
+        let (mut owners, mut silent) = (HashMap::new(), BTreeSet::new());
+        for (name, namespace) in self.denials.namespaces() {
+            let Some(cluster) = self.clusters.get(&name).filter(|_| !silent.contains(&name)) else {
+                continue;
+            };
+            match self.namespace_owner(cluster, &namespace).await {
+                Ok(found) => {
+                    let found = found.iter().map(ToString::to_string).collect();
+                    owners.insert((name, namespace), found);
+                }
+                Err(_) => {
+                    silent.insert(name);
+                }
+            }
+        }
+        owners
+    }
 }
 
 impl Denials {
+    /// The namespaces of the workloads that are counted.
+    fn namespaces(&self) -> BTreeSet<(ClusterName, Namespace)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.keys().filter_map(Key::namespace).collect()
+    }
+
     fn note(&self, key: Key, now: Timestamp) {
         self.note_with(key, now, String::new());
     }
@@ -294,6 +332,13 @@ impl Denials {
 }
 
 impl Key {
+    /// The workload's namespace.
+    fn namespace(&self) -> Option<(ClusterName, Namespace)> {
+        let mut parts = self.workload.split(':');
+        let (cluster, namespace) = (parts.next()?, parts.next()?);
+        Some((cluster.parse().ok()?, namespace.parse().ok()?))
+    }
+
     /// Where a denial is counted when there are too many different ones.
     fn other(what: What) -> Self {
         let what = match what {
@@ -304,6 +349,7 @@ impl Key {
             minute: 0,
             workload: "other".to_owned(),
             service_account_uid: String::new(),
+            cluster: None,
             actor: String::new(),
             target: None,
             what,
@@ -365,6 +411,8 @@ fn draft(key: &Key, tally: &Tally) -> Draft {
     };
     let note = match tally {
         Tally { text, .. } if text.is_empty() => would.to_owned(),
+        Tally { text, varied: true, .. } if would.is_empty() => format!("not always the same, last: {text}"),
+        Tally { text, .. } if would.is_empty() => text.clone(),
         Tally { text, varied: true, .. } => format!("{would}, not always the same, last: {text}"),
         Tally { text, .. } => format!("{would}: {text}"),
     };
@@ -372,6 +420,7 @@ fn draft(key: &Key, tally: &Tally) -> Draft {
         workload: key.workload.clone(),
         service_account_uid: key.service_account_uid.clone(),
         actor: key.actor.clone(),
+        cluster: key.cluster.as_ref().map(ToString::to_string).unwrap_or_default(),
         target: key.target.as_ref().map(ToString::to_string).unwrap_or_default(),
         grant: grant.map(ToString::to_string).unwrap_or_default(),
         reason: reason.map(|reason| reason.name().to_owned()).unwrap_or_default(),

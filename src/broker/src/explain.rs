@@ -24,6 +24,7 @@ use crate::denials::{change_of, check_of, count_of};
 use crate::described::{Described, NOBODY, Seen, Step, check_described, described, seen};
 use crate::issue::{Considered, check_scope, held, lease, told};
 use crate::operator::{Operator, Verb};
+use crate::reads::{Read, in_words};
 use crate::{Broker, DenialCount, DenialId, Error, IssueRequest};
 
 /// Events of the audit log that are looked through for what is counted of a denial, newest first.
@@ -106,12 +107,20 @@ impl Broker {
     /// [`Error::NotFound`] if there is no such thing, or the operator may not read it.
     pub async fn explain(&self, bearer: Bearer<'_>, about: &About) -> Result<Explained, Error> {
         let operator = self.operator(bearer).await?;
-        match about {
+        let explained = match about {
             About::Token(token, of, asked) => self.explain_token(&operator, token, of.as_ref(), asked).await,
             About::Described(who, asked) => self.explain_described(&operator, who, asked).await,
             About::Lease(id) => self.explain_lease(&operator, *id).await,
             About::Denial(id) => self.explain_denial(&operator, *id).await,
-        }
+        };
+        let explained = self.noted(&operator, explained)?;
+        let what = match about {
+            About::Token(..) | About::Described(..) => in_words(&[("workload", explained.workload.clone())]),
+            About::Lease(id) => in_words(&[("lease", id.to_string())]),
+            About::Denial(id) => in_words(&[("denial", id.to_string())]),
+        };
+        self.note_read(&operator, Read::of("Explain", &what));
+        Ok(explained)
     }
 
     async fn explain_token(
@@ -308,7 +317,7 @@ impl Broker {
     }
 
     /// The owner of a namespace now; empty where nobody is, or several claim it.
-    async fn namespace_owner(
+    pub(crate) async fn namespace_owner(
         &self,
         cluster: &Cluster,
         namespace: &Namespace,

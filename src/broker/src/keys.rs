@@ -10,6 +10,7 @@ use dayfly_core::keeper::{KeeperError, KeyState, RevokedKey};
 use dayfly_core::signing::KeyPurpose;
 
 use crate::operator::By;
+use crate::reads::Read;
 use crate::revoke::check_reason;
 use crate::{Broker, Error, Reason};
 
@@ -23,6 +24,7 @@ impl Broker {
         let operator = self.operator(by).await?;
         let may = operator.at_home("list", "keys", None).await;
         self.noted(&operator, may)?;
+        self.note_read(&operator, Read::of("ListKeys", ""));
         let keys = self.keys.keys().into_iter();
         Ok(keys.filter(|key| gone || key.stage.is_published()).collect())
     }

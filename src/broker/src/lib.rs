@@ -1,6 +1,7 @@
 //! The use cases, a file each: [`issue`], [`renew`], [`release`], [`watch`], [`who_am_i`], [`introspect`],
 //! [`watch_revocations`], [`teardown`], [`spell_out`], [`status_lists`], [`revoke`], [`lift`], [`revocations`], [`list`],
-//! [`explain`], [`unowned`], [`reconcile`], [`keys`], [`sessions`], [`checkpoint`]. They see only core's
+//! [`explain`], [`unowned`], [`reconcile`], [`keys`], [`sessions`], [`checkpoint`], [`backup`], [`events`],
+//! [`watch_events`], [`export`]. They see only core's
 //! ports and the policy; what stands behind the ports is wired by the server.
 //!
 //! Start reading at [`issue`]: it is the path of a request in design.md, step by step.
@@ -14,7 +15,9 @@ mod credential;
 pub mod denials;
 mod described;
 mod error;
+pub mod events;
 pub mod explain;
+pub mod export;
 pub mod introspect;
 pub mod issue;
 pub mod kept;
@@ -23,6 +26,7 @@ pub mod lift;
 pub mod list;
 mod operator;
 mod policies;
+mod reads;
 pub mod reconcile;
 pub mod release;
 pub mod renew;
@@ -36,6 +40,7 @@ pub mod teardown;
 pub mod unowned;
 mod unwritten;
 pub mod watch;
+pub mod watch_events;
 pub mod watch_revocations;
 pub mod who_am_i;
 
@@ -62,7 +67,9 @@ pub use counts::{LiveCount, LiveCounts};
 pub use denials::DenialCount;
 pub use described::Described;
 pub use error::{Error, Reason};
+pub use events::{EventFilter, EventPage, ListEvents};
 pub use explain::{About, Explained};
+pub use export::Export;
 pub use introspect::Introspection;
 pub use issue::{IssueRequest, Issued};
 pub use kept::DenialId;
@@ -80,6 +87,7 @@ pub use spell_out::SpelledOut;
 pub use status_lists::StatusList;
 pub use unowned::UnownedNamespace;
 pub use watch::{Watch, WatchNews};
+pub use watch_events::{EventNews, EventResume, EventWatch};
 pub use watch_revocations::{CoveredNews, Resume, RevocationNews, RevocationWatch};
 pub use who_am_i::{Available, WhoAmI};
 
@@ -184,6 +192,7 @@ pub struct Broker {
     issuer_of: IssuerOf,
     lease_id_of: LeaseIdOf,
     denials: denials::Denials,
+    reads: reads::Reads,
     kept: kept::KeptDenials,
     unowned: denials::UnownedDenials,
     spelling: spell_out::Spelling,
@@ -254,6 +263,7 @@ impl Broker {
             issuer_of: parts.issuer_of,
             lease_id_of: parts.lease_id_of,
             denials: denials::Denials::default(),
+            reads: reads::Reads::default(),
             kept: kept::KeptDenials::default(),
             unowned: denials::UnownedDenials::default(),
             spelling: spell_out::Spelling::default(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dayfly_core::change::LeaseFilter;
 use dayfly_core::ids::{ClusterName, LeaseId, OwnerName};
+use dayfly_core::lease::Lease;
 use dayfly_core::limits;
 use dayfly_core::rule::{Fields, Selector};
 use dayfly_policy::Owner;
@@ -12,7 +13,8 @@ use dayfly_policy::parts::UNOWNED;
 use futures_util::future::join_all;
 
 use crate::authenticate::Bearer;
-use crate::operator::{Operator, Verb};
+use crate::operator::{OWNERS, Operator, Verb};
+use crate::reads::{Read, in_words};
 use crate::selector::Which;
 use crate::{Broker, Error, LeaseView};
 
@@ -52,6 +54,15 @@ pub struct OwnerView {
     pub owner: Arc<Owner>,
 }
 
+impl ListLeases {
+    /// The filter in words.
+    fn text(&self) -> String {
+        let selector = self.which.as_ref().map(Which::as_named).unwrap_or_default();
+        let active = if self.active_only { "true" } else { "" };
+        in_words(&[("selector", selector), ("active_only", active.to_owned())])
+    }
+}
+
 impl Broker {
     /// A page of the leases that the operator may list: verb `list` on all owners, or on those of each lease.
     ///
@@ -62,6 +73,7 @@ impl Broker {
         let limit = page_size(request.limit)?;
         let named = request.which.as_ref().and_then(Which::by_value).and_then(|fields| fields.owner.as_ref());
         let owners = self.noted(&operator, self.listable(&operator, named).await)?;
+        self.note_read(&operator, Read::of("ListLeases", &request.text()).about(named));
         let selector = match &request.which {
             None => None,
             Some(which) => match self.resolve(&operator, which).await {
@@ -89,12 +101,19 @@ impl Broker {
     /// [`Error::NotFound`] if there is none, or the operator may not read it.
     pub async fn get_lease(&self, bearer: Bearer<'_>, id: LeaseId) -> Result<LeaseView, Error> {
         let operator = self.operator(bearer).await?;
+        let lease = self.noted(&operator, self.lease_for(&operator, id).await)?;
+        let read = Read::of("GetLease", &in_words(&[("lease", id.to_string())]));
+        self.note_read(&operator, read.about(lease.owners.iter()));
+        Ok(self.view(lease))
+    }
+
+    async fn lease_for(&self, operator: &Operator<'_>, id: LeaseId) -> Result<Arc<Lease>, Error> {
         let not_found = || Error::NotFound { message: format!("there is no lease {id} that you may read") };
         let lease = self.store.lease(id).await?.filter(|lease| operator.reaches(&lease.workload.cluster));
         let lease = lease.ok_or_else(not_found)?;
         for owner in lease.owners.iter() {
             if operator.may(Verb::Get, Some(owner)).await? {
-                return Ok(self.view(Arc::clone(&lease)));
+                return Ok(Arc::clone(&lease));
             }
         }
         Err(not_found())
@@ -113,6 +132,7 @@ impl Broker {
         let operator = self.operator(bearer).await?;
         let limit = page_size(limit)?;
         let listable = self.noted(&operator, self.listable(&operator, None).await)?;
+        self.note_read(&operator, Read::of("ListOwners", ""));
         let mut found = Vec::new();
         for cluster in self.reached(&operator).filter(|cluster| after.is_none_or(|(at, _)| *cluster >= at)) {
             let Some(policy) = self.policies.last(cluster) else { continue };
@@ -143,15 +163,26 @@ impl Broker {
         verb: Verb,
         named: Option<&OwnerName>,
     ) -> Result<Option<BTreeSet<OwnerName>>, Error> {
+        self.owners_on(operator, verb, OWNERS, named).await
+    }
+
+    /// The same, of rights on another resource.
+    pub(crate) async fn owners_on(
+        &self,
+        operator: &Operator<'_>,
+        verb: Verb,
+        resource: &'static str,
+        named: Option<&OwnerName>,
+    ) -> Result<Option<BTreeSet<OwnerName>>, Error> {
         if let Some(owner) = named {
-            let may = operator.may(verb, Some(owner)).await?;
+            let may = operator.may_on(resource, verb, Some(owner)).await?;
             return if may {
                 Ok(Some([owner.clone()].into()))
             } else {
-                Err(operator.refusal(verb, Some(owner)))
+                Err(operator.refusal_on(resource, verb, Some(owner)))
             };
         }
-        if operator.may(verb, None).await? {
+        if operator.may_on(resource, verb, None).await? {
             return Ok(None);
         }
         let declared: BTreeSet<OwnerName> = self
@@ -160,19 +191,20 @@ impl Broker {
             .flat_map(|policy| policy.owners().map(|owner| owner.name.clone()).collect::<Vec<_>>())
             .collect();
         if declared.len() > OWNERS_ASKED {
-            return Err(operator.refusal(verb, None));
+            return Err(operator.refusal_on(resource, verb, None));
         }
         let declared: Vec<_> = declared.into_iter().chain(UNOWNED.parse().ok()).collect();
         let mut allowed = BTreeSet::new();
         for some in declared.chunks(AT_ONCE) {
-            let answers = join_all(some.iter().map(|owner| operator.may(verb, Some(owner)))).await;
+            let answers =
+                join_all(some.iter().map(|owner| operator.may_on(resource, verb, Some(owner)))).await;
             for (owner, may) in some.iter().zip(answers) {
                 if may? {
                     allowed.insert(owner.clone());
                 }
             }
         }
-        if allowed.is_empty() { Err(operator.refusal(verb, None)) } else { Ok(Some(allowed)) }
+        if allowed.is_empty() { Err(operator.refusal_on(resource, verb, None)) } else { Ok(Some(allowed)) }
     }
 
     fn reached<'a>(&'a self, operator: &'a Operator<'_>) -> impl Iterator<Item = &'a ClusterName> {

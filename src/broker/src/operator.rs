@@ -16,6 +16,9 @@ use dayfly_core::workload::Identity;
 use crate::authenticate::{Bearer, Caller};
 use crate::{Broker, Error};
 
+/// What rights on owners, and on what they answer for, are called.
+pub(crate) const OWNERS: &str = "owners";
+
 /// What an operator may be let do on `owners` in API group `dayfly.dev`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -81,10 +84,12 @@ impl Broker {
         Ok(Operator { who: Who::Reviewed { cluster, identity }, bounds })
     }
 
-    /// The result, counted for the audit log if the operator was denied.
+    /// The result, counted for the audit log if the operator was denied, or asked for what it may not see or is not there.
     pub(crate) fn noted<T>(&self, operator: &Operator<'_>, result: Result<T, Error>) -> Result<T, Error> {
-        if let Err(error @ (Error::NotAllowed { .. } | Error::Denied { .. })) = &result {
-            self.note_denied_actor(&operator.actor(), error.reason());
+        if let Err(error @ (Error::NotAllowed { .. } | Error::Denied { .. } | Error::NotFound { .. })) =
+            &result
+        {
+            self.note_denied_actor(&operator.actor(), error);
         }
         result
     }
@@ -141,7 +146,26 @@ impl Operator<'_> {
 
     /// Whether it may do this to an owner's things; without an owner, to everyone's.
     pub(crate) async fn may(&self, verb: Verb, owner: Option<&OwnerName>) -> Result<bool, Error> {
-        self.is_allowed(&action(verb, owner)).await
+        self.may_on(OWNERS, verb, owner).await
+    }
+
+    /// Whether it may do this to what an owner has of a resource; without an owner, to everyone's.
+    pub(crate) async fn may_on(
+        &self,
+        resource: &'static str,
+        verb: Verb,
+        owner: Option<&OwnerName>,
+    ) -> Result<bool, Error> {
+        self.is_allowed(&action_on(resource, verb, owner)).await
+    }
+
+    /// Why it may not.
+    pub(crate) fn refusal_on(&self, resource: &'static str, verb: Verb, owner: Option<&OwnerName>) -> Error {
+        let on = match owner {
+            Some(owner) => format!("{resource}.dayfly.dev named {owner}"),
+            None => format!("all {resource}.dayfly.dev (no resourceNames)"),
+        };
+        self.refused(action_on(resource, verb, owner), &on)
     }
 
     /// Whether it may do this.
@@ -176,11 +200,7 @@ impl Operator<'_> {
 
     /// Why it may not.
     pub(crate) fn refusal(&self, verb: Verb, owner: Option<&OwnerName>) -> Error {
-        let on = match owner {
-            Some(owner) => format!("owners.dayfly.dev named {owner}"),
-            None => "all owners.dayfly.dev (no resourceNames)".to_owned(),
-        };
-        self.refused(action(verb, owner), &on)
+        self.refusal_on(OWNERS, verb, owner)
     }
 
     /// Why it may not do this to one lease's owners, which are told only to those who may.
@@ -200,7 +220,11 @@ impl Operator<'_> {
 }
 
 fn action(verb: Verb, owner: Option<&OwnerName>) -> Action {
-    Action { verb: verb.name(), resource: "owners", name: owner.map(ToString::to_string) }
+    action_on(OWNERS, verb, owner)
+}
+
+fn action_on(resource: &'static str, verb: Verb, owner: Option<&OwnerName>) -> Action {
+    Action { verb: verb.name(), resource, name: owner.map(ToString::to_string) }
 }
 
 /// A reviewed identity, as it is recorded: names that are too long are cut.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dayfly_core::change::{Change, LeaseFilter, Outcome, Revocation};
 use dayfly_core::digest::Digest;
-use dayfly_core::ids::{ClusterName, LeaseId, Namespace, Uid};
+use dayfly_core::ids::{ClusterName, Namespace, OwnerName, Uid};
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::limits;
 use dayfly_core::ports::{Affected, AffectedObjects, Cluster};
@@ -50,6 +50,8 @@ const ONE_BY_ONE: usize = 64;
 #[derive(Debug, Clone)]
 struct Lost {
     alike: Fields,
+    /// Whose all of those are; none where they may be of several.
+    owners: Vec<OwnerName>,
     reason: String,
 }
 
@@ -61,7 +63,7 @@ struct Known {
     /// By workload and decision: why it would not be given any more; none where it would, or that is not known.
     decisions: HashMap<Digest, Option<Arc<Lost>>>,
     /// What policy does not give any more: the first leases, and how many.
-    not_given: Vec<(LeaseId, Arc<Lost>)>,
+    not_given: Vec<(Arc<Lease>, Arc<Lost>)>,
     count: usize,
     /// Those that are alike, once.
     alike: HashMap<Fields, Arc<Lost>>,
@@ -166,7 +168,7 @@ impl Broker {
         let there = match known.workloads.get(&caller) {
             Some(there) => *there,
             None => match self.lost_workload(cluster, lease).await {
-                Ok(Some(Lost { alike, reason })) => return self.end(alike, &reason, done).await,
+                Ok(Some(lost)) => return self.end(lost.alike, lost.owners, &lost.reason, done).await,
                 Ok(None) => true,
                 Err(error) => {
                     done.unknown.get_or_insert(error);
@@ -191,7 +193,7 @@ impl Broker {
         if let Some(lost) = lost {
             known.count += 1;
             if known.not_given.len() < ONE_BY_ONE {
-                known.not_given.push((lease.id, Arc::clone(&lost)));
+                known.not_given.push((Arc::clone(lease), Arc::clone(&lost)));
             }
             known.alike.entry(lost.alike.clone()).or_insert(lost);
         }
@@ -202,14 +204,14 @@ impl Broker {
     async fn end_what_is_not_given(&self, known: Known, done: &mut Reconciled) -> Result<(), Error> {
         if known.count > ONE_BY_ONE {
             for (alike, lost) in known.alike {
-                self.end(alike, &lost.reason, done).await?;
+                self.end(alike, lost.owners.clone(), &lost.reason, done).await?;
             }
             return Ok(());
         }
         for (lease, lost) in known.not_given {
             let cluster = lost.alike.cluster.clone();
-            let one = Fields { cluster, lease: Some(lease), ..Fields::default() };
-            self.end(one, &lost.reason, done).await?;
+            let one = Fields { cluster, lease: Some(lease.id), ..Fields::default() };
+            self.end(one, lease.owners.iter().cloned().collect(), &lost.reason, done).await?;
         }
         Ok(())
     }
@@ -229,7 +231,8 @@ impl Broker {
             // It is going, and may finish its work.
             _ => return Ok(None),
         };
-        Ok(Some(Lost { alike, reason: message.clone() }))
+        let owners = lease.owners.iter().cloned().collect();
+        Ok(Some(Lost { alike, owners, reason: message.clone() }))
     }
 
     /// Why policy would not give the lease any more, where that is known.
@@ -263,10 +266,19 @@ impl Broker {
                 }
             }
         };
-        Ok(Some(Lost { alike: decided_alike(&policy, lease), reason }))
+        let alike = decided_alike(&policy, lease);
+        // A Target has leases of many; a Grant is of one namespace.
+        let owners = if alike.target.is_some() { Vec::new() } else { lease.owners.iter().cloned().collect() };
+        Ok(Some(Lost { alike, owners, reason }))
     }
 
-    async fn end(&self, which: Fields, reason: &str, done: &mut Reconciled) -> Result<(), Error> {
+    async fn end(
+        &self,
+        which: Fields,
+        owners: Vec<OwnerName>,
+        reason: &str,
+        done: &mut Reconciled,
+    ) -> Result<(), Error> {
         let reason: String = reason.chars().filter(|letter| !letter.is_control()).collect();
         let reason = shortened(&reason, limits::REASON_BYTES);
         let selector = Selector::Where(Box::new(which));
@@ -277,6 +289,7 @@ impl Broker {
             authority: Authority::Dayfly,
             reason,
             idempotency: None,
+            owners,
         };
         match self.store.commit(Change::Revoke(Box::new(revocation))).await? {
             Outcome::Committed(receipt) => {

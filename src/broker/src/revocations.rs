@@ -9,6 +9,7 @@ use dayfly_core::rule::Rule;
 use crate::counts::LiveCounts;
 use crate::list::page_size;
 use crate::operator::{By, Operator, Verb};
+use crate::reads::{Read, in_words};
 use crate::{Broker, Error};
 
 /// A revocation.
@@ -45,6 +46,19 @@ pub struct RevocationPage {
     pub next: Option<RuleId>,
 }
 
+impl ListRevocations {
+    /// The filter in words.
+    fn text(&self) -> String {
+        let flag = |set: bool| if set { "true".to_owned() } else { String::new() };
+        let owner = self.owner.as_ref().map(ToString::to_string).unwrap_or_default();
+        in_words(&[
+            ("owner", owner),
+            ("in_force_only", flag(self.in_force_only)),
+            ("holds_only", flag(self.holds_only)),
+        ])
+    }
+}
+
 impl Broker {
     /// A revocation: verb `get` on the owner that its selector names, or on all owners. Whoever wrote it may read it too.
     /// Its live leases are counted when it is written; after a start, when it is read here for the first time.
@@ -57,12 +71,16 @@ impl Broker {
         id: RuleId,
     ) -> Result<Revocation, Error> {
         let operator = self.operator(by).await?;
-        let rule = self.store.rule(id).await?.ok_or_else(|| no_revocation(id))?;
-        if !self.may_read_rule(&operator, &rule).await? {
-            return Err(no_revocation(id));
-        }
+        let rule = self.noted(&operator, self.rule_for(&operator, id).await)?;
+        let read = Read::of("GetRevocation", &in_words(&[("rule", id.to_string())]));
+        self.note_read(&operator, read.about(rule.selector.named().owner.as_ref()));
         let counts = self.store.rules().get(id).map(|rule| self.counts.of(rule));
         Ok(Revocation { rule, counts })
+    }
+
+    async fn rule_for(&self, operator: &Operator<'_>, id: RuleId) -> Result<Arc<Rule>, Error> {
+        let rule = self.store.rule(id).await?.ok_or_else(|| no_revocation(id))?;
+        if self.may_read_rule(operator, &rule).await? { Ok(rule) } else { Err(no_revocation(id)) }
     }
 
     pub(crate) async fn may_read_rule(&self, operator: &Operator<'_>, rule: &Rule) -> Result<bool, Error> {
@@ -86,6 +104,8 @@ impl Broker {
         let operator = self.operator(by).await?;
         let limit = page_size(request.limit)?;
         let owners = self.noted(&operator, self.listable(&operator, request.owner.as_ref()).await)?;
+        let read = Read::of("ListRevocations", &request.text());
+        self.note_read(&operator, read.about(request.owner.as_ref()));
         let (rules, now) = (self.store.rules(), self.now());
         let passes = |rule: &Rule| {
             let owner = rule.selector.named().owner.as_ref();

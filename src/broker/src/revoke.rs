@@ -11,6 +11,7 @@ use dayfly_core::rules::RuleSet;
 
 use crate::issue::{check_idempotency_key, fingerprint, key_reused};
 use crate::operator::{By, Operator, Verb};
+use crate::reads::{Read, in_words};
 use crate::selector::Which;
 use crate::{Broker, Error, Reason, unwritten};
 
@@ -88,6 +89,7 @@ impl RevokeRequest {
             authority: Authority::Socket,
             reason: self.reason.clone(),
             idempotency: None,
+            owners: Vec::new(),
         })
     }
 }
@@ -121,6 +123,8 @@ impl Broker {
         let authority = self.authorize(operator, &request.which).await?;
         if request.dry_run {
             let selector = self.resolve(operator, &request.which).await?;
+            let read = Read::of("Revoke (dry run)", &in_words(&[("selector", selector.to_string())]));
+            self.note_read(operator, read.about(selector.named().owner.as_ref()));
             return self.dry_run(selector, request.after).await;
         }
         // Before names are resolved: what they meant then may be gone by now.
@@ -129,7 +133,13 @@ impl Broker {
             return Ok(self.written(rule, true));
         }
         let selector = self.resolve(operator, &request.which).await?;
+        let lease = match selector.named().lease {
+            Some(id) => self.store.lease(id).await?,
+            None => None,
+        };
+        let owners = lease.iter().flat_map(|lease| lease.owners.iter().cloned()).collect();
         let revocation = Revocation {
+            owners,
             selector,
             after: request.after,
             by: operator.actor(),

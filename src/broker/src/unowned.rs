@@ -12,6 +12,7 @@ use crate::attest::not_ready;
 use crate::authenticate::Bearer;
 use crate::list::page_size;
 use crate::operator::Verb;
+use crate::reads::Read;
 use crate::{Broker, Error};
 
 /// Namespaces of one cluster that are looked at.
@@ -59,6 +60,7 @@ impl Broker {
         let may = operator.may(Verb::List, None).await?;
         let allowed = if may { Ok(()) } else { Err(operator.refusal(Verb::List, None)) };
         self.noted(&operator, allowed)?;
+        self.note_read(&operator, Read::of("ListUnowned", ""));
         let mut found = Vec::new();
         let reached = self.clusters.values().filter(|cluster| operator.reaches(&cluster.name));
         for cluster in reached.filter(|cluster| after.is_none_or(|(at, _)| cluster.name >= *at)) {

@@ -142,11 +142,16 @@ impl Broker {
         resume: Option<Resume>,
     ) -> Result<RevocationWatch, Error> {
         let (cluster, identity) = self.authenticate(bearer, Caller::Verifier).await?;
-        let Some(account) = identity.service_account() else { return Err(not_a_verifier()) };
+        let refused = || {
+            let error = not_a_verifier();
+            self.note_refused(cluster, &identity, None, &error);
+            error
+        };
+        let account = identity.service_account().ok_or_else(refused)?;
         self.check_policies()?;
         let listed = self.listed(&cluster.name, &account);
         if listed.targets.is_empty() {
-            return Err(not_a_verifier());
+            return Err(refused());
         }
         let told_of = listed.fingerprint(&self.store.mark().instance.to_string());
         let last = match resume {

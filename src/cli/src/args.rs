@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::connect::Connection;
 use crate::{
-    audit, connect, dev, explain, introspect, issue, keys, leases, output, owners, policy, renew,
+    audit, connect, dev, events, explain, introspect, issue, keys, leases, output, owners, policy, renew,
     revocations, serve, session, store, watch, whoami,
 };
 
@@ -72,6 +72,9 @@ enum Verb {
     /// Checks the audit log, and proves what is in it.
     #[command(subcommand)]
     Audit(Box<audit::Audit>),
+    /// Looks at the audit log, as an operator.
+    #[command(subcommand)]
+    Events(Box<events::Events>),
     /// Checks policy and tries it, without a broker.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -112,6 +115,7 @@ impl Cli {
             Verb::Revoke(verb) => connect::run(verb.run(&connection)),
             Verb::Revocations(verb) => connect::run(verb.run(&connection)),
             Verb::Audit(verb) => verb.run(&connection),
+            Verb::Events(verb) => connect::run(verb.run(&connection)),
             Verb::Policy(verb) => verb.run(),
             Verb::Store(verb) => verb.run(&connection),
             Verb::Serve(verb) => connect::run(verb.run()),

@@ -68,7 +68,7 @@ fn advice(error: &Error) -> Option<String> {
     let fact = |name: &str| error.metadata().get(name).map_or("", String::as_str);
     Some(match error.reason() {
         Some("TOKEN_AUDIENCE") => "give --token-file a token of the verb's audience: dayfly (issue, whoami), \
-                                   dayfly-verifier (introspect), dayfly-operator (leases, owners, explain, revoke, revocations)"
+                                   dayfly-verifier (introspect), dayfly-operator (leases, owners, explain, revoke, revocations, events)"
             .to_owned(),
         Some("TOKEN_EXPIRED" | "TOKEN_REFUSED") => {
             "give --token-file the file that the kubelet refreshes, or a new token".to_owned()

@@ -4,6 +4,7 @@ mod args;
 mod audit;
 mod connect;
 mod dev;
+mod events;
 mod explain;
 mod failure;
 mod introspect;

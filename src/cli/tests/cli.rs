@@ -508,6 +508,16 @@ fn a_workload_renews_watches_and_gives_back() {
     let others = dev.run("checkout.token", &["renew", id]);
     assert!(others.code == 1 && others.err.contains("reason: NOT_FOUND"), "{others:?}");
 
+    let events = dev.json("operator.token", &["events", "list", "--subject", first]);
+    let kinds: Vec<_> = events["events"].as_array().unwrap().iter().map(|it| it["kind"].clone()).collect();
+    assert_eq!(kinds, ["issued", "renewed"], "{events}");
+    let table = dev
+        .run("operator.token", &["events", "list", "--owner", "payments", "--limit", "1", "--since", "1h"]);
+    assert!(table.out.starts_with("POSITION") && table.out.lines().count() == 2, "{table:?}");
+    assert!(table.out.contains(id) && table.err.contains("raise --limit"), "the newest one: {table:?}");
+    let tail = dev.run("operator.token", &["events", "tail", "--from", "1", "--count", "2"]);
+    assert!(tail.out.starts_with("1  ") && tail.out.lines().count() == 2, "{tail:?}");
+
     let lines = dev.run("payments.token", &["watch", "--once"]);
     let of = |id: &str| lines.out.lines().find(|line| line.contains(&format!(" {id} "))).unwrap();
     assert!(

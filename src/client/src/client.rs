@@ -22,6 +22,7 @@ use crate::fresh::Fresh;
 use crate::retry::Backoff;
 use crate::token::{TokenError, TokenSource};
 use crate::watch::Watch;
+use crate::watch_events::EventWatch;
 
 /// The most bytes of an answer: a page of 1000 leases may be large.
 const ANSWER_BYTES: usize = 32 * 1024 * 1024;
@@ -236,6 +237,32 @@ impl Client {
     pub async fn make_checkpoint(&self) -> Result<v1::MakeCheckpointResponse, Error> {
         let send = |channel, request| async move { operator(channel).make_checkpoint(request).await };
         self.call(v1::MakeCheckpointRequest {}, send).await
+    }
+
+    /// A page of events of the audit log, as an operator.
+    pub async fn list_events(&self, request: v1::ListEventsRequest) -> Result<v1::ListEventsResponse, Error> {
+        let send = |channel, request| async move { operator(channel).list_events(request).await };
+        self.call(request, send).await
+    }
+
+    /// Events as they come, as an operator: it goes on where it is cut.
+    pub async fn watch_events(&self, request: v1::WatchEventsRequest) -> Result<EventWatch, Error> {
+        EventWatch::start(self.clone(), request).await
+    }
+
+    /// One stream of such a watch.
+    pub(crate) async fn watch_events_once(
+        &self,
+        request: v1::WatchEventsRequest,
+    ) -> Result<Streaming<v1::WatchEventsResponse>, Error> {
+        let send = |channel, request| async move { operator(channel).watch_events(request).await };
+        self.open(request, send).await
+    }
+
+    /// The audit log's records from a position on, as an operator: the stream ends when all were told.
+    pub async fn export_events(&self, from: u64) -> Result<Streaming<v1::ExportEventsResponse>, Error> {
+        let send = |channel, request| async move { operator(channel).export_events(request).await };
+        self.open(v1::ExportEventsRequest { from }, send).await
     }
 
     /// Why a workload is answered as it is, as an operator.

@@ -30,6 +30,7 @@ mod fresh;
 mod retry;
 mod token;
 mod watch;
+mod watch_events;
 
 pub use builder::Builder;
 pub use client::Client;
@@ -41,3 +42,4 @@ pub use fresh::{Fresh, State};
 pub use retry::Backoff;
 pub use token::{TokenError, TokenFile, TokenSource};
 pub use watch::Watch;
+pub use watch_events::EventWatch;

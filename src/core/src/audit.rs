@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::change::{KeyChange, KeyStep};
 use crate::digest::Digest;
-use crate::ids::{KeyId, LeaseId, Position, RuleId};
+use crate::ids::{KeyId, LeaseId, OwnerName, Position, RuleId};
 use crate::lease::Lease;
 use crate::merkle;
 use crate::rule::{Actor, After, Rule};
@@ -37,7 +37,7 @@ pub enum EventKind {
     Denied = 5,
     /// A signing key was made.
     KeyCreated = 6,
-    /// The broker started on this store; the detail says whether it was stopped cleanly before.
+    /// The broker started on this store, for the first time or after a clean stop.
     Started = 7,
     /// The broker stopped cleanly.
     Stopped = 8,
@@ -69,6 +69,12 @@ pub enum EventKind {
     Restored = 51,
     /// A store that was restored, or was behind its witness, is the one that counts: it touches what is downstream again.
     Adopted = 52,
+    /// What an operator read, of one minute, operator, RPC and filter.
+    Read = 40,
+    /// The audit log was exported: from a position up to this event.
+    Exported = 41,
+    /// The broker started on this store, and was not stopped cleanly before.
+    StartedUnclean = 42,
 }
 
 impl EventKind {
@@ -98,7 +104,20 @@ impl EventKind {
             Self::BackupTaken => "backup-taken",
             Self::Restored => "restored",
             Self::Adopted => "adopted",
+            Self::Read => "read",
+            Self::Exported => "exported",
+            Self::StartedUnclean => "started-unclean",
         }
+    }
+
+    /// Every kind that is written, by its number.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (1..=i32::from(u8::MAX)).filter_map(|number| Self::try_from(number).ok())
+    }
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|kind| kind.name() == name)
     }
 }
 
@@ -201,6 +220,33 @@ pub struct Detail {
     /// The `Audit-ID` of the request for a session: what finds it in the API server's own audit log.
     #[prost(string, tag = "33")]
     pub audit_id: String,
+    /// The cluster whose things it is about, where no workload says it.
+    #[prost(string, tag = "40")]
+    pub cluster: String,
+    /// What an operator called.
+    #[prost(string, tag = "41")]
+    pub rpc: String,
+    /// And with which filter, in words.
+    #[prost(string, tag = "42")]
+    pub filter: String,
+    /// Policy objects that changed, each in words.
+    #[prost(string, repeated, tag = "43")]
+    pub objects: Vec<String>,
+}
+
+impl Detail {
+    /// The cluster whose things it is about; empty where it is about the broker itself, or several.
+    pub fn about_cluster(&self) -> &str {
+        match self.workload.split_once(':') {
+            Some((cluster, _)) if self.cluster.is_empty() => cluster,
+            _ => &self.cluster,
+        }
+    }
+
+    /// How many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.encoded_len()
+    }
 }
 
 /// An event that has no position yet.
@@ -286,9 +332,20 @@ impl Draft {
             .to_owned(),
             cut_off: rule.cut_off.to_string(),
             reason: rule.reason.clone(),
-            ..Detail::default()
+            ..of_selector(rule)
         };
         Self { kind: EventKind::Revoked, subject: Some(rule.id.to_bytes()), detail }
+    }
+
+    /// The same, of these owners too.
+    #[must_use]
+    pub fn about(mut self, owners: &[OwnerName]) -> Self {
+        for owner in owners.iter().map(ToString::to_string) {
+            if !self.detail.owners.contains(&owner) {
+                self.detail.owners.push(owner);
+            }
+        }
+        self
     }
 
     /// A rule's hold was lifted.
@@ -297,7 +354,7 @@ impl Draft {
             actor: by.to_string(),
             selector: rule.selector.to_string(),
             reason: reason.to_owned(),
-            ..Detail::default()
+            ..of_selector(rule)
         };
         Self { kind: EventKind::Lifted, subject: Some(rule.id.to_bytes()), detail }
     }
@@ -362,6 +419,14 @@ impl Draft {
         Self { kind: EventKind::SessionIssued, subject: Some(session.id.to_bytes()), detail }
     }
 
+    /// The log is exported from this position on, up to this event.
+    pub fn exported(actor: &Actor, from: Position) -> Self {
+        let note = format!("from position {from} up to this one");
+        let rpc = "ExportEvents".to_owned();
+        let draft = Self::note(EventKind::Exported, actor, note);
+        Self { detail: Detail { rpc, ..draft.detail }, ..draft }
+    }
+
     /// Something that changes neither lease nor rule.
     pub fn note(kind: EventKind, actor: &Actor, note: String) -> Self {
         Self { kind, subject: None, detail: Detail { actor: actor.to_string(), note, ..Detail::default() } }
@@ -388,6 +453,16 @@ impl Draft {
     }
 }
 
+/// Whose a rule is: of the owner and the cluster that its selector names.
+fn of_selector(rule: &Rule) -> Detail {
+    let named = rule.selector.named();
+    Detail {
+        owners: named.owner.iter().map(ToString::to_string).collect(),
+        cluster: named.cluster.as_ref().map(ToString::to_string).unwrap_or_default(),
+        ..Detail::default()
+    }
+}
+
 fn of_lease(lease: &Lease) -> Detail {
     let workload = &lease.workload;
     Detail {
@@ -408,6 +483,11 @@ fn of_lease(lease: &Lease) -> Detail {
 }
 
 impl EventRecord {
+    /// How many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.encoded_len()
+    }
+
     /// Reads it back, and checks the detail against the leaf.
     ///
     /// # Errors

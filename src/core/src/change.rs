@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::audit::Draft;
 use crate::digest::Digest;
-use crate::ids::{Incarnation, InstanceId, KeyId, LeaseId, Position, RuleId, StartNumber};
+use crate::ids::{Incarnation, InstanceId, KeyId, LeaseId, OwnerName, Position, RuleId, StartNumber};
 use crate::lease::{Idempotency, Lease};
 use crate::live::{AtCap, LiveCaps};
 use crate::merkle;
@@ -77,6 +77,8 @@ pub struct Revocation {
     pub reason: String,
     /// The operator's idempotency key, where one was sent.
     pub idempotency: Option<Idempotency>,
+    /// Whose leases it is about, where its selector does not say it: they see its event. It is no part of the rule.
+    pub owners: Vec<OwnerName>,
 }
 
 /// A hold to end.
@@ -173,7 +175,8 @@ impl Revocation {
         written_at: Timestamp,
         until: Timestamp,
     ) -> Rule {
-        let Self { selector, after, by, authority, reason, idempotency } = self;
+        // Whose leases it is about is the event's alone.
+        let Self { selector, after, by, authority, reason, idempotency, owners: _ } = self;
         let lifted = None;
         Rule {
             id,
@@ -352,7 +355,7 @@ pub struct LeaseFilter {
     /// Only those whose credential is good now.
     pub active_only: bool,
     /// Only those owned by one of these, where the reader may not read all.
-    pub owners: Option<Vec<crate::ids::OwnerName>>,
+    pub owners: Option<Vec<OwnerName>>,
 }
 
 /// A page of leases, by ascending id.

@@ -32,6 +32,10 @@ pub const PAGE: usize = 1000;
 pub const PAGE_DEFAULT: usize = 100;
 /// Rules that are looked at for one page of revocations, which may be short then.
 pub const RULES_LOOKED_AT: usize = 20_000;
+/// Events that are looked at for one page of them, which may be short then.
+pub const EVENTS_LOOKED_AT: usize = 20_000;
+/// Details of events in one page or message, in bytes; the last one may go beyond it.
+pub const EVENT_PAGE_BYTES: usize = 1024 * 1024;
 /// One policy file, in bytes.
 pub const POLICY_FILE_BYTES: u64 = 1024 * 1024;
 /// Rules that are folded away and still kept in memory, the newest.

@@ -100,6 +100,13 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// [`StoreError::Closing`] when nothing more will come.
     fn ruled(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>>;
 
+    /// Waits for a position above `after`, and gives the newest: every event up to it can be read. It may be dropped and
+    /// asked again at any time.
+    ///
+    /// # Errors
+    /// [`StoreError::Closing`] when nothing more will come.
+    fn committed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>>;
+
     /// Events from a position on, at most `limit` of them, in order.
     fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>>;
 

@@ -9,6 +9,7 @@
 
 mod beyond;
 mod ceiling;
+mod changes;
 mod claimed;
 pub mod decide;
 pub mod diff;
@@ -27,6 +28,7 @@ mod trace;
 pub mod ttl;
 mod yaml;
 
+pub use changes::changed_objects;
 pub use decide::{Audited, Decision, Denial, Question, UnownedGrace};
 pub use explain::{Answer, Checked, Explanation, Told, Verdict, shortened};
 pub use folder::{SourceError, load_folder, load_folder_after};

@@ -13,7 +13,9 @@ use dayfly_core::ids::{Audience, ClusterName};
 use dayfly_core::ports::{Clock, LeaseStore, Signer, Witness};
 use dayfly_core::rule::Actor;
 use dayfly_keys::KeyLife;
-use dayfly_policy::{Loaded, Reserved, SourceError, load_folder, load_folder_after};
+use dayfly_policy::{
+    Loaded, PolicySet, Reserved, SourceError, changed_objects, load_folder, load_folder_after,
+};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -111,18 +113,35 @@ pub(crate) async fn reload_policy(
     every: Duration,
 ) {
     let mut ticks = tokio::time::interval(every);
+    let mut recorded = policies.last(&folder.cluster);
+    if let Some(policy) = &recorded {
+        // It may have changed while nothing ran.
+        record_policy(store.as_ref(), &folder.cluster, policy, None).await;
+    }
     loop {
         ticks.tick().await;
         if !folder.read_into(&policies, signer.as_ref(), clock.as_ref()).await {
             continue;
         }
-        let generation = policies.last(&folder.cluster).map(|set| set.generation().to_string());
-        let generation = generation.unwrap_or_default();
-        let note = format!("policy of cluster {}: sha256 {generation}", folder.cluster);
-        let event = Draft::note(EventKind::PolicyChanged, &Actor::dayfly(), note);
-        if let Err(error) = store.commit(Change::Note(Box::new(event))).await {
-            tracing::warn!(%error, "a change of policy was not recorded");
-        }
+        let Some(policy) = policies.last(&folder.cluster) else { continue };
+        let objects = changed_objects(recorded.as_deref(), &policy);
+        record_policy(store.as_ref(), &folder.cluster, &policy, Some(objects)).await;
+        recorded = Some(policy);
+    }
+}
+
+async fn record_policy(
+    store: &dyn LeaseStore,
+    cluster: &ClusterName,
+    policy: &PolicySet,
+    objects: Option<Vec<String>>,
+) {
+    let at_start = if objects.is_none() { ", as read at the start" } else { "" };
+    let note = format!("policy of cluster {cluster}: sha256 {}{at_start}", policy.generation());
+    let mut event = Draft::note(EventKind::PolicyChanged, &Actor::dayfly(), note);
+    (event.detail.cluster, event.detail.objects) = (cluster.to_string(), objects.unwrap_or_default());
+    if let Err(error) = store.commit(Change::Note(Box::new(event))).await {
+        tracing::warn!(%error, "a change of policy was not recorded");
     }
 }
 
@@ -223,11 +242,14 @@ pub(crate) async fn keep_keys(life: Arc<KeyLife>) {
 /// How often it is looked whether a signing key is due, and whether the key-encryption key has a successor.
 const KEYS_EVERY: Duration = Duration::from_secs(5);
 
-/// Writes down the denials of each minute.
-pub(crate) async fn flush_denials(broker: Arc<Broker>) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(60));
+/// Writes down the denials and reads of each minute.
+pub(crate) async fn flush_counts(broker: Arc<Broker>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
     loop {
         ticks.tick().await;
+        if let Err(error) = broker.flush_reads().await {
+            tracing::warn!(%error, "what operators read was not written down; it is kept for the next time");
+        }
         if let Err(error) = broker.flush_denials().await {
             tracing::warn!(%error, "denials were not written down; they are kept for the next time");
         }

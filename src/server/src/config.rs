@@ -35,7 +35,7 @@ pub struct Config {
     pub store: Store,
     /// What seals the signing keys.
     pub keys: Keys,
-    /// The audit log's checkpoints.
+    /// The audit log, which is in the store: its checkpoints, and what it keeps.
     #[serde(default)]
     pub log: LogConfig,
     /// The audiences of the three kinds of callers.
@@ -185,11 +185,22 @@ pub struct LogConfig {
     pub checkpoint_file: Option<PathBuf>,
     /// Whether each checkpoint is written to standard output, too: no.
     pub checkpoint_stdout: bool,
+    /// How many days events keep their details: 400. Their leaves are kept for ever, and what is proved by them.
+    pub detail_retention_days: u32,
+    /// How often what is counted by the minute (denials, operators' reads) is written down, in seconds: 60.
+    pub flush_secs: u64,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { origin: None, checkpoint_secs: 60, checkpoint_file: None, checkpoint_stdout: false }
+        Self {
+            origin: None,
+            checkpoint_secs: 60,
+            checkpoint_file: None,
+            checkpoint_stdout: false,
+            detail_retention_days: 400,
+            flush_secs: 60,
+        }
     }
 }
 
@@ -341,6 +352,10 @@ pub struct LimitsConfig {
     pub verifier_streams_at_once: Option<usize>,
     /// Streams open of one verifier, which is one pod: 4.
     pub streams_of_one_verifier: Option<usize>,
+    /// For streams of operators, who watch or export events: 64.
+    pub operator_streams_at_once: Option<usize>,
+    /// For streams of one operator: 4.
+    pub streams_of_one_operator: Option<usize>,
     /// Health watches and reflection of anyone, at once: 64.
     pub open_streams_at_once: Option<usize>,
     /// Other calls of anyone (keys), at once: 256.
@@ -429,6 +444,8 @@ impl LimitsConfig {
             ("streams_of_one_workload", number(self.streams_of_one_workload), 1_000_000),
             ("verifier_streams_at_once", number(self.verifier_streams_at_once), 1_000_000),
             ("streams_of_one_verifier", number(self.streams_of_one_verifier), 1_000_000),
+            ("operator_streams_at_once", number(self.operator_streams_at_once), 100_000),
+            ("streams_of_one_operator", number(self.streams_of_one_operator), 100_000),
             ("open_streams_at_once", number(self.open_streams_at_once), 1_000_000),
             ("open_calls_at_once", number(self.open_calls_at_once), 1_000_000),
             ("connections", number(self.connections), 1_000_000),
@@ -640,6 +657,12 @@ impl Config {
         if self.store.max_leases == 0 || self.store.retention_days == 0 {
             return wrong("store", "max_leases and retention_days are at least 1");
         }
+        if !(1..=36_500).contains(&self.log.detail_retention_days) {
+            return wrong("log.detail_retention_days", "from 1 to 36500");
+        }
+        if !(1..=60).contains(&self.log.flush_secs) {
+            return wrong("log.flush_secs", "from 1 to 60");
+        }
         if self.limits.review_cache_secs.is_some_and(|secs| secs > 60) {
             return wrong("limits.review_cache_secs", "at most 60: a review is kept for seconds only");
         }
@@ -719,6 +742,8 @@ impl Config {
             streams_of_one_workload: set.streams_of_one_workload.unwrap_or(4),
             verifier_streams: set.verifier_streams_at_once.unwrap_or(4096),
             streams_of_one_verifier: set.streams_of_one_verifier.unwrap_or(4),
+            operator_streams: set.operator_streams_at_once.unwrap_or(64),
+            streams_of_one_operator: set.streams_of_one_operator.unwrap_or(4),
         }
     }
 
@@ -837,6 +862,7 @@ mod tests {
         assert_eq!((of_one_cluster, of_one_namespace, of_one_user), (48, 2, 2), "as the reference says");
         assert_eq!((config.store.retention_days, config.store.max_leases), (thirty(), ten_million()));
         assert_eq!(config.store.reserve_bytes, reserve());
+        assert_eq!((config.log.detail_retention_days, config.log.flush_secs), (400, 60));
         assert_eq!(config.keys.schedule(), load(GOOD).unwrap().keys.schedule());
         assert_eq!(config.log.checkpoint_secs, LogConfig::default().checkpoint_secs);
         assert_eq!(config.origin().unwrap(), load(GOOD).unwrap().origin().unwrap());

@@ -254,7 +254,8 @@ pub async fn start(config: Config, options: StartOptions) -> anyhow::Result<Runn
     background.spawn(background::report_health(Arc::clone(&readiness), health));
     background
         .spawn(background::keep_witness(Arc::clone(&store) as Arc<dyn LeaseStore>, Arc::clone(&witness)));
-    background.spawn(background::flush_denials(Arc::clone(&broker)));
+    let every = Duration::from_secs(config.log.flush_secs);
+    background.spawn(background::flush_counts(Arc::clone(&broker), every));
     let every = Duration::from_secs(config.limits.reconcile_secs.unwrap_or(300).max(1));
     for cluster in &config.clusters {
         let (broker, policies) = (Arc::clone(&broker), Arc::clone(&policies));
@@ -361,6 +362,9 @@ impl Running {
         if let Err(error) = self.broker.flush_denials().await {
             tracing::warn!(%error, "denials were not written down");
         }
+        if let Err(error) = self.broker.flush_reads().await {
+            tracing::warn!(%error, "what operators read was not written down");
+        }
         for cluster in self.clusters {
             cluster.shutdown().await;
         }
@@ -396,6 +400,7 @@ pub(crate) fn store_options(
     options.limits = limits.clone();
     options.retention = Duration::from_secs(u64::from(config.store.retention_days) * 24 * 3600);
     options.max_leases = config.store.max_leases;
+    options.detail_retention = Duration::from_secs(u64::from(config.log.detail_retention_days) * 24 * 3600);
     options.reserve_bytes = config.store.reserve_bytes;
     options.rule_reserve_bytes = config.store.reserve_bytes / 4;
     options

@@ -2,6 +2,7 @@
 
 mod backup;
 pub(crate) mod caller;
+mod events;
 mod explain;
 mod keys;
 mod operator;

@@ -115,6 +115,7 @@ pub fn revocation(selector: Selector) -> Revocation {
         authority: Authority::Owners,
         reason: "a drill".to_owned(),
         idempotency: None,
+        owners: Vec::new(),
     }
 }
 

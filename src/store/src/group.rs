@@ -409,7 +409,8 @@ impl<'a> Group<'a> {
                 Outcome::Conflict(Conflict::IdempotencyKeyReused)
             });
         }
-        self.write_rule(revocation, Draft::revoked)
+        let owners = revocation.owners.clone();
+        self.write_rule(revocation, |rule| Draft::revoked(rule).about(&owners))
     }
 
     /// Writes a rule, with the event that this makes of it.

@@ -76,6 +76,7 @@ impl Group<'_> {
             authority: Authority::ClusterWide,
             reason: reason.clone(),
             idempotency: None,
+            owners: Vec::new(),
         };
         self.write_rule(revocation, |rule| Draft::key(change, Some(rule)))
     }

@@ -78,6 +78,9 @@ pub(crate) struct Progress {
     /// How often it was reopened after a failed write: what makes the record a new one then.
     #[prost(uint64, tag = "9")]
     pub(crate) reopened: u64,
+    /// Details of events up to this position are forgotten.
+    #[prost(uint64, tag = "40")]
+    pub(crate) forgotten: u64,
 }
 
 /// A run of events of one commit.

@@ -21,6 +21,7 @@ mod durable_sync;
 mod engine;
 mod error;
 mod files;
+mod forget;
 mod group;
 mod keys;
 mod layout;

@@ -69,6 +69,7 @@ pub(crate) fn anew(
         authority: Authority::Dayfly,
         reason: format!("{reason}: everything issued before is revoked"),
         idempotency: None,
+        owners: Vec::new(),
     };
     let event = Draft::note(kind, &Actor::dayfly(), note);
     Ok(vec![Change::Revoke(Box::new(revocation)), Change::Note(Box::new(event))])

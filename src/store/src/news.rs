@@ -103,6 +103,14 @@ impl Newest {
         heard(self.rules.subscribe(), after)
     }
 
+    /// Waits for a position above `after`, and gives the newest.
+    pub(crate) fn committed(
+        &self,
+        after: Position,
+    ) -> impl Future<Output = Result<Position, StoreError>> + Send + use<> {
+        heard(self.bell.subscribe(), after)
+    }
+
     fn between(&self, caller: &Digest, after: Position, to: Position) -> Option<Vec<LeaseId>> {
         let kept = self.told.read().unwrap_or_else(PoisonError::into_inner);
         if after < kept.since {

@@ -28,6 +28,8 @@ pub struct Options {
     pub accept_rollback: bool,
     /// How long an expired lease is kept, from its issue: 30 days.
     pub retention: Duration,
+    /// How long an event of the log keeps its details: 400 days. Its leaf is kept for ever.
+    pub detail_retention: Duration,
     /// How many leases are kept, the live ones always: 10 million.
     pub max_leases: u64,
     /// Free bytes on the disk below which nothing is issued: 64 MiB.
@@ -65,6 +67,7 @@ impl Options {
             expected: None,
             accept_rollback: false,
             retention: Duration::from_secs(30 * 24 * 3600),
+            detail_retention: Duration::from_secs(400 * 24 * 3600),
             max_leases: 10_000_000,
             reserve_bytes: 64 * MIB,
             rule_reserve_bytes: 16 * MIB,

@@ -1,5 +1,6 @@
 //! Leases that are old or too many are removed from the low end of ids, whole runs, a few with each commit; then the bases
-//! that nobody may refer to any more, and the rules that are folded away and cover none that is left. Their events stay.
+//! that nobody may refer to any more, and the rules that are folded away and cover none that is left. Their events stay, but
+//! for their details, which are [forgotten](crate::forget) in their own time.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use dayfly_core::time::Timestamp;
 
 use crate::bases;
 use crate::engine::damaged;
+use crate::forget::Forgetting;
 use crate::group::Group;
 use crate::layout;
 use crate::rules;
@@ -33,6 +35,8 @@ pub(crate) struct Schedule {
     bases: (LeaseId, Timestamp),
     /// No rule that is folded away has a cut-off below this one.
     rules: LeaseId,
+    /// Details of events.
+    forgetting: Forgetting,
 }
 
 impl Default for Schedule {
@@ -43,6 +47,7 @@ impl Default for Schedule {
             next_expiry: start,
             bases: (LeaseId::from_u128(0), start),
             rules: LeaseId::from_u128(0),
+            forgetting: Forgetting::default(),
         }
     }
 }
@@ -51,6 +56,7 @@ impl Schedule {
     /// Whether there may be something to prune.
     pub(crate) fn is_due(&self, tip: &Tip, most: u64, now: Timestamp) -> bool {
         self.leases_due(tip, most, now)
+            || self.forgetting.is_due(tip, now)
             || ((self.bases_due(tip) || self.rules_due(tip)) && now >= self.bases.1)
     }
 
@@ -81,6 +87,7 @@ impl Schedule {
         let later = now.plus(REST);
         (self.next_look, self.next_expiry) = (self.next_look.max(later), self.next_expiry.max(later));
         self.bases.1 = later;
+        self.forgetting.rest_until(later);
     }
 
     /// Adds removals to the commit until it has `operations` keys, as far as there is something to prune.
@@ -94,6 +101,9 @@ impl Schedule {
         }
         if self.rules_due(group.tip) && now >= self.bases.1 {
             self.prune_rules(group, operations)?;
+        }
+        if self.forgetting.is_due(group.tip, now) {
+            self.forgetting.forget(group, operations)?;
         }
         Ok(())
     }

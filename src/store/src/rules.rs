@@ -79,7 +79,7 @@ pub(crate) fn fold(group: &mut Group<'_>) -> Vec<Arc<Rule>> {
         group.insert(layout::folded(rule.position), encoding::encode_rule(rule));
         if group.tip.teardowns.get(rule.id).is_some() {
             Arc::make_mut(&mut group.tip.teardowns).remove(rule.id);
-            group.tip.forgotten.push(rule.position);
+            group.tip.folded_teardowns.push(rule.position);
         }
     }
     folded

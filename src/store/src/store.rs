@@ -79,16 +79,16 @@ impl SledStore {
         new: bool,
     ) -> Result<Arc<Self>, OpenError> {
         let highest = behind.map_or(tip.highest, |witness| witness.highest.max(tip.highest));
-        let stopped = match (new, tip.clean) {
-            (true, _) => "the first start",
-            (false, true) => "the earlier stop was clean",
-            (false, false) => "the earlier stop was not clean",
+        let (kind, stopped) = match (new, tip.clean) {
+            (true, _) => (EventKind::Started, "the first start"),
+            (false, true) => (EventKind::Started, "the earlier stop was clean"),
+            (false, false) => (EventKind::StartedUnclean, "the earlier stop was not clean"),
         };
         tip.start = StartNumber(tip.start.0 + 1);
         tip.clean = false;
         let shared = Arc::new(Shared::new(options, engine, &tip, highest));
         let mut writer = Writer::new(Arc::clone(&shared), tip);
-        let started = Draft::note(EventKind::Started, &Actor::dayfly(), stopped.to_owned());
+        let started = Draft::note(kind, &Actor::dayfly(), stopped.to_owned());
         let mut changes = Vec::new();
         if let Some(witness) = behind {
             changes = life::anew(&shared, &mut writer, &witness, &Why::Accepted)?;
@@ -208,6 +208,10 @@ impl LeaseStore for SledStore {
 
     fn ruled(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
         Box::pin(self.shared.news.ruled(after))
+    }
+
+    fn committed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(self.shared.news.committed(after))
     }
 
     fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {

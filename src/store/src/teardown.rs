@@ -53,7 +53,7 @@ pub(crate) fn spelled(
 /// Removes the records of rules that are folded away, as far as the commit has room.
 pub(crate) fn forget(group: &mut Group<'_>, operations: usize) -> Result<(), StoreError> {
     let engine = group.engine;
-    while let Some(position) = group.tip.forgotten.last().copied() {
+    while let Some(position) = group.tip.folded_teardowns.last().copied() {
         let prefix = layout::spelled_prefix(position);
         for entry in engine.scan(&prefix, &prefix) {
             if group.operations() >= operations {
@@ -65,7 +65,7 @@ pub(crate) fn forget(group: &mut Group<'_>, operations: usize) -> Result<(), Sto
             return Ok(());
         }
         group.remove(layout::teardown(position));
-        group.tip.forgotten.pop();
+        group.tip.folded_teardowns.pop();
     }
     Ok(())
 }

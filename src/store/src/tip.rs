@@ -28,11 +28,13 @@ pub(crate) struct Tip {
     pub(crate) leases: u64,
     pub(crate) pruned: Option<LeaseId>,
     pub(crate) reopened: u64,
+    /// Details of events up to here are forgotten.
+    pub(crate) forgotten: Position,
     pub(crate) log: Log,
     pub(crate) rules: Arc<RuleSet>,
     pub(crate) teardowns: Arc<Teardowns>,
     /// Rules that are folded away, whose teardowns are still recorded.
-    pub(crate) forgotten: Vec<Position>,
+    pub(crate) folded_teardowns: Vec<Position>,
 }
 
 /// Why there is no tip to be had.
@@ -66,10 +68,11 @@ impl Tip {
             leases: 0,
             pruned: None,
             reopened: 0,
+            forgotten: Position::ZERO,
             log: Log::default(),
             rules: Arc::default(),
             teardowns: Arc::default(),
-            forgotten: Vec::new(),
+            folded_teardowns: Vec::new(),
         }
     }
 
@@ -96,7 +99,7 @@ impl Tip {
         let pruned =
             if progress.pruned.is_empty() { None } else { Some(id(layout::PROGRESS, &progress.pruned)?) };
         let rules = rules::load(engine)?;
-        let (teardowns, forgotten) = teardown::load(engine, &rules)?;
+        let (teardowns, folded_teardowns) = teardown::load(engine, &rules)?;
         Ok(Self {
             instance: InstanceId::from_bytes(id(layout::HEADER, &header.instance)?.to_bytes()),
             incarnation: Incarnation(header.incarnation),
@@ -109,10 +112,11 @@ impl Tip {
             leases: progress.leases,
             pruned,
             reopened: progress.reopened,
+            forgotten: Position::new(progress.forgotten),
             log,
             rules: Arc::new(rules),
             teardowns: Arc::new(teardowns),
-            forgotten,
+            folded_teardowns,
         })
     }
 
@@ -136,6 +140,7 @@ impl Tip {
             leases: self.leases,
             pruned: self.pruned.map(|id| id.to_bytes().to_vec()).unwrap_or_default(),
             reopened: self.reopened,
+            forgotten: self.forgotten.number(),
         }
     }
 

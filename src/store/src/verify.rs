@@ -326,6 +326,10 @@ impl<'a> Check<'a> {
     fn event(&mut self, event: &Event, log: &mut Log) -> Result<(), StoreError> {
         self.hashed(event.leaf_hash, event.position.number(), log)?;
         self.report.forgotten += u64::from(event.detail.is_none());
+        if event.detail.is_none() != (event.position <= self.tip.forgotten) {
+            let what = if event.detail.is_none() { "are missing" } else { "were to be forgotten" };
+            self.problem(format!("the details of event {} {what}", event.position));
+        }
         if let Some(id) = event.issued().filter(|id| Some(*id) > self.tip.pruned) {
             self.issued(id, event)?;
         }

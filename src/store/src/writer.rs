@@ -161,13 +161,14 @@ impl Writer {
             return self.commit_all(Vec::new());
         }
         let pruning = self.pruning_is_due();
-        let folding = self.tip.rules.folds(self.shared.cautious_now()) || !self.tip.forgotten.is_empty();
+        let folding =
+            self.tip.rules.folds(self.shared.cautious_now()) || !self.tip.folded_teardowns.is_empty();
         if !pruning && !folding {
             return;
         }
-        let before = (self.tip.leases, self.schedule.lowest());
+        let before = (self.tip.leases, self.tip.forgotten, self.schedule.lowest());
         self.commit_all(Vec::new());
-        if pruning && (self.tip.leases, self.schedule.lowest()) == before {
+        if pruning && (self.tip.leases, self.tip.forgotten, self.schedule.lowest()) == before {
             self.schedule.rest(self.shared.cautious_now());
         }
     }

@@ -15,6 +15,8 @@ mod edges;
 mod elf;
 #[path = "store/fixture.rs"]
 mod fixture;
+#[path = "store/forgetting.rs"]
+mod forgetting;
 #[path = "store/full.rs"]
 mod full;
 #[path = "store/memory.rs"]

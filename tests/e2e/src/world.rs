@@ -265,6 +265,16 @@ impl World {
         self.operator_of(&namespace, &account).await
     }
 
+    /// An operator who may list events: of the owner named, or all.
+    pub async fn auditor(&self, owner: Option<&str>) -> Result<Operator> {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let namespace = self.operators().await?;
+        let account = format!("auditor-{}-{}", self.number, NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.cluster.create_service_account(&namespace, &account).await?;
+        self.cluster.allow_on("events", &namespace, &account, &["list"], owner).await?;
+        self.operator_of(&namespace, &account).await
+    }
+
     /// An operator with all rights on owners.
     pub async fn admin(&self) -> Result<Operator> {
         let namespace = self.operators().await?;
@@ -593,6 +603,36 @@ impl Operator {
     /// A page of Owners.
     pub async fn owners(&self, request: v1::ListOwnersRequest) -> Result<v1::ListOwnersResponse, Status> {
         Ok(self.client.clone().list_owners(bearing(&self.token, request)).await?.into_inner())
+    }
+
+    /// All events that pass, over as many pages as it takes.
+    pub async fn events(&self, filter: v1::EventFilter) -> Result<Vec<v1::Event>, Status> {
+        let mut all = Vec::new();
+        let mut request =
+            v1::ListEventsRequest { filter: Some(filter), page_size: 1000, ..Default::default() };
+        loop {
+            let asked = bearing(&self.token, request.clone());
+            let page = self.client.clone().list_events(asked).await?.into_inner();
+            all.extend(page.events);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Watches events.
+    pub async fn watch_events(
+        &self,
+        request: v1::WatchEventsRequest,
+    ) -> Result<Streaming<v1::WatchEventsResponse>, Status> {
+        Ok(self.client.clone().watch_events(bearing(&self.token, request)).await?.into_inner())
+    }
+
+    /// Exports events from a position on.
+    pub async fn export_events(&self, from: u64) -> Result<Streaming<v1::ExportEventsResponse>, Status> {
+        let request = bearing(&self.token, v1::ExportEventsRequest { from });
+        Ok(self.client.clone().export_events(request).await?.into_inner())
     }
 
     /// Why.

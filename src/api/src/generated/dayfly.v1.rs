@@ -2440,6 +2440,235 @@ pub struct MakeCheckpointResponse {
     #[prost(string, repeated, tag = "2")]
     pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// Which events: every part that is set must match. What an event's forgotten details said matches nothing.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventFilter {
+    /// Not before this position; 0: from the first.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    /// Not after this position; 0: to the newest.
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    /// Not before this time, by the broker's clock.
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Before this time.
+    #[prost(message, optional, tag = "4")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Of one of these kinds, by their names in docs/reference/events.md: `issued`, `denied`, ... At most 64.
+    #[prost(string, repeated, tag = "5")]
+    pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of this owner.
+    #[prost(string, tag = "6")]
+    pub owner: ::prost::alloc::string::String,
+    /// About the lease or rule of this id, or a renewal of that lease.
+    #[prost(string, tag = "7")]
+    pub subject: ::prost::alloc::string::String,
+    /// For this Target.
+    #[prost(string, tag = "8")]
+    pub target: ::prost::alloc::string::String,
+    /// By this one: an operator, `username@cluster`, or a workload, `cluster:namespace:service-account`.
+    #[prost(string, tag = "9")]
+    pub actor: ::prost::alloc::string::String,
+}
+/// Which events to list.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEventsRequest {
+    /// Those that pass; unset: all that the caller may list.
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<EventFilter>,
+    /// The newest first, instead of the oldest.
+    #[prost(bool, tag = "2")]
+    pub newest_first: bool,
+    /// At most this many, 1 to 1000; 0 is 100. A page may be shorter, or empty, although more follow: at most 20 000 events are
+    /// looked at for one, and it has at most 1 MiB.
+    #[prost(int32, tag = "3")]
+    pub page_size: i32,
+    /// `next_page_token` of the page before, with the same request otherwise. Survives a restart, not a restore.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of events.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEventsResponse {
+    /// The events.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+    /// Where the next page begins; empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// An event of the audit log. What each kind says is in docs/reference/events.md.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Event {
+    /// Its place in the order of all changes, from 1, without gaps.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// When, UTC, to the millisecond, by the broker's clock.
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What it is about: `issued`, `denied`, ...
+    #[prost(string, tag = "3")]
+    pub kind: ::prost::alloc::string::String,
+    /// The lease's or rule's id. Empty where there is none.
+    #[prost(string, tag = "4")]
+    pub subject: ::prost::alloc::string::String,
+    /// Who, what and why. Unset when retention has forgotten it.
+    #[prost(message, optional, tag = "5")]
+    pub detail: ::core::option::Option<EventDetail>,
+    /// SHA-256 of 0x00 and the leaf (RFC 6962): its place in the log's tree.
+    #[prost(bytes = "vec", tag = "6")]
+    pub leaf_hash: ::prost::alloc::vec::Vec<u8>,
+}
+/// Who, what and why. What does not apply is empty.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventDetail {
+    /// The workload, `cluster:namespace:service-account`.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+    /// Its service account's uid.
+    #[prost(string, tag = "2")]
+    pub service_account_uid: ::prost::alloc::string::String,
+    /// Its pod, `name/uid`.
+    #[prost(string, tag = "3")]
+    pub pod: ::prost::alloc::string::String,
+    /// The id of the token that it presented.
+    #[prost(string, tag = "4")]
+    pub credential_id: ::prost::alloc::string::String,
+    /// Who answers for it: the namespace's owner, then the narrowed one. Whoever may list the events of one of them sees it.
+    #[prost(string, repeated, tag = "5")]
+    pub owners: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The Target.
+    #[prost(string, tag = "6")]
+    pub target: ::prost::alloc::string::String,
+    /// The Grant, `namespace/name`.
+    #[prost(string, tag = "7")]
+    pub grant: ::prost::alloc::string::String,
+    /// What a credential may do there.
+    #[prost(string, repeated, tag = "8")]
+    pub scope: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// When the credential ends by itself, UTC.
+    #[prost(message, optional, tag = "9")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The signing key.
+    #[prost(string, tag = "10")]
+    pub key_id: ::prost::alloc::string::String,
+    /// SHA-256 of the credential.
+    #[prost(bytes = "vec", tag = "11")]
+    pub credential_digest: ::prost::alloc::vec::Vec<u8>,
+    /// Who did it, where it was not the workload: `username@cluster`.
+    #[prost(string, tag = "12")]
+    pub actor: ::prost::alloc::string::String,
+    /// A rule's selector, in words.
+    #[prost(string, tag = "13")]
+    pub selector: ::prost::alloc::string::String,
+    /// `REISSUE` or `HOLD`.
+    #[prost(string, tag = "14")]
+    pub after: ::prost::alloc::string::String,
+    /// A rule's cut-off.
+    #[prost(string, tag = "15")]
+    pub cut_off: ::prost::alloc::string::String,
+    /// Why: an operator's words, or a denial's reason.
+    #[prost(string, tag = "16")]
+    pub reason: ::prost::alloc::string::String,
+    /// How often, for what is counted by the minute; else 0.
+    #[prost(uint64, tag = "17")]
+    pub count: u64,
+    /// The first of those, UTC.
+    #[prost(message, optional, tag = "18")]
+    pub first: ::core::option::Option<::prost_types::Timestamp>,
+    /// The last of those, UTC.
+    #[prost(message, optional, tag = "19")]
+    pub last: ::core::option::Option<::prost_types::Timestamp>,
+    /// Anything else, in words.
+    #[prost(string, tag = "20")]
+    pub note: ::prost::alloc::string::String,
+    /// The lease that this one renews.
+    #[prost(string, tag = "21")]
+    pub renews: ::prost::alloc::string::String,
+    /// The cluster whose things it is about.
+    #[prost(string, tag = "22")]
+    pub cluster: ::prost::alloc::string::String,
+    /// What an operator called: `ListLeases`, ...
+    #[prost(string, tag = "23")]
+    pub rpc: ::prost::alloc::string::String,
+    /// And with which filter, in words.
+    #[prost(string, tag = "24")]
+    pub filter: ::prost::alloc::string::String,
+    /// Policy objects that changed, a line each: what happened, which, and the digests before and after.
+    #[prost(string, repeated, tag = "25")]
+    pub objects: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who a session is of: the user's uid, as the API server said it.
+    #[prost(string, tag = "26")]
+    pub user_uid: ::prost::alloc::string::String,
+    /// Their groups.
+    #[prost(string, repeated, tag = "27")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What else the API server said of them, `KEY=VALUE`.
+    #[prost(string, repeated, tag = "28")]
+    pub extra: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The `Audit-ID` of the request for a session: what finds it in the API server's own audit log.
+    #[prost(string, tag = "29")]
+    pub audit_id: ::prost::alloc::string::String,
+}
+/// Which events to watch.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchEventsRequest {
+    /// Those that pass. `from` says where to begin: 0 with what comes from now on. `to` and `until` are not for a watch.
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<EventFilter>,
+    /// Where to go on: `resume` of the last message that was read, with the same filter; `from` is not looked at then. Empty
+    /// to begin.
+    #[prost(string, tag = "2")]
+    pub resume: ::prost::alloc::string::String,
+}
+/// What there is to tell. Without events it is a heartbeat, every 5 s at the latest.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchEventsResponse {
+    /// The events, in order.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+    /// Up to where this tells: every event up to it that passes has been told.
+    #[prost(uint64, tag = "2")]
+    pub position: u64,
+    /// Where to resume after this message. RESUME_OUT_OF_RANGE answers one of another incarnation of the store: then begin
+    /// again with a position.
+    #[prost(string, tag = "3")]
+    pub resume: ::prost::alloc::string::String,
+}
+/// What to export.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportEventsRequest {
+    /// From this position on; 0 is 1.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+}
+/// Some records, in order and without gaps.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportEventsResponse {
+    /// The records.
+    #[prost(message, repeated, tag = "1")]
+    pub records: ::prost::alloc::vec::Vec<EventRecord>,
+}
+/// An event as the log has it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventRecord {
+    /// Its position: one more than its leaf's index.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// SHA-256 of 0x00 and `leaf` (RFC 6962).
+    #[prost(bytes = "vec", tag = "2")]
+    pub leaf_hash: ::prost::alloc::vec::Vec<u8>,
+    /// The leaf, exactly as hashed. It holds SHA-256(`salt` and `detail`).
+    #[prost(bytes = "vec", tag = "3")]
+    pub leaf: ::prost::alloc::vec::Vec<u8>,
+    /// The salt. Empty when retention has forgotten the detail.
+    #[prost(bytes = "vec", tag = "4")]
+    pub salt: ::prost::alloc::vec::Vec<u8>,
+    /// The detail, as encoded. Empty when forgotten.
+    #[prost(bytes = "vec", tag = "5")]
+    pub detail: ::prost::alloc::vec::Vec<u8>,
+}
 /// What a workload whose leases were revoked may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2631,6 +2860,9 @@ pub mod operator_service_client {
     /// | CreateBackup | create | backups | none | home |
     /// | AdoptStore | adopt | stores | none | home |
     /// | MakeCheckpoint | create | checkpoints | none | home |
+    /// | ListEvents | list | events | an owner of each event; without a name: all | its own |
+    /// | WatchEvents | list | events | an owner of each event; without a name: all | its own |
+    /// | ExportEvents | list | events | none | home |
     #[derive(Debug, Clone)]
     pub struct OperatorServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -3077,6 +3309,84 @@ pub mod operator_service_client {
                 .insert(GrpcMethod::new("dayfly.v1.OperatorService", "MakeCheckpoint"));
             self.inner.unary(req, path, codec).await
         }
+        /// Events of the audit log, by position, of the owners whose events the caller may list. What is of no owner (keys,
+        /// policy, starts) is for those who may list all.
+        pub async fn list_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/ListEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "ListEvents"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The same events as they come: those from a position on, then each one when it is durable. It ends when the caller
+        /// loses the right, when the broker stops, or when the caller reads too slowly; each message says where to resume.
+        pub async fn watch_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchEventsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/WatchEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "WatchEvents"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The audit log itself, record by record, as it is hashed: whoever has it can compute the log's root (RFC 6962). That
+        /// it was exported is an event, durable before the first record is sent, and the last that is sent.
+        pub async fn export_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ExportEventsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dayfly.v1.OperatorService/ExportEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dayfly.v1.OperatorService", "ExportEvents"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3217,6 +3527,45 @@ pub mod operator_service_server {
             tonic::Response<super::MakeCheckpointResponse>,
             tonic::Status,
         >;
+        /// Events of the audit log, by position, of the owners whose events the caller may list. What is of no owner (keys,
+        /// policy, starts) is for those who may list all.
+        async fn list_events(
+            &self,
+            request: tonic::Request<super::ListEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchEvents method.
+        type WatchEventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchEventsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The same events as they come: those from a position on, then each one when it is durable. It ends when the caller
+        /// loses the right, when the broker stops, or when the caller reads too slowly; each message says where to resume.
+        async fn watch_events(
+            &self,
+            request: tonic::Request<super::WatchEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchEventsStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the ExportEvents method.
+        type ExportEventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ExportEventsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The audit log itself, record by record, as it is hashed: whoever has it can compute the log's root (RFC 6962). That
+        /// it was exported is an event, durable before the first record is sent, and the last that is sent.
+        async fn export_events(
+            &self,
+            request: tonic::Request<super::ExportEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ExportEventsStream>,
+            tonic::Status,
+        >;
     }
     /// For operators: people on call, platform and security teams.
     ///
@@ -3246,6 +3595,9 @@ pub mod operator_service_server {
     /// | CreateBackup | create | backups | none | home |
     /// | AdoptStore | adopt | stores | none | home |
     /// | MakeCheckpoint | create | checkpoints | none | home |
+    /// | ListEvents | list | events | an owner of each event; without a name: all | its own |
+    /// | WatchEvents | list | events | an owner of each event; without a name: all | its own |
+    /// | ExportEvents | list | events | none | home |
     #[derive(Debug)]
     pub struct OperatorServiceServer<T> {
         inner: Arc<T>,
@@ -3998,6 +4350,143 @@ pub mod operator_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/ListEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListEventsSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::ListEventsRequest>
+                    for ListEventsSvc<T> {
+                        type Response = super::ListEventsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::list_events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/WatchEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchEventsSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::ServerStreamingService<super::WatchEventsRequest>
+                    for WatchEventsSvc<T> {
+                        type Response = super::WatchEventsResponse;
+                        type ResponseStream = T::WatchEventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::watch_events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dayfly.v1.OperatorService/ExportEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportEventsSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::ServerStreamingService<super::ExportEventsRequest>
+                    for ExportEventsSvc<T> {
+                        type Response = super::ExportEventsResponse;
+                        type ResponseStream = T::ExportEventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::export_events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -195,6 +195,7 @@ pub(crate) fn revoke_payments(store: &FakeStore, after: After) {
         authority: dayfly_core::rule::Authority::ClusterWide,
         reason: "incident 12".to_owned(),
         idempotency: None,
+        owners: Vec::new(),
     };
     store.commit_now(Change::Revoke(Box::new(revocation))).unwrap();
 }

@@ -6,6 +6,7 @@ mod caps;
 mod checkpoint;
 mod clusters;
 mod credential;
+mod events;
 mod explain;
 mod images;
 mod introspect;

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use dayfly_broker::{
-    About, Error, LiftRequest, ListLeases, ListRevocations, Reason, RevokeRequest, Revoked, Which,
+    About, Error, EventFilter, LiftRequest, ListEvents, ListLeases, ListRevocations, Reason, RevokeRequest,
+    Revoked, Which,
 };
 use dayfly_core::ids::{LeaseId, RuleId};
 use dayfly_core::ports::NamespaceFacts;
@@ -82,6 +83,7 @@ async fn call(world: &World, rpc: &str, caller: &Secret, about: &Things) -> Resu
     let of_rule =
         |rule: &Rule| rule.selector.named().cluster.as_ref().is_some_and(|it| of_cluster(it.as_str()));
     let (lease, rule) = (about.lease, about.rule);
+    let filter = EventFilter { owner: "payments".parse().ok(), ..EventFilter::default() };
     match rpc {
         "ListLeases" => {
             let page = broker.list_leases(caller, &ListLeases::default()).await?;
@@ -115,6 +117,12 @@ async fn call(world: &World, rpc: &str, caller: &Secret, about: &Things) -> Resu
         "CreateBackup" => broker.may_back_up(caller).await.map(|_| 1),
         "AdoptStore" => broker.adopt_store(caller).await.map(|_| 1),
         "MakeCheckpoint" => broker.make_checkpoint(caller).await.map(|_| 1),
+        "ListEvents" => {
+            let page = broker.list_events(caller, &ListEvents { filter, ..ListEvents::default() }).await?;
+            Ok(page.events.len())
+        }
+        "WatchEvents" => broker.watch_events(caller, filter, None).await.map(|_| 1),
+        "ExportEvents" => broker.export_events(caller, None).await.map(|_| 1),
         other => panic!(
             "{other} has a row in operator.proto and no call here: say how it is called, and how many of the things it gives"
         ),
@@ -125,7 +133,10 @@ async fn call(world: &World, rpc: &str, caller: &Secret, about: &Things) -> Resu
 fn name_for(rpc: &str, resource: &str) -> Option<&'static str> {
     match (rpc, resource) {
         // What nobody owns is for those who may list all, and all keys are listed.
-        ("ListUnowned" | "ListKeys" | "CreateBackup" | "AdoptStore" | "MakeCheckpoint", _) => None,
+        (
+            "ListUnowned" | "ListKeys" | "CreateBackup" | "AdoptStore" | "MakeCheckpoint" | "ExportEvents",
+            _,
+        ) => None,
         ("RotateKey", "keys") => Some("access-token"),
         ("RevokeKey", "keys") => Some("key-1"),
         _ => Some("payments"),

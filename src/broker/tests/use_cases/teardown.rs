@@ -29,6 +29,7 @@ fn write(world: &World, selector: Selector) -> Arc<Rule> {
         authority: Authority::Dayfly,
         reason: "a test".to_owned(),
         idempotency: None,
+        owners: Vec::new(),
     };
     match world.store.commit_now(Change::Revoke(Box::new(revocation))).unwrap() {
         Outcome::Committed(Receipt { rule: Some(rule), .. }) => rule,

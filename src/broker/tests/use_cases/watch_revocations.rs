@@ -43,7 +43,8 @@ fn write(world: &World, selector: Selector, after: After) -> Arc<Rule> {
     let by = Actor { cluster: None, username: "test".to_owned(), uid: String::new() };
     let reason = "incident 12".to_owned();
     let authority = Authority::ClusterWide;
-    let revocation = Revocation { selector, after, by, authority, reason, idempotency: None };
+    let revocation =
+        Revocation { selector, after, by, authority, reason, idempotency: None, owners: Vec::new() };
     match world.store.commit_now(Change::Revoke(Box::new(revocation))).unwrap() {
         Outcome::Committed(Receipt { rule: Some(rule), .. }) => rule,
         other => panic!("{other:?}"),

@@ -34,6 +34,7 @@ fn text(url: &str, folder: &str, bin: &Path) -> String {
     export DAYFLY_TOKEN_FILE={operator}     # an operator
     dayfly owners list
     dayfly leases list --owner payments --active
+    dayfly events list --owner payments
     dayfly revoke --owner payments --after hold --reason 'trying it' --dry-run
     dayfly revoke --owner payments --after reissue --reason 'trying it'
 

@@ -50,6 +50,7 @@ impl World {
             )?;
         }
         stand_in.allow(&Person::Operator.username(), "*", "owners", None);
+        stand_in.allow(&Person::Operator.username(), "list", "events", None);
         stand_in.broker_kubeconfig(folder.root())?;
 
         let tls = Tls::generate()?;

@@ -131,6 +131,10 @@ impl LeaseStore for Keys {
         panic!("a key is not asked for this")
     }
 
+    fn committed(&self, _: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        panic!("a key is not asked for this")
+    }
+
     fn events(&self, _: Position, _: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
         panic!("a key is not asked for this")
     }

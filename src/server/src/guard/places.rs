@@ -38,6 +38,10 @@ pub(crate) struct Limits {
     pub(crate) verifier_streams: usize,
     /// For streams of one verifier: of one pod, by its uid.
     pub(crate) streams_of_one_verifier: usize,
+    /// For streams of operators.
+    pub(crate) operator_streams: usize,
+    /// For streams of one operator: of one user, or of one pod, by its uid.
+    pub(crate) streams_of_one_operator: usize,
     /// How often one workload may call.
     pub(crate) rate: Rate,
     /// How often one operator may: so often for what ends something, and so often for the rest.
@@ -126,6 +130,7 @@ pub(crate) struct Places {
     open_streams: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     verifier_streams: Arc<Semaphore>,
+    operator_streams: Arc<Semaphore>,
     streams_of: Arc<Counts<Share>>,
     limits: Limits,
 }
@@ -146,6 +151,7 @@ enum Share {
     Pod(ClusterName, Uid),
     Streams(Workload),
     VerifierStreams(Workload),
+    OperatorStreams(Workload),
 }
 
 /// What a call that is being verified holds.
@@ -200,6 +206,7 @@ impl Places {
             open_streams: places(limits.open_streams),
             streams: places(limits.streams),
             verifier_streams: places(limits.verifier_streams),
+            operator_streams: places(limits.operator_streams),
             streams_of: Arc::default(),
             limits: limits.clone(),
         }
@@ -235,11 +242,18 @@ impl Places {
 
     /// A place for a stream of this verified caller.
     pub(super) fn stream(&self, kind: Kind, who: &Who) -> Result<Held, Full> {
-        let (share, most, places) = if kind == Kind::Verifier {
-            let most = self.limits.streams_of_one_verifier;
-            (Share::VerifierStreams(who.workload()), most, &self.verifier_streams)
-        } else {
-            (Share::Streams(who.workload()), self.limits.streams_of_one_workload, &self.streams)
+        let (share, most, places) = match kind {
+            Kind::Verifier => {
+                let most = self.limits.streams_of_one_verifier;
+                (Share::VerifierStreams(who.workload()), most, &self.verifier_streams)
+            }
+            Kind::Operator => {
+                let most = self.limits.streams_of_one_operator;
+                (Share::OperatorStreams(who.workload()), most, &self.operator_streams)
+            }
+            Kind::Workload => {
+                (Share::Streams(who.workload()), self.limits.streams_of_one_workload, &self.streams)
+            }
         };
         let count = Counted::one_more(&self.streams_of, share, |_, count| {
             if count < most { Ok(()) } else { Err(Full::Streams) }

@@ -81,6 +81,8 @@ fn limits() -> Limits {
         streams_of_one_workload: 2,
         verifier_streams: 3,
         streams_of_one_verifier: 2,
+        operator_streams: 3,
+        streams_of_one_operator: 2,
         rate: OFTEN,
         operator_rate: OFTEN,
     }
@@ -393,6 +395,23 @@ async fn verifiers_have_streams_of_their_own() {
     assert_eq!(reason(&quick(&guard, WATCH, "b/0").await).unwrap(), "OVERLOADED", "three in all");
     drop(pod);
     assert_eq!(reason(&quick(&guard, WATCH, "b/0").await), None);
+}
+
+#[tokio::test]
+async fn operators_have_streams_of_their_own() {
+    const WATCH: &str = "/dayfly.v1.OperatorService/WatchEvents";
+    const EXPORT: &str = "/dayfly.v1.OperatorService/ExportEvents";
+    let guard = guard(&Limits { streams: 0, verifier_streams: 0, operators: room(1, 1), ..limits() });
+    let own = [quick(&guard, WATCH, "a/0").await, quick(&guard, EXPORT, "a/0").await];
+    assert!(own.iter().all(|answer| reason(answer).is_none()), "others' streams leave them theirs");
+    assert_eq!(reason(&quick(&guard, WATCH, "a/0").await).unwrap(), "OVERLOADED", "two of one operator");
+    assert_eq!(
+        reason(&quick(&guard, "/dayfly.v1.OperatorService/Revoke", "a/0").await),
+        None,
+        "a call has its place"
+    );
+    drop(own);
+    assert_eq!(reason(&quick(&guard, WATCH, "a/0").await), None);
 }
 
 #[tokio::test]

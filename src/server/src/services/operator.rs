@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 use super::caller::Caller;
 use super::page::{LeaseToken, OwnerToken, RevocationToken, UnownedToken};
 use super::stream::Answers;
-use super::{backup, explain, keys, reject, selector};
+use super::{backup, events, explain, keys, reject, selector};
 use crate::backup::Backups;
 
 pub(super) struct Operators {
@@ -263,6 +263,31 @@ impl OperatorService for Operators {
             keys: made.keys.iter().map(ToString::to_string).collect(),
         }))
     }
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        events::list(&self.broker, self.incarnation, request).await
+    }
+
+    type WatchEventsStream = Answers<v1::WatchEventsResponse>;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        events::watch(&self.broker, &self.stopped, request).await
+    }
+
+    type ExportEventsStream = Answers<v1::ExportEventsResponse>;
+
+    async fn export_events(
+        &self,
+        request: Request<v1::ExportEventsRequest>,
+    ) -> Result<Response<Self::ExportEventsStream>, Status> {
+        events::export(&self.broker, &self.stopped, request).await
+    }
 }
 
 /// A request to revoke, as the use case takes it.
@@ -288,7 +313,7 @@ pub(crate) fn to_revoke(wire: v1::RevokeRequest) -> Result<RevokeRequest, Status
 }
 
 /// The page size; none where the request leaves it to us.
-fn page_size(wire: i32) -> Result<Option<usize>, Status> {
+pub(super) fn page_size(wire: i32) -> Result<Option<usize>, Status> {
     match usize::try_from(wire) {
         Ok(0) => Ok(None),
         Ok(size) if size <= limits::PAGE => Ok(Some(size)),

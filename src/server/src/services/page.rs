@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dayfly_api::rejection::Rejection;
 use dayfly_api::v1::ErrorReason;
-use dayfly_broker::Resume;
+use dayfly_broker::{EventNews, EventResume, Resume};
 use dayfly_core::ids::{ClusterName, Incarnation, LeaseId, Namespace, OwnerName, Position, RuleId};
 use tonic::Status;
 
@@ -27,6 +27,14 @@ pub(super) struct OwnerToken {
 pub(super) struct UnownedToken {
     pub(super) after: (ClusterName, Namespace),
 }
+
+/// Events from this position on.
+pub(super) struct EventToken {
+    pub(super) at: Position,
+}
+
+/// Where a watch over events is resumed; the use case knows whether it can be.
+pub(super) struct EventsToken;
 
 /// Where a watch over revocations is resumed; the use case knows whether it can be.
 pub(super) struct RevocationsToken;
@@ -51,6 +59,40 @@ impl RevocationsToken {
 
     pub(super) fn write(resume: &Resume) -> String {
         token("revocations", resume.incarnation, &format!("{}:{}", resume.position, resume.told_of))
+    }
+}
+
+impl EventsToken {
+    /// None for a watch that begins.
+    pub(super) fn read(text: &str) -> Result<Option<EventResume>, Status> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let read = || {
+            let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+            let (incarnation, position) = decoded.strip_prefix("watched-events:")?.split_once(':')?;
+            let incarnation = Incarnation(incarnation.parse().ok()?);
+            Some(EventResume { incarnation, position: Position::new(position.parse().ok()?) })
+        };
+        let message = "`resume` is not one of this broker's: call again without it, from a position";
+        let not_ours = || Rejection::new(ErrorReason::ResumeOutOfRange, message).into_status();
+        read().map(Some).ok_or_else(not_ours)
+    }
+
+    pub(super) fn write(news: &EventNews) -> String {
+        token("watched-events", news.incarnation, &news.position.to_string())
+    }
+}
+
+impl EventToken {
+    pub(super) fn read(text: &str, incarnation: Incarnation) -> Result<Option<Self>, Status> {
+        let Some(fields) = fields(text, "events", incarnation)? else { return Ok(None) };
+        let at = Position::new(fields.parse().map_err(|_| not_ours())?);
+        Ok(Some(Self { at }))
+    }
+
+    pub(super) fn write(&self, incarnation: Incarnation) -> String {
+        token("events", incarnation, &self.at.to_string())
     }
 }
 
@@ -144,6 +186,18 @@ mod tests {
         let text = OwnerToken { after }.write(Incarnation(1));
         let read = OwnerToken::read(&text, Incarnation(1)).ok().flatten().unwrap().after;
         assert_eq!(read.1.as_str(), "payments");
+    }
+
+    #[test]
+    fn where_events_go_on_reads_back() {
+        let (incarnation, position) = (Incarnation(2), Position::new(77));
+        let text = EventToken { at: position }.write(incarnation);
+        assert_eq!(EventToken::read(&text, incarnation).ok().flatten().map(|token| token.at), Some(position));
+        assert!(EventToken::read(&text, Incarnation(3)).is_err());
+        assert_eq!(EventsToken::read(&text).unwrap_err().code(), tonic::Code::OutOfRange, "it is a page's");
+        let resume = EventsToken::write(&EventNews { events: Vec::new(), position, incarnation });
+        assert_eq!(EventsToken::read(&resume).ok(), Some(Some(EventResume { incarnation, position })));
+        assert!(matches!(EventsToken::read(""), Ok(None)));
     }
 
     #[test]

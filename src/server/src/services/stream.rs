@@ -47,6 +47,31 @@ pub(super) fn answers<S: Source>(
     Box::pin(ReceiverStream::new(receiver).map(Ok).chain(last))
 }
 
+/// The same, of a source that has an end: when it has no more messages, the answer is whole.
+pub(super) fn until_done<S: Source>(
+    source: S,
+    stopped: watch::Receiver<bool>,
+    patience: Duration,
+) -> Answers<S::Message> {
+    let told = answers(Finite(source), stopped, patience);
+    Box::pin(told.take_while(|answer| {
+        let done = matches!(answer, Err(status) if status.code() == tonic::Code::Ok);
+        std::future::ready(!done)
+    }))
+}
+
+/// A source that ends with the status OK.
+struct Finite<S>(S);
+
+impl<S: Source> Source for Finite<S> {
+    type Message = S::Message;
+
+    async fn next(&mut self) -> Result<Vec<S::Message>, Status> {
+        let messages = self.0.next().await?;
+        if messages.is_empty() { Err(Status::ok("")) } else { Ok(messages) }
+    }
+}
+
 async fn tell<S: Source>(source: &mut S, sender: &mpsc::Sender<S::Message>, patience: Duration) -> Status {
     loop {
         let messages = match source.next().await {
@@ -109,6 +134,26 @@ mod tests {
         let numbers: Vec<_> = told.iter().filter_map(|answer| answer.as_ref().ok().copied()).collect();
         assert_eq!(numbers, (1..=9).collect::<Vec<_>>());
         assert_eq!(reason(told.last()), "the end");
+    }
+
+    /// Counts up to its end, and is done.
+    struct Few(u32);
+
+    impl Source for Few {
+        type Message = u32;
+
+        async fn next(&mut self) -> Result<Vec<u32>, Status> {
+            self.0 += 1;
+            Ok(if self.0 > 20 { Vec::new() } else { vec![self.0] })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_an_end_ends_well() {
+        let (_stop, stopped) = watch::channel(false);
+        let told: Vec<_> = until_done(Few(0), stopped, SHORT).collect().await;
+        let numbers: Vec<_> = told.into_iter().map(Result::unwrap).collect();
+        assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
     }
 
     #[tokio::test]

@@ -62,6 +62,9 @@ fn step() -> impl Strategy<Value = Step> {
 /// How long leases are kept: for longer than idempotency keys are.
 const RETENTION: Duration = Duration::from_secs(700);
 
+/// How long events keep their details.
+const DETAILS: Duration = Duration::from_secs(5 * 3600);
+
 /// What the store does, without any of how. When it prunes what it may is told by its answers.
 #[derive(Default)]
 struct Model {
@@ -301,6 +304,7 @@ impl Run {
             options.recent_leases = 3;
             options.recent_bases = 3;
             options.retention = RETENTION;
+            options.detail_retention = DETAILS;
         });
         let store = Some(fixture.store());
         let model = Model { position: 1, now: fixture.clock.now(), ..Model::default() };
@@ -516,6 +520,18 @@ impl Run {
             assert_eq!(listed.filter(|lease| !model.may_go(lease)).collect::<Vec<_>>(), expected);
         }
         dayfly_store::contract::log_adds_up(store).await;
+        // When it forgets what it may is the store's to choose; from the oldest on.
+        let mut remembers = false;
+        for n in 1..=model.position {
+            let [record] = store.events(Position::new(n), 1).await.unwrap().try_into().unwrap();
+            let event = record.read().unwrap();
+            assert!(
+                event.detail.is_some() || event.at.plus(DETAILS) <= model.now,
+                "{n} is forgotten too early"
+            );
+            assert!(event.detail.is_some() || !remembers, "{n} is forgotten before an older one");
+            remembers = event.detail.is_some();
+        }
     }
 }
 

@@ -187,7 +187,7 @@ async fn each_start_says_how_the_last_one_ended() {
         started("the first start"),
         (EventKind::Stopped, String::new()),
         started("the earlier stop was clean"),
-        started("the earlier stop was not clean"),
+        (EventKind::StartedUnclean, "the earlier stop was not clean".to_owned()),
     ];
     assert_eq!(told, expected);
     assert_eq!(store.status().start.0, 3);

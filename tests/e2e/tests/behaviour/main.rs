@@ -33,6 +33,7 @@ mod clock;
 mod clusters;
 mod credentials;
 mod crowds;
+mod events;
 mod explain;
 mod images;
 mod issue;

@@ -147,6 +147,11 @@ impl FakeCluster {
         self.allow_on("owners", user, verb, owner);
     }
 
+    /// Takes every right from a user.
+    pub(crate) fn disallow(&self, user: &str) {
+        self.rights.lock().unwrap().retain(|(of, ..)| of != user);
+    }
+
     /// Lets a user do this to such things of this name; without a name, to all.
     pub(crate) fn allow_on(
         &self,

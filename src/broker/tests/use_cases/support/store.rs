@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dayfly_core::audit::{Draft, EventRecord};
+use dayfly_core::audit::{Draft, EventKind, EventRecord, SALT_BYTES};
 use dayfly_core::change::{
     Change, Conflict, Draw, Earlier, LeaseFilter, LeasePage, LogHead, Mark, News, Outcome, Receipt,
     SealedKey, StoreStatus,
@@ -45,6 +45,8 @@ struct State {
     notes: Vec<Draft>,
     teardowns: Teardowns,
     spelled: BTreeMap<Position, Vec<SpelledLease>>,
+    /// One event for each position.
+    events: Vec<EventRecord>,
     /// Which leases changed, and whose.
     told: Vec<(Position, Digest, LeaseId)>,
     /// Where it was restored, as long as it is not adopted.
@@ -71,6 +73,7 @@ impl FakeStore {
             notes: Vec::new(),
             teardowns: Teardowns::default(),
             spelled: BTreeMap::new(),
+            events: Vec::new(),
             told: Vec::new(),
             restored_at: None,
         };
@@ -108,7 +111,12 @@ impl FakeStore {
                 state.position = state.position.next();
             }
             let position = if durable { rule.position } else { state.position };
-            rules.add(Arc::new(Rule { position, ..Rule::clone(&rule) }));
+            let rule = Rule { position, ..Rule::clone(&rule) };
+            if !durable {
+                let event = Draft::revoked(&rule).place(position, self.clock.now(), [7; SALT_BYTES]).0;
+                state.events.push(event);
+            }
+            rules.add(Arc::new(rule));
         }
         state.rules = Arc::new(rules);
         self.bell.send_replace(state.position);
@@ -150,9 +158,11 @@ impl FakeStore {
             return Err(StoreError::Full);
         }
         let mut rule = None;
+        let event;
         match change {
             Change::Issue(issue) => {
                 let lease = issue.lease;
+                event = Draft::issued(&lease);
                 if let Some(idempotency) = lease.idempotency
                     && let Some(earlier) = state.by_key(idempotency)
                 {
@@ -190,6 +200,7 @@ impl FakeStore {
                 };
                 let mut known = Lease::clone(known);
                 known.digests.push(digest);
+                event = Draft::reissued(&known, &digest);
                 state.leases.insert(lease, Arc::new(known));
             }
             Change::Release { lease } => {
@@ -198,6 +209,7 @@ impl FakeStore {
                     return Ok(Outcome::Conflict(Conflict::Phase));
                 };
                 known.phase = phase;
+                event = Draft::released(&known);
                 state.told.push((position, known.workload.caller(), lease));
                 state.leases.insert(lease, Arc::new(known));
             }
@@ -207,6 +219,7 @@ impl FakeStore {
                 {
                     return Ok(Outcome::Replayed(Earlier::Rule(Arc::clone(earlier))));
                 }
+                let owners = revocation.owners;
                 let cut_off = state.ids.next(self.clock.now(), &self.rng).unwrap();
                 let id = state.ids.next(self.clock.now(), &self.rng).unwrap();
                 let written = Arc::new(Rule {
@@ -227,6 +240,7 @@ impl FakeStore {
                 if full {
                     return Ok(Outcome::InMemory(written));
                 }
+                event = Draft::revoked(&written).about(&owners);
                 rule = Some(written);
             }
             Change::Lift(lift) => {
@@ -236,6 +250,7 @@ impl FakeStore {
                 if known.lifted.is_some() {
                     return Ok(Outcome::Replayed(Earlier::Rule(known)));
                 }
+                event = Draft::lifted(&known, &lift.by, &lift.reason);
                 let lifted = Lifted { at: self.clock.now(), by: lift.by, reason: lift.reason, position };
                 let mut rules = RuleSet::clone(&state.rules);
                 rule = rules.lift(lift.rule, lifted);
@@ -244,11 +259,15 @@ impl FakeStore {
                 }
                 state.rules = Arc::new(rules);
             }
-            Change::Note(draft) => state.notes.push(*draft),
+            Change::Note(draft) => {
+                event = Draft::clone(&draft);
+                state.notes.push(*draft);
+            }
+            Change::Key(change) => event = Draft::key(&change, None),
             Change::Adopt { .. } if state.restored_at.take().is_none() => {
                 return Ok(Outcome::Conflict(Conflict::Adopted));
             }
-            Change::Key(_) | Change::Adopt { .. } => {}
+            Change::Adopt { by } => event = Draft::note(EventKind::Adopted, &by, String::new()),
             Change::Teardown(change) => {
                 let Some(known) = state.rules.counting(change.rule).cloned() else {
                     return Ok(Outcome::Conflict(Conflict::NoSuchRule));
@@ -265,6 +284,7 @@ impl FakeStore {
                 return Ok(Outcome::Committed(Receipt { position: state.position, rule: None }));
             }
         }
+        state.events.push(event.place(position, self.clock.now(), [7; SALT_BYTES]).0);
         state.position = position;
         self.bell.send_replace(position);
         Ok(Outcome::Committed(Receipt { position, rule }))
@@ -397,9 +417,17 @@ impl LeaseStore for FakeStore {
         })
     }
 
-    fn events(&self, _: Position, _: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
+    fn committed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(
+            async move { Ok(*self.bell.subscribe().wait_for(|position| *position > after).await.unwrap()) },
+        )
+    }
+
+    fn events(&self, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<EventRecord>, StoreError>> {
         self.log_read.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async { Ok(Vec::new()) })
+        let skip = usize::try_from(from.number().saturating_sub(1)).unwrap();
+        let events = self.state.lock().unwrap().events.iter().skip(skip).take(limit).cloned().collect();
+        Box::pin(async { Ok(events) })
     }
 
     fn log_tiles(&self, tiles: Vec<Tile>) -> BoxFuture<'_, Result<Vec<Vec<Hash>>, StoreError>> {
