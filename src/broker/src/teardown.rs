@@ -26,6 +26,8 @@ use crate::Broker;
 /// How long what failed once rests; twice as long each further time, up to [`REST_MOST`].
 const REST: Duration = Duration::from_secs(1);
 const REST_MOST: Duration = Duration::from_secs(60);
+/// How long a walk rests at least between its pages: many leases may have been passed by for few.
+const BETWEEN: Duration = Duration::from_millis(5);
 /// How often it is looked which rules have gone out of force.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -161,14 +163,15 @@ impl Broker {
         };
         match self.go_on(step, &mut work).await {
             Ok(leases) => {
+                let leases = u32::try_from(leases).unwrap_or(u32::MAX);
+                let rest = Duration::from_secs_f64(f64::from(leases) / f64::from(self.teardown_rate.max(1)));
                 if work.progress.complete {
                     step.completed(&work.rule);
                     self.teardown.done(&work);
-                } else {
-                    self.teardown.add(work, Instant::now());
+                    return Ok(rest);
                 }
-                let rate = f64::from(self.teardown_rate.max(1));
-                Ok(Duration::from_secs_f64(f64::from(u32::try_from(leases).unwrap_or(u32::MAX)) / rate))
+                self.teardown.add(work, Instant::now());
+                Ok(rest.max(BETWEEN))
             }
             Err(failed) => {
                 if let Failed::Again(why) = &failed {

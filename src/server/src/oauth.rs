@@ -129,7 +129,7 @@ async fn openid_configuration(State(shared): State<Arc<Shared>>) -> Response {
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": algorithms(shared.signer.as_ref()),
-        "claims_supported": ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "cnf", "dayfly"],
+        "claims_supported": ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "cnf", "status", "dayfly"],
     }))
 }
 

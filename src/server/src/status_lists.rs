@@ -134,6 +134,7 @@ impl Shared {
             token.expose_text().map_err(|_| "a status list did not come out as text")?.into();
         let etag = format!("\"{}\"", Digest::of(token.as_bytes())).into();
         let signed = Signed { token, etag, version, at: now };
+        known.retain(|_, signed| now.saturating_sub(signed.at) < self.life);
         known.insert(key, signed.clone());
         Ok(Some(signed))
     }
