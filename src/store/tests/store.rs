@@ -27,6 +27,8 @@ mod model;
 mod opening;
 #[path = "store/power.rs"]
 mod power;
+#[path = "store/restore.rs"]
+mod restore;
 #[path = "store/shims.rs"]
 mod shims;
 #[path = "store/tampered.rs"]
