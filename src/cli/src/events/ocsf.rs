@@ -107,7 +107,7 @@ fn of_class(class: &Class, told: &v1::Event, detail: &v1::EventDetail) -> Value 
         APPLICATION_LIFECYCLE => json!({ "app": product() }),
         API_ACTIVITY => json!({
             "actor": { "user": actor(detail) },
-            "api": { "operation": or(&detail.rpc, "unknown"), "service": { "name": "dayfly.v1.OperatorService" } },
+            "api": { "operation": or(&detail.rpc, &told.kind), "service": { "name": "dayfly.v1.OperatorService" } },
             // The log has no addresses: whoever calls is known by their cluster.
             "src_endpoint": { "name": or(&detail.cluster, "unknown") },
         }),
@@ -116,7 +116,7 @@ fn of_class(class: &Class, told: &v1::Event, detail: &v1::EventDetail) -> Value 
 }
 
 /// What each kind is in the schema: its class, activity and severity. One that is not here is a base event.
-const CLASSES: [(EventKind, u64, u64, Severity); 20] = {
+const CLASSES: [(EventKind, u64, u64, Severity); 25] = {
     use Severity::{High, Informational, Low, Medium};
     [
         (EventKind::Issued, AUTHENTICATION, 4, Informational),
@@ -137,6 +137,11 @@ const CLASSES: [(EventKind, u64, u64, Severity); 20] = {
         (EventKind::StartedUnclean, APPLICATION_LIFECYCLE, 3, Medium),
         (EventKind::Stopped, APPLICATION_LIFECYCLE, 4, Informational),
         (EventKind::RollbackAccepted, APPLICATION_LIFECYCLE, OTHER, High),
+        (EventKind::TornDown, ENTITY_MANAGEMENT, 3, Informational),
+        (EventKind::Restored, APPLICATION_LIFECYCLE, OTHER, High),
+        (EventKind::Adopted, APPLICATION_LIFECYCLE, OTHER, High),
+        (EventKind::SessionIssued, API_ACTIVITY, 1, Low),
+        (EventKind::BackupTaken, API_ACTIVITY, 2, Medium),
         (EventKind::Read, API_ACTIVITY, 2, Informational),
         (EventKind::Exported, API_ACTIVITY, 2, Low),
     ]
