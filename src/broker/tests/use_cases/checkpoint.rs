@@ -37,7 +37,7 @@ async fn what_operators_do_is_covered_before_it_is_answered() {
     *world.checkpoints.failing.lock().unwrap() = false;
     assert_eq!(
         refused(world.broker.make_checkpoint(bearer(&operator("root"))).await).to_string(),
-        "needs verb create on checkpoints.dayfly.dev (no resourceNames) in cluster east"
+        "needs verb create on all checkpoints.dayfly.dev (no resourceNames) in cluster east"
     );
     world.east().allow_on("checkpoints", "root", "create", None);
     world.broker.make_checkpoint(bearer(&operator("root"))).await.unwrap();

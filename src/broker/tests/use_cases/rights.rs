@@ -7,7 +7,8 @@ use dayfly_broker::{
     About, Error, EventFilter, LiftRequest, ListEvents, ListLeases, ListRevocations, Reason, RevokeRequest,
     Revoked, Which,
 };
-use dayfly_core::ids::{LeaseId, RuleId};
+use dayfly_core::audit::Event;
+use dayfly_core::ids::{LeaseId, Position, RuleId};
 use dayfly_core::ports::NamespaceFacts;
 use dayfly_core::rule::{After, Fields, Rule};
 use dayfly_core::secret::Secret;
@@ -82,6 +83,10 @@ async fn call(world: &World, rpc: &str, caller: &Secret, about: &Things) -> Resu
     let of_cluster = |cluster: &str| cluster == about.cluster;
     let of_rule =
         |rule: &Rule| rule.selector.named().cluster.as_ref().is_some_and(|it| of_cluster(it.as_str()));
+    let of_events = |events: &[Event]| {
+        let clusters = events.iter().filter_map(|event| Some(event.detail.as_ref()?.about_cluster()));
+        clusters.filter(|cluster| of_cluster(cluster)).count()
+    };
     let (lease, rule) = (about.lease, about.rule);
     let filter = EventFilter { owner: "payments".parse().ok(), ..EventFilter::default() };
     match rpc {
@@ -119,9 +124,16 @@ async fn call(world: &World, rpc: &str, caller: &Secret, about: &Things) -> Resu
         "MakeCheckpoint" => broker.make_checkpoint(caller).await.map(|_| 1),
         "ListEvents" => {
             let page = broker.list_events(caller, &ListEvents { filter, ..ListEvents::default() }).await?;
-            Ok(page.events.len())
+            Ok(of_events(&page.events))
         }
-        "WatchEvents" => broker.watch_events(caller, filter, None).await.map(|_| 1),
+        "WatchEvents" => {
+            let filter = EventFilter { from: Some(Position::new(1)), ..filter };
+            let watch = broker.watch_events(caller, filter, None).await?;
+            let mut watch = watch.with_heartbeat(std::time::Duration::from_millis(10));
+            // The first only says from where.
+            watch.next().await?;
+            watch.next().await.map(|news| of_events(&news.events))
+        }
         "ExportEvents" => broker.export_events(caller, None).await.map(|_| 1),
         other => panic!(
             "{other} has a row in operator.proto and no call here: say how it is called, and how many of the things it gives"
