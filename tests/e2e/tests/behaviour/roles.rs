@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use dayfly_api::v1;
 use dayfly_api::v1::operator_service_client::OperatorServiceClient;
+use dayfly_e2e::broker::Options;
 use dayfly_e2e::cluster::Kind;
 use dayfly_e2e::run::run;
 use dayfly_e2e::world::{Operator, Team, World, bearing, owned_by, reason, revocation};
@@ -170,7 +171,7 @@ fn each_role_allows_exactly_what_it_says() {
 #[test]
 fn a_team_may_do_all_to_its_own_and_nothing_to_others() {
     run(async {
-        let world = World::shared(Kind::Real).await.unwrap();
+        let world = World::with_own_broker(Kind::Real, Options::default()).await.unwrap();
         let (own, others) = (things(&world, "payments").await, things(&world, "checkout").await);
         let manifest = std::fs::read_to_string(format!("{ROOT}/deploy/one-team.yaml")).unwrap();
         let (role, binding) = manifest.split_once("\n---\n").unwrap();
