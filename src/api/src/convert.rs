@@ -108,7 +108,7 @@ pub fn lease(lease: &Lease, state: LeaseState) -> v1::Lease {
         // What no lease has yet: the API says from when on.
         pending: None,
         ending: None,
-        lost_ground: v1::LostGround::Unspecified.into(),
+        revoked_for: String::new(),
         provenance: None,
         narrowed_by: lease.owners.narrowed_by.as_ref().map(asserted),
         renewed_by: text(lease.phase.renewed_by().as_ref()),
@@ -119,11 +119,22 @@ pub fn lease(lease: &Lease, state: LeaseState) -> v1::Lease {
     }
 }
 
+/// The same, as its workload is shown it: why it was revoked is Dayfly's to say, an operator's words are not for it.
+pub fn lease_for_its_workload(core: &Lease, state: LeaseState, rule: Option<&Rule>) -> v1::Lease {
+    let own = rule.filter(|rule| rule.authority == Authority::Dayfly);
+    v1::Lease { revoked_for: reason(own), ..lease(core, state) }
+}
+
 /// The same, with what is told to operators only.
-pub fn lease_for_operators(core: &Lease, state: LeaseState) -> v1::Lease {
+pub fn lease_for_operators(core: &Lease, state: LeaseState, rule: Option<&Rule>) -> v1::Lease {
     let provenance = (core.provenance != Provenance::default()).then(|| provenance(&core.provenance));
     let grounds = (core.grounds != Grounds::default()).then(|| grounds(&core.grounds));
-    v1::Lease { provenance, claims: claims(&core.claims), grounds, ..lease(core, state) }
+    let revoked_for = reason(rule);
+    v1::Lease { provenance, claims: claims(&core.claims), grounds, revoked_for, ..lease(core, state) }
+}
+
+fn reason(rule: Option<&Rule>) -> String {
+    rule.map(|rule| rule.reason.clone()).unwrap_or_default()
 }
 
 fn claims(claims: &Claims) -> Vec<v1::Claim> {
@@ -343,13 +354,19 @@ mod tests {
             generation: "0123456789abcdef".to_owned(),
         });
         core.grounds.checks.push(Check { name: "scope".to_owned(), outcome: "read".to_owned() });
-        let told = lease_for_operators(&core, LeaseState::Active);
+        let rule = Rule::test(9, Selector::All, 70);
+        let told = lease_for_operators(&core, LeaseState::Active, Some(&rule));
         let claims: Vec<_> = told.claims.iter().map(|c| (c.name.as_str(), c.list)).collect();
         assert_eq!(claims, [("region", false), ("tier", true)]);
         let grounds = told.grounds.unwrap();
         assert_eq!((grounds.objects[0].uid.as_str(), grounds.checks[0].name.as_str()), ("", "scope"));
         let others = lease(&core, LeaseState::Active);
         assert_eq!((others.claims.len(), others.grounds), (0, None));
+        let own = Rule { authority: Authority::Dayfly, ..rule.clone() };
+        let to_its_workload =
+            |rule| lease_for_its_workload(&core, LeaseState::Active, Some(rule)).revoked_for;
+        assert_eq!((told.revoked_for, to_its_workload(&own)), (rule.reason.clone(), own.reason.clone()));
+        assert_eq!((to_its_workload(&rule), others.revoked_for), (String::new(), String::new()));
     }
 
     #[test]

@@ -9,8 +9,8 @@ pub mod rejection;
 mod secret_messages;
 
 pub use convert::{
-    BadField, Thumbprints, confirmation, lease, lease_for_operators, lease_state, policy_object, provenance,
-    revocation_rule, rule, selector, timestamp, workload,
+    BadField, Thumbprints, confirmation, lease, lease_for_its_workload, lease_for_operators, lease_state,
+    policy_object, provenance, revocation_rule, rule, selector, timestamp, workload,
 };
 pub use events::{event, event_record};
 

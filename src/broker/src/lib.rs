@@ -55,6 +55,8 @@ use dayfly_core::keeper::KeyKeeper;
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::live::LiveCaps;
 use dayfly_core::ports::{Clock, Cluster, Engine, LeaseStore, Rng};
+use dayfly_core::rule::Rule;
+use dayfly_core::rules::RuleSet;
 use dayfly_core::secret::Secret;
 use dayfly_core::session::SessionTokens;
 use dayfly_core::spiffe::ServedDomain;
@@ -208,6 +210,20 @@ pub struct LeaseView {
     pub lease: Arc<Lease>,
     /// Its state under the rules and the clock.
     pub state: LeaseState,
+    /// The rule that revoked it, where it is revoked.
+    pub rule: Option<Arc<Rule>>,
+}
+
+impl LeaseView {
+    /// A lease under these rules, at this time.
+    fn under(rules: &RuleSet, lease: Arc<Lease>, now: Timestamp) -> Self {
+        let state = lease.state(rules, now);
+        let rule = match state {
+            LeaseState::Revoked { by, .. } => rules.get(by).cloned(),
+            LeaseState::Active | LeaseState::Released { .. } | LeaseState::Expired { .. } => None,
+        };
+        Self { lease, state, rule }
+    }
 }
 
 impl Broker {
@@ -280,7 +296,6 @@ impl Broker {
 
     /// A lease as it is now.
     fn view(&self, lease: Arc<Lease>) -> LeaseView {
-        let state = lease.state(&self.store.rules(), self.now());
-        LeaseView { lease, state }
+        LeaseView::under(&self.store.rules(), lease, self.now())
     }
 }

@@ -155,14 +155,13 @@ impl Watch {
         let mut told = BTreeMap::new();
         for lease in changed {
             self.live.insert(lease.id, Arc::clone(&lease));
-            let state = lease.state(&rules, now);
-            told.insert(lease.id, LeaseView { lease, state });
+            told.insert(lease.id, LeaseView::under(&rules, lease, now));
         }
         if self.ruled != Some(rules.position()) || self.earliest_end().is_some_and(|end| end <= now) {
             for (id, lease) in &self.live {
-                let state = lease.state(&rules, now);
-                if state != LeaseState::Active {
-                    told.insert(*id, LeaseView { lease: Arc::clone(lease), state });
+                let view = LeaseView::under(&rules, Arc::clone(lease), now);
+                if view.state != LeaseState::Active {
+                    told.insert(*id, view);
                 }
             }
         }

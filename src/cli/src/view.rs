@@ -95,6 +95,8 @@ pub(crate) struct LeaseView<'a> {
     renewed_by: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     revoked_by: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    revoked_for: &'a str,
     #[serde(skip_serializing_if = "String::is_empty")]
     ends_at: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -251,6 +253,7 @@ impl<'a> From<&'a v1::Lease> for LeaseView<'a> {
             renews: &lease.renews,
             renewed_by: &lease.renewed_by,
             revoked_by: &lease.revoked_by,
+            revoked_for: &lease.revoked_for,
             ends_at: time(early_end(lease)),
             ended_at: time(lease.ended_at.as_ref()),
             claims: claims(lease),
@@ -304,6 +307,7 @@ pub(crate) fn lease_facts(lease: &v1::Lease) -> String {
         ("ends", time(early_end(lease))),
         ("ended", time(lease.ended_at.as_ref())),
         ("revoked by", lease.revoked_by.clone()),
+        ("revoked for", lease.revoked_for.clone()),
         ("renews", lease.renews.clone()),
         ("renewed by", lease.renewed_by.clone()),
         ("key", lease.key_id.clone()),

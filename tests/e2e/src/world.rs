@@ -781,7 +781,13 @@ pub fn reason(status: &Status) -> String {
 pub fn as_others_see(leases: impl IntoIterator<Item = v1::Lease>) -> Vec<v1::Lease> {
     leases
         .into_iter()
-        .map(|lease| v1::Lease { provenance: None, claims: Vec::new(), grounds: None, ..lease })
+        .map(|lease| v1::Lease {
+            provenance: None,
+            claims: Vec::new(),
+            grounds: None,
+            revoked_for: String::new(),
+            ..lease
+        })
         .collect()
 }
 

@@ -473,10 +473,10 @@ pub struct Lease {
     /// effects exist, and for a lease of a target without.
     #[prost(message, optional, tag = "18")]
     pub ending: ::core::option::Option<Ending>,
-    /// The ground it lost, where the reconciler ended it for that; the rule is in `revoked_by`. Unspecified until there is
-    /// a reconciler (issue 5), and where something else ended it.
-    #[prost(enumeration = "LostGround", tag = "19")]
-    pub lost_ground: i32,
+    /// Why it was revoked: the reason of the rule in `revoked_by`. Operators are told it; workloads only where Dayfly itself
+    /// wrote the rule, because the lease had lost its ground; verifiers are not.
+    #[prost(string, tag = "19")]
+    pub revoked_for: ::prost::alloc::string::String,
     /// Where its workload came from. Told to operators only. Unset where nothing of it is known, as for an unbound
     /// token.
     #[prost(message, optional, tag = "20")]
@@ -592,61 +592,6 @@ pub struct Ending {
     /// second, by the target's engine. After it the credential has ended by itself, seen or not.
     #[prost(message, optional, tag = "8")]
     pub unconfirmed_until: ::core::option::Option<::prost_types::Timestamp>,
-}
-/// The ground that a lease lost, for which the reconciler ended it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum LostGround {
-    /// None, or none that is recorded.
-    Unspecified = 0,
-    /// Its pod was deleted.
-    PodDeleted = 1,
-    /// Its service account was deleted.
-    ServiceAccountDeleted = 2,
-    /// Its service account was recreated: the name is the same, the uid is another.
-    ServiceAccountRecreated = 3,
-    /// Its Grant was removed.
-    GrantRemoved = 4,
-    /// Its Grant was narrowed, and would not give all of it any more.
-    GrantNarrowed = 5,
-    /// Another Owner answers for its workload now, or none.
-    OwnerChanged = 6,
-    /// The exception that it stood on expired.
-    ExceptionExpired = 7,
-}
-impl LostGround {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "LOST_GROUND_UNSPECIFIED",
-            Self::PodDeleted => "LOST_GROUND_POD_DELETED",
-            Self::ServiceAccountDeleted => "LOST_GROUND_SERVICE_ACCOUNT_DELETED",
-            Self::ServiceAccountRecreated => "LOST_GROUND_SERVICE_ACCOUNT_RECREATED",
-            Self::GrantRemoved => "LOST_GROUND_GRANT_REMOVED",
-            Self::GrantNarrowed => "LOST_GROUND_GRANT_NARROWED",
-            Self::OwnerChanged => "LOST_GROUND_OWNER_CHANGED",
-            Self::ExceptionExpired => "LOST_GROUND_EXCEPTION_EXPIRED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "LOST_GROUND_UNSPECIFIED" => Some(Self::Unspecified),
-            "LOST_GROUND_POD_DELETED" => Some(Self::PodDeleted),
-            "LOST_GROUND_SERVICE_ACCOUNT_DELETED" => Some(Self::ServiceAccountDeleted),
-            "LOST_GROUND_SERVICE_ACCOUNT_RECREATED" => {
-                Some(Self::ServiceAccountRecreated)
-            }
-            "LOST_GROUND_GRANT_REMOVED" => Some(Self::GrantRemoved),
-            "LOST_GROUND_GRANT_NARROWED" => Some(Self::GrantNarrowed),
-            "LOST_GROUND_OWNER_CHANGED" => Some(Self::OwnerChanged),
-            "LOST_GROUND_EXCEPTION_EXPIRED" => Some(Self::ExceptionExpired),
-            _ => None,
-        }
-    }
 }
 /// A lease's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -64,7 +64,7 @@ impl OperatorService for Operators {
             leases: page
                 .leases
                 .iter()
-                .map(|view| dayfly_api::lease_for_operators(&view.lease, view.state))
+                .map(|view| dayfly_api::lease_for_operators(&view.lease, view.state, view.rule.as_deref()))
                 .collect(),
             next_page_token: next.unwrap_or_default(),
         }))
@@ -78,7 +78,7 @@ impl OperatorService for Operators {
         let id = request.into_inner().id.parse().map_err(|error| reject::field("id", &error))?;
         let view = self.broker.get_lease(caller.bearer(), id).await.map_err(reject::status)?;
         Ok(Response::new(v1::GetLeaseResponse {
-            lease: Some(dayfly_api::lease_for_operators(&view.lease, view.state)),
+            lease: Some(dayfly_api::lease_for_operators(&view.lease, view.state, view.rule.as_deref())),
         }))
     }
 

@@ -177,7 +177,7 @@ fn renew_after(issued: &Issued) -> prost_types::Duration {
 }
 
 fn shown(view: &LeaseView) -> v1::Lease {
-    dayfly_api::lease(&view.lease, view.state)
+    dayfly_api::lease_for_its_workload(&view.lease, view.state, view.rule.as_deref())
 }
 
 impl Source for Watch {

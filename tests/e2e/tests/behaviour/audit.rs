@@ -268,6 +268,8 @@ async fn a_sink_that_is_down_keeps_nothing_from_being_revoked(kind: Kind) {
     assert!(last.lines().next().unwrap().parse::<u64>().unwrap() >= rule.position, "{text}");
     let (code, said) = audit(&world, &["verify", "--since", "sink/log", "--key", &key(&world).await]).await;
     assert_eq!(code, 0, "{said}");
+    // Standard output has the same one.
+    assert!(world.broker().log().contains(last.trim()), "{last}");
 }
 
 async fn a_log_that_does_not_follow_from_its_last_checkpoint_is_not_served(kind: Kind) {

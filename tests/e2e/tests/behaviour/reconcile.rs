@@ -36,8 +36,10 @@ async fn until_ended(admin: &Operator, lease: &str) -> (String, String) {
     .unwrap();
     let took = began.elapsed();
     assert!(took < SOON, "it took {took:?}");
-    let rule = admin.revocation(&ended.unwrap().revoked_by).await.unwrap();
+    let ended = ended.unwrap();
+    let rule = admin.revocation(&ended.revoked_by).await.unwrap();
     assert_eq!(rule.after(), v1::After::Reissue);
+    assert_eq!(ended.revoked_for, rule.reason, "the reason is on the lease");
     (rule.by, rule.reason)
 }
 

@@ -295,6 +295,28 @@ async fn a_revocation_ends_what_its_selector_says_and_nothing_else(kind: Kind) {
             }),
             [false, false, true, false],
         ),
+        (
+            "grant",
+            Box::new(|_| v1::Selector { grant: format!("{namespace}/api-ledger"), ..none() }),
+            [true; 4],
+        ),
+        (
+            "node and pod",
+            Box::new(|i| {
+                let node_uid = i[0].lease.clone().unwrap().workload.unwrap().node_uid;
+                v1::Selector { node_uid, pod: b.uid.clone(), ..none() }
+            }),
+            [false, false, true, false],
+        ),
+        (
+            "signing key and namespace",
+            Box::new(|i| v1::Selector {
+                key_id: i[0].lease.clone().unwrap().key_id,
+                namespace: namespace.clone(),
+                ..none()
+            }),
+            [true; 4],
+        ),
         ("target", Box::new(|_| v1::Selector { target: team.target.clone(), ..none() }), [true; 4]),
         ("namespace", Box::new(|_| v1::Selector { namespace: namespace.clone(), ..none() }), [true; 4]),
     ];

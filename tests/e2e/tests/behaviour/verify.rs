@@ -191,6 +191,13 @@ async fn others_discover_what_they_need(kind: Kind) {
     assert_eq!((&oauth["issuer"], &openid["issuer"]), (&issuer.as_str().into(), &issuer.as_str().into()));
     assert_eq!(oauth["introspection_endpoint"], format!("{issuer}/introspect"));
     assert_eq!(oauth["jwks_uri"], openid["jwks_uri"]);
+    for (document, member) in [
+        (&oauth, "response_types_supported"),
+        (&openid, "response_types_supported"),
+        (&openid, "subject_types_supported"),
+    ] {
+        assert!(document[member].is_array(), "{member} is required: {document}");
+    }
     let path = openid["jwks_uri"].as_str().unwrap().strip_prefix(&issuer).unwrap();
     let keys = fetched(path).await;
     let algorithms = openid["id_token_signing_alg_values_supported"].as_array().unwrap();
