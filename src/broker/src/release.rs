@@ -20,10 +20,9 @@ impl Broker {
         if view.state != LeaseState::Active {
             return Ok(view);
         }
-        let released = self.store.commit(Change::Release { lease: id }).await;
-        // What was not answered may be found done, and whoever gives it back does not want it.
+        // Before it is done: what nobody waits for any more may be found done, and whoever gives it back does not want it.
         self.status_lists.end(&view.lease);
-        match released? {
+        match self.store.commit(Change::Release { lease: id }).await? {
             // Given back by another call at the same time.
             Outcome::Committed(_) | Outcome::Conflict(Conflict::Phase) => {}
             other => return Err(Error::internal(format!("the store answered a release with {other:?}"))),

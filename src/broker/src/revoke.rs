@@ -113,7 +113,10 @@ impl Broker {
         let operator = self.operator(by).await?;
         let revoked = self.noted(&operator, self.revoke_as(&operator, request).await)?;
         if let Revoked::Written { rule, .. } = &revoked {
-            self.checkpoints.cover(rule.position).await;
+            // One that is in memory alone is in no log yet.
+            if rule.is_durable() {
+                self.checkpoints.cover(rule.position).await;
+            }
         }
         Ok(revoked)
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use dayfly_core::ids::{Position, RuleId};
+use dayfly_core::ids::RuleId;
 use dayfly_core::lease::Lease;
 use dayfly_core::ports::{BoxFuture, StoreError};
 use dayfly_core::rule::Rule;
@@ -47,10 +47,10 @@ impl Spelling {
         self.bell.subscribe()
     }
 
-    /// Those of rules up to `position`, by the rules' ids.
-    pub(crate) fn up_to(&self, position: Position) -> Vec<Spelled> {
+    /// Those of rules up to `last`, by the rules' ids: a rule keeps its id when one that was in memory alone is written.
+    pub(crate) fn up_to(&self, last: Option<RuleId>) -> Vec<Spelled> {
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
-        rules.values().filter(|spelled| spelled.rule.position <= position).cloned().collect()
+        rules.values().filter(|spelled| Some(spelled.rule.id) <= last).cloned().collect()
     }
 
     fn progress(&self, rule: RuleId) -> SpelledOut {

@@ -90,6 +90,7 @@ impl Broker {
             sleep(REST).await;
         }
         let (mut heard, mut looked, mut last) = (Position::ZERO, None, None);
+        let mut unwritten = self.unwritten.bell();
         loop {
             let (rules, now) = (self.store.rules(), self.not_ahead());
             if rules.position() > heard || looked.is_none_or(|looked: Instant| looked.elapsed() >= LOOK) {
@@ -116,6 +117,8 @@ impl Broker {
                     tokio::select! {
                         ruled = self.store.ruled(heard) => if ruled.is_err() { return },
                         () = self.teardown.rung() => looked = None,
+                        // Its sender is the broker, which is there.
+                        _ = unwritten.changed() => looked = None,
                         () = sleep_until(due.unwrap_or_else(|| Instant::now() + LOOK)) => {}
                     }
                     continue;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use dayfly_core::change::LeaseFilter;
 use dayfly_core::digest::Digest;
-use dayfly_core::ids::{ClusterName, LeaseId, Position};
+use dayfly_core::ids::{ClusterName, LeaseId, Position, RuleId};
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::limits::{HEARTBEAT, PAGE, STREAM_REVIEW, WATCHED_LEASES};
 use dayfly_core::rule::{Fields, Selector};
+use dayfly_core::rules::RuleSet;
 use dayfly_core::secret::Secret;
 use dayfly_core::time::Timestamp;
 use dayfly_core::workload::Workload;
@@ -46,9 +47,18 @@ pub struct Watch {
     live: BTreeMap<LeaseId, Arc<Lease>>,
     position: Position,
     /// The newest rule that `live` was looked at under; none before the first look.
-    ruled: Option<Position>,
+    ruled: Option<Ruled>,
+    /// Rings when a rule is in effect in memory alone.
+    unwritten: tokio::sync::watch::Receiver<()>,
     verified: Duration,
     heartbeat: Duration,
+}
+
+/// Which rules there are: up to where, and the newest, which may be in memory alone.
+type Ruled = (Position, Option<RuleId>);
+
+fn ruled(rules: &RuleSet) -> Ruled {
+    (rules.position(), rules.iter().next_back().map(|rule| rule.id))
 }
 
 impl Broker {
@@ -67,6 +77,7 @@ impl Broker {
             live: BTreeMap::new(),
             position: Position::ZERO,
             ruled: None,
+            unwritten: self.unwritten.bell(),
             verified: self.clock.monotonic(),
             heartbeat: HEARTBEAT,
             broker: Arc::clone(self),
@@ -95,9 +106,13 @@ impl Watch {
         let heartbeat = Instant::now() + self.heartbeat;
         loop {
             let wait = heartbeat.saturating_duration_since(Instant::now()).min(self.next_end());
-            let heard = timeout(wait, self.broker.store.news(self.caller, self.position)).await;
+            let heard = tokio::select! {
+                heard = timeout(wait, self.broker.store.news(self.caller, self.position)) => heard.ok(),
+                // Its sender is the broker, which is there.
+                _ = self.unwritten.changed() => None,
+            };
             let (mut changed, mut position) = (Vec::new(), self.position);
-            if let Ok(news) = heard {
+            if let Some(news) = heard {
                 let news = news?;
                 let Some(leases) = news.leases else { return self.snapshot().await };
                 for id in leases {
@@ -157,7 +172,7 @@ impl Watch {
             self.live.insert(lease.id, Arc::clone(&lease));
             told.insert(lease.id, LeaseView::under(&rules, lease, now));
         }
-        if self.ruled != Some(rules.position()) || self.earliest_end().is_some_and(|end| end <= now) {
+        if self.ruled != Some(ruled(&rules)) || self.earliest_end().is_some_and(|end| end <= now) {
             for (id, lease) in &self.live {
                 let view = LeaseView::under(&rules, Arc::clone(lease), now);
                 if view.state != LeaseState::Active {
@@ -165,7 +180,7 @@ impl Watch {
                 }
             }
         }
-        self.ruled = Some(rules.position());
+        self.ruled = Some(ruled(&rules));
         self.live.retain(|id, _| told.get(id).is_none_or(|view| view.state == LeaseState::Active));
         if self.live.len() > WATCHED_LEASES {
             return Err(Error::Overloaded {

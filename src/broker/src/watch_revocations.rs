@@ -321,7 +321,7 @@ impl RevocationWatch {
     fn covered(&mut self) -> (Option<CoveredNews>, bool) {
         self.bell.mark_unchanged();
         let (mut next, listed) = (None, &self.listed);
-        for spelled in self.broker.spelling.up_to(self.position) {
+        for spelled in self.broker.spelling.up_to(self.last) {
             let rule = &spelled.rule;
             if !listed.concerns(&rule.selector) {
                 continue;

@@ -85,9 +85,12 @@ impl Asked {
             (_, oauth::INTROSPECT) => Self::Of(Kind::Verifier),
             (_, "/dayfly.v1.WorkloadService/WatchMyLeases") => Self::Stream(Kind::Workload),
             (_, "/dayfly.v1.VerifierService/WatchRevocations") => Self::Stream(Kind::Verifier),
-            (_, "/dayfly.v1.OperatorService/WatchEvents" | "/dayfly.v1.OperatorService/ExportEvents") => {
-                Self::Stream(Kind::Operator)
-            }
+            (
+                _,
+                "/dayfly.v1.OperatorService/WatchEvents"
+                | "/dayfly.v1.OperatorService/ExportEvents"
+                | "/dayfly.v1.OperatorService/CreateBackup",
+            ) => Self::Stream(Kind::Operator),
             (
                 _,
                 "/dayfly.v1.OperatorService/Revoke"

@@ -140,6 +140,13 @@ impl<'a> Group<'a> {
             Change::Key(change) if matches!(change.step, KeyStep::Revoke { .. }) => {
                 self.shared.options.rule_reserve_bytes
             }
+            // By whom it is ended, and what is needed to go elsewhere.
+            Change::Adopt { .. } => self.shared.options.rule_reserve_bytes,
+            Change::Note(draft)
+                if matches!(draft.kind, EventKind::SessionIssued | EventKind::BackupTaken) =>
+            {
+                self.shared.options.rule_reserve_bytes
+            }
             _ => self.shared.options.reserve_bytes,
         };
         if self.room < reserve {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dayfly_core::change::{Change, Outcome};
+use dayfly_core::change::{Change, KeyStep, Outcome};
 use dayfly_core::ports::StoreError;
 use tokio::sync::oneshot;
 
@@ -64,8 +64,11 @@ impl Queue {
     /// # Errors
     /// [`StoreError::Busy`] when there is no room, [`StoreError::Closing`] after [`Queue::stop`].
     pub(crate) fn push(&self, request: Request) -> Result<(), StoreError> {
-        let room = match request.change {
+        let room = match &request.change {
             Change::Revoke(_) | Change::Lift(_) => self.bound + ROOM_FOR_RULES,
+            Change::Key(change) if matches!(change.step, KeyStep::Revoke { .. }) => {
+                self.bound + ROOM_FOR_RULES
+            }
             _ => self.bound,
         };
         let mut state = self.lock();

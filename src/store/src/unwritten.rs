@@ -87,7 +87,9 @@ impl Shared {
             });
         }
         let mut waiting = self.unwritten.lock();
+        // What may be on disk is to be known by its id before any later one.
         let most = match revocation.authority {
+            _ if made.is_some() => usize::MAX,
             // What has lost its ground is looked at again; pods that come and go leave room to people.
             Authority::Dayfly => 0,
             Authority::Owners => MOST_OF_OWNERS,
@@ -119,6 +121,22 @@ impl Shared {
         drop(waiting);
         self.rules.store(Arc::new(rules.with(Arc::clone(&rule))));
         Ok(Outcome::InMemory(rule))
+    }
+
+    /// Puts a rule in effect that a failed commit had made beside something else, such as a key's step, and that may be on
+    /// disk or not: it covers nothing that was not to be ended. Only the writer calls this.
+    pub(crate) fn keep_made(&self, made: &Rule) {
+        let rules = self.rules.load_full();
+        if rules.get(made.id).is_some() {
+            return;
+        }
+        let mut waiting = self.unwritten.lock();
+        let position = waiting.last().map_or_else(|| Position::unwritten(0), |last| last.position.next());
+        let rule = Arc::new(Rule { position, ..made.clone() });
+        waiting.push(Arc::clone(&rule));
+        self.unwritten.any.store(true, Ordering::Release);
+        drop(waiting);
+        self.rules.store(Arc::new(rules.with(rule)));
     }
 
     /// A cut-off above every id given out, and a rule's id right above it.

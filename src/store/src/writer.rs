@@ -57,6 +57,8 @@ pub(crate) struct Writer {
     schedule: Schedule,
     /// Told of what each commit writes, while a backup is taken.
     pub(crate) backup: Option<Arc<Feed>>,
+    /// The database of which nothing is known any more, until it is closed.
+    given_up: Option<Arc<Engine>>,
 }
 
 type Answer = oneshot::Sender<Result<Outcome, StoreError>>;
@@ -95,7 +97,7 @@ impl Writer {
             bases: KnownBases::new(shared.options.recent_bases),
             live: Live::new(shared.options.live_leases),
         };
-        Self { shared, engine, tip, memory, schedule: Schedule::default(), backup: None }
+        Self { shared, engine, tip, memory, schedule: Schedule::default(), backup: None, given_up: None }
     }
 
     /// Counts the live leases of earlier starts, too, as they are read in the background.
@@ -200,6 +202,8 @@ impl Writer {
         let why = error.to_string();
         tracing::error!(%why, "the store cannot commit; nothing is issued until it is reopened and verified");
         self.shared.set_trouble(Some(why.clone()));
+        // Whoever is answered reads nothing of what may not be on disk.
+        self.given_up = self.shared.set_engine(None);
         if let Some(backup) = self.backup.take() {
             backup.cut(BackupError::Reopened);
         }
@@ -210,6 +214,9 @@ impl Writer {
                 Some(Ok(Outcome::Committed(receipt))) => receipt.rule,
                 _ => None,
             };
+            if let (None, Some(made)) = (&revocation, &made) {
+                self.shared.keep_made(made);
+            }
             let _ = answer.send(self.without_disk(revocation, made, &why));
         }
         self.reopen(why);
@@ -350,7 +357,7 @@ impl Writer {
     /// Lets readers finish, then closes the database.
     pub(crate) fn give_up_engine(&mut self) {
         drop(self.engine.take());
-        let Some(mut engine) = self.shared.set_engine(None) else { return };
+        let Some(mut engine) = self.given_up.take().or_else(|| self.shared.set_engine(None)) else { return };
         loop {
             match Arc::try_unwrap(engine) {
                 Ok(last) => return last.close(),

@@ -37,7 +37,7 @@ fn write(world: &World, selector: Selector) -> Arc<Rule> {
     }
 }
 
-fn tear_down(world: &World) -> JoinHandle<()> {
+pub(crate) fn tear_down(world: &World) -> JoinHandle<()> {
     let broker = Arc::clone(&world.broker);
     tokio::spawn(async move { broker.tear_down().await })
 }

@@ -1,13 +1,14 @@
 //! Rules that the store could not write.
 
-use dayfly_broker::{Reason, RevokeRequest, Revoked, Which};
+use dayfly_broker::{CoveredNews, Reason, RevocationWatch, RevokeRequest, Revoked, Which};
 use dayfly_core::lease::LeaseState;
 use dayfly_core::ports::LeaseStore as _;
 use dayfly_core::rule::{After, Fields};
 use tokio::time::timeout;
 
 use crate::revoke::revoke_owner;
-use crate::support::{World, bearer, operator, orders, refused};
+use crate::support::{World, api, bearer, operator, orders, refused};
+use crate::teardown::tear_down;
 use crate::watch_revocations::{begun, ids, next};
 
 #[tokio::test]
@@ -41,6 +42,53 @@ async fn what_is_not_on_disk_is_in_effect_and_told_and_said_to_be() {
     assert_eq!(ids(&quiet), [], "once is enough");
     assert!(quiet.position > news.position);
     world.issued().await;
+
+    // What was in no log keeps no later answer from being covered.
+    revoke_owner(&world, &operator("alice"), "payments").await.unwrap();
+    assert_eq!(world.checkpoints.covered(), world.store.mark().position);
+}
+
+#[tokio::test]
+async fn what_no_claim_says_is_spelled_out_of_a_rule_in_memory_too() {
+    let world = World::new();
+    world.east().allow("alice", "revoke", None);
+    let lease = world.issued().await.lease;
+    let teardown = tear_down(&world);
+    let (mut watch, _) = begun(&world, None).await;
+    let mut own = world.broker.watch_my_leases(bearer(&api())).await.unwrap();
+    assert_eq!(own.next().await.unwrap().leases.len(), 1);
+
+    world.store.full(true);
+    let credential_id = lease.workload.credential_id.clone();
+    let request = RevokeRequest {
+        which: Which::fields(Fields { credential_id, ..Fields::default() }),
+        after: After::Reissue,
+        reason: "it leaked".to_owned(),
+        dry_run: false,
+        idempotency_key: None,
+    };
+    let told = world.broker.revoke(bearer(&operator("alice")), &request).await.unwrap();
+    let Revoked::Written { rule, .. } = told else { panic!("{told:?}") };
+    let soon = dayfly_core::limits::HEARTBEAT / 2;
+    let news = timeout(soon, own.next()).await.expect("its workload is told at once").unwrap();
+    assert!(matches!(news.leases[0].state, LeaseState::Revoked { by, .. } if by == rule.id), "{news:?}");
+    let spelled = async |watch: &mut RevocationWatch| loop {
+        if let Some(CoveredNews { leases, complete, .. }) = next(watch).await.covered {
+            return (leases, complete);
+        }
+    };
+    // That there are no others is said when it is on disk.
+    let first = timeout(soon, spelled(&mut watch)).await.expect("it is spelled out at once");
+    assert_eq!(first, (vec![lease.id], false));
+    world.store.full(false);
+    assert_eq!(timeout(2 * soon, spelled(&mut watch)).await.expect("it is tried again"), (vec![], true));
+    let (mut fresh, news) = begun(&world, None).await;
+    let covered = match news.covered {
+        Some(CoveredNews { leases, complete, .. }) => (leases, complete),
+        None => spelled(&mut fresh).await,
+    };
+    assert_eq!(covered, (vec![lease.id], true));
+    teardown.abort();
 }
 
 #[tokio::test]
