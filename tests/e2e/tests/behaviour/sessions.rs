@@ -1,5 +1,7 @@
 //! `sessions.dayfly.dev`, through the real aggregator: a kubeconfig becomes an operator's token.
 
+mod kubeconfigs;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
