@@ -454,7 +454,7 @@ impl Draft {
 }
 
 /// Whose a rule is: of the owner and the cluster that its selector names.
-fn of_selector(rule: &Rule) -> Detail {
+pub(crate) fn of_selector(rule: &Rule) -> Detail {
     let named = rule.selector.named();
     Detail {
         owners: named.owner.iter().map(ToString::to_string).collect(),

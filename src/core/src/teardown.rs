@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
-use crate::audit::{Detail, Draft, EventKind};
+use crate::audit::{Detail, Draft, EventKind, of_selector};
 use crate::ids::{ClusterName, LeaseId, Position, RuleId, TargetName};
 use crate::lease::Lease;
 use crate::rule::{Actor, Rule};
@@ -162,7 +162,7 @@ impl Draft {
             selector: rule.selector.to_string(),
             count: progress.done,
             note: progress.step.to_string(),
-            ..Detail::default()
+            ..of_selector(rule)
         };
         Self { kind: EventKind::TornDown, subject: Some(rule.id.to_bytes()), detail }
     }
