@@ -15,7 +15,8 @@ use dayfly_core::ids::{LeaseId, Position};
 use dayfly_core::lease::{Lease, LeaseState};
 use dayfly_core::limits::{PAGE, TTL_MAX};
 use dayfly_core::ports::{BoxFuture, Rng, RngFailed, StoreError, TargetRef};
-use dayfly_core::rule::Rule;
+use dayfly_core::rule::{Authority, Rule, Selector};
+use dayfly_core::rules::RuleSet;
 use dayfly_core::status::{PLACES, StatusEntry, StatusListId};
 use dayfly_core::teardown::Step;
 use dayfly_core::time::Timestamp;
@@ -151,6 +152,17 @@ impl StatusLists {
         true
     }
 
+    /// Sets every bit of a lease's list: of the tokens in it, not all are known, and none is good.
+    fn void(&self, lease: &Lease) {
+        let Some(StatusEntry { list, .. }) = lease.status else { return };
+        let mut targets = self.lock();
+        let lists = targets.get_mut(&lease.target_ref()).map(|of_target| &mut of_target.lists);
+        if let Some(list) = lists.and_then(|lists| lists.get_mut(&list)).filter(|list| !list.own) {
+            list.bits.fill(u8::MAX);
+            list.version += 1;
+        }
+    }
+
     /// Forgets lists whose tokens have all expired.
     pub(crate) fn forget(&self, now: Timestamp) {
         let mut targets = self.lock();
@@ -219,6 +231,13 @@ impl TeardownStep for StatusLists {
     fn completed(&self, _: &Arc<Rule>) {}
 }
 
+/// The last lease from before the store was restored, or accepted behind its witness. All of its list is from before that, and the
+/// store that this one is a copy of may have given out places of it that are not known here.
+fn last_before_restore(rules: &RuleSet) -> Option<LeaseId> {
+    let anew = |rule: &&Arc<Rule>| rule.selector == Selector::All && rule.authority == Authority::Dayfly;
+    rules.iter().filter(anew).map(|rule| rule.cut_off).max()
+}
+
 impl Broker {
     /// A target's list; none where there is none of this id, or all its tokens have expired.
     pub fn status_list(&self, target: &TargetRef, id: StatusListId) -> Option<StatusList> {
@@ -237,10 +256,14 @@ impl Broker {
                 Ok(page) => {
                     // The rules after the leases: a rule that is not among these comes by its own teardown.
                     let (rules, now, earliest) = (self.store.rules(), self.now(), self.not_ahead());
+                    let before = last_before_restore(&rules);
                     let kept = |lease: &&Arc<Lease>| lease.expires_at.plus(KEPT) > earliest;
                     for lease in page.leases.iter().filter(kept) {
                         let ended = lease.state(&rules, now) != LeaseState::Active;
                         self.status_lists.note(lease, ended);
+                        if Some(lease.id) <= before {
+                            self.status_lists.void(lease);
+                        }
                     }
                     next = page.next;
                 }
@@ -258,10 +281,8 @@ impl Broker {
 mod tests {
     use std::collections::BTreeSet;
 
-    use dayfly_core::ports::TestRng;
-    use dayfly_core::rule::Selector;
-
     use super::*;
+    use dayfly_core::ports::TestRng;
 
     fn target(name: &str) -> TargetRef {
         TargetRef { cluster: "east".parse().unwrap(), target: name.parse().unwrap() }

@@ -32,7 +32,8 @@ pub(crate) enum Audit {
     /// The proof is verified here before it is printed. As JSON it can be given to an outsider. Exit codes: 0 proved, 1 the
     /// proof is wrong, 2 it could not be had.
     Prove(prove::Prove),
-    /// Checks that the audit log was not changed: of a broker that runs, of the store of one that is stopped, or of an export.
+    /// Checks that the audit log was not changed: of a broker that runs, of the store of one that is stopped, of a
+    /// backup, or of an export.
     ///
     /// It names what was changed, is missing, out of order or cut off. Exit codes: 0 all is well, 1 something is wrong, 2 it
     /// could not be checked.

@@ -454,7 +454,6 @@ impl Draft {
 }
 
 /// Whose a rule is: of the owner and the cluster that its selector names.
-/// Whose things a rule is about, as far as its selector says it.
 pub(crate) fn of_selector(rule: &Rule) -> Detail {
     let named = rule.selector.named();
     Detail {

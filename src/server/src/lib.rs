@@ -29,5 +29,7 @@ pub use dayfly_store::{
 };
 pub use keys::{ImportedKey, import_key};
 pub use offline::revoke as revoke_offline;
-pub use restore::{adopt_offline, back_up_offline, restore, verify_backup};
+pub use restore::{
+    WrongBackup, adopt_offline, back_up_offline, restore, verify_backup, verify_backup_against,
+};
 pub use run::{Running, StartOptions, check, start};

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use dayfly_core::change::{Change, Conflict, Mark, Outcome};
+use dayfly_core::change::{Change, Conflict, LogHead, Mark, Outcome};
 use dayfly_core::clock::{SystemClock, SystemRng};
 use dayfly_core::ports::{Clock, LeaseStore, Rng, Witness};
 use dayfly_core::rule::Actor;
-use dayfly_keys::{BackupOpener, FileKek};
-use dayfly_store::{FileWitness, Options, Point, Restore, Restored, SledStore, VerifyReport};
+use dayfly_keys::{BackupOpener, FileKek, OpenBackupError};
+use dayfly_store::{FileWitness, Options, Point, Restore, RestoreError, Restored, SledStore, VerifyReport};
 
 use crate::backup::{BackupFile, BackupTaken, Backups};
 use crate::config::Config;
@@ -90,15 +90,63 @@ pub async fn restore(config: &Config, from: &Path) -> anyhow::Result<Restored> {
 /// # Errors
 /// When it does not open, or is not whole.
 pub async fn verify_backup(config: &Config, from: &Path) -> anyhow::Result<(Point, VerifyReport)> {
+    with_backup(config, from, Restore::check).await
+}
+
+/// Checks a backup as [`verify_backup`] does, and that its log is the one whose heads these were, grown. What does not fit is in
+/// the report.
+///
+/// # Errors
+/// [`WrongBackup`] when it was changed or cut off, and others when it could not be checked.
+pub async fn verify_backup_against(
+    config: &Config,
+    from: &Path,
+    published: Vec<LogHead>,
+) -> anyhow::Result<VerifyReport> {
+    let checked = with_backup(config, from, move |restore| restore.check_against(&published)).await;
+    let (_, report) = checked.map_err(|error| if is_wrong(&error) { wrong(&error) } else { error })?;
+    Ok(report)
+}
+
+/// A backup is not what was sealed, or not a whole store.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongBackup(String);
+
+fn wrong(error: &anyhow::Error) -> anyhow::Error {
+    WrongBackup(format!("{error:#}")).into()
+}
+
+/// Whether it is the backup that is wrong, and not its key, the disk or the file that was named.
+fn is_wrong(error: &anyhow::Error) -> bool {
+    match (error.downcast_ref::<OpenBackupError>(), error.downcast_ref::<RestoreError>()) {
+        (Some(error), _) => matches!(
+            error,
+            OpenBackupError::NoHeader
+                | OpenBackupError::Changed(_)
+                | OpenBackupError::CutOff(_)
+                | OpenBackupError::TooLong(_)
+        ),
+        (None, Some(error)) => matches!(error, RestoreError::NotWhole(_)),
+        (None, None) => false,
+    }
+}
+
+/// Makes a store of a backup in a folder beside the file, for as long as this takes.
+async fn with_backup<T: Send + 'static>(
+    config: &Config,
+    from: &Path,
+    look: impl FnOnce(&mut Restore) -> Result<T, RestoreError> + Send + 'static,
+) -> anyhow::Result<T> {
     let (kek_file, from) = (config.keys.kek_file.clone(), from.to_owned());
     let name = from.file_name().with_context(|| format!("{} is no file", from.display()))?.to_string_lossy();
     let dir = from.with_file_name(format!("{name}.verify"));
     let options = options(config, &dir);
-    let checked = tokio::task::spawn_blocking(move || {
+    let looked = tokio::task::spawn_blocking(move || {
         let (mut restore, _) = fill(options, &kek_file, &from)?;
-        anyhow::Ok(restore.check()?)
+        anyhow::Ok(look(&mut restore)?)
     });
-    checked.await?
+    looked.await?
 }
 
 /// Opens a backup, and writes what each part says once it has opened.

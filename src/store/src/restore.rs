@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dayfly_core::change::Mark;
+use dayfly_core::change::{LogHead, Mark};
 use dayfly_core::ports::StoreError;
 use prost::Message as _;
 use sled::Batch;
@@ -17,7 +17,7 @@ use crate::life::{self, Why};
 use crate::options::Options;
 use crate::records::{self, Record};
 use crate::shared::Shared;
-use crate::verify::{VerifyReport, verify};
+use crate::verify::{VerifyReport, verify_against};
 use crate::writer::{NO_RESERVE, Writer};
 use crate::{durable_sync, layout, store};
 
@@ -152,25 +152,36 @@ impl Restore {
     /// # Errors
     /// When it is not.
     pub fn check(&mut self) -> Result<(Point, VerifyReport), RestoreError> {
+        let (point, report) = self.check_against(&[])?;
+        match report.problems.first() {
+            Some(problem) => {
+                Err(RestoreError::NotWhole(format!("{problem} ({} problems)", report.problems.len())))
+            }
+            None => Ok((point, report)),
+        }
+    }
+
+    /// The same, and that its log is the one whose heads these were, grown. What does not fit is in the report.
+    ///
+    /// # Errors
+    /// When the backup has no end, or what it holds cannot be opened or read.
+    pub fn check_against(&mut self, published: &[LogHead]) -> Result<(Point, VerifyReport), RestoreError> {
         let broken = |why: &str| RestoreError::NotWhole(why.to_owned());
         let point = self.point.filter(|_| self.carried.is_empty()).ok_or_else(|| broken("it has no end"))?;
         self.commit()?;
         if let Some(engine) = self.engine.take() {
             engine.close();
         }
-        let report = match verify(&self.temporary) {
+        let mut report = match verify_against(&self.temporary, published) {
             Ok(report) => report,
             Err(OpenError::Lost { why, .. } | OpenError::Damaged { why, .. }) => return Err(broken(&why)),
             Err(error) => return Err(error.into()),
         };
-        if let Some(problem) = report.problems.first() {
-            return Err(broken(&format!("{problem} ({} problems)", report.problems.len())));
-        }
         let Point { mark, root, leases } = point;
         let same = (report.instance, report.incarnation, report.position, report.root, report.leases)
             == (mark.instance, mark.incarnation, mark.position, root, leases);
         if !same {
-            return Err(broken("what it holds is not what its end says"));
+            report.problems.push("what it holds is not what its end says".to_owned());
         }
         Ok((point, report))
     }

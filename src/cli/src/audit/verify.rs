@@ -12,7 +12,7 @@ use clap::Args;
 use dayfly_core::change::LogHead;
 use dayfly_core::checkpoint::Checkpoint;
 use dayfly_core::note::{SignedNote, VerifierKey};
-use dayfly_server::StoreOpenError;
+use dayfly_server::{Config, StoreOpenError, VerifyReport, WrongBackup};
 use serde::Serialize;
 
 use super::export::Export;
@@ -26,6 +26,13 @@ pub(crate) struct Verify {
     /// The store's folder of a broker that is stopped, or a copy of it.
     #[arg(long, value_name = "FOLDER", conflicts_with = "export")]
     store: Option<PathBuf>,
+    /// A backup: it is opened with the key-encryption key of --config, made a store in a folder beside it, checked, and removed
+    /// again.
+    #[arg(long, value_name = "FILE", requires = "config", conflicts_with_all = ["store", "export"])]
+    backup: Option<PathBuf>,
+    /// The broker's configuration, for --backup: where its key-encryption key is.
+    #[arg(long, value_name = "dayfly.toml", requires = "backup")]
+    config: Option<PathBuf>,
     /// A file that `dayfly events export` wrote.
     #[arg(long, value_name = "FILE")]
     export: Option<PathBuf>,
@@ -65,10 +72,11 @@ impl Verify {
         for file in &self.since {
             since.extend(notes::read(file)?);
         }
-        let found = match (&self.store, &self.export) {
-            (Some(folder), _) => of_store(folder, &since, &self.key)?,
-            (None, Some(file)) => of_export(file, self.from, since, &self.key)?,
-            (None, None) => live::verify(&connection.anonymous()?, &since, &self.key).await?,
+        let found = match (&self.store, &self.export, &self.backup, &self.config) {
+            (Some(folder), ..) => of_store(folder, &since, &self.key)?,
+            (None, Some(file), ..) => of_export(file, self.from, since, &self.key)?,
+            (None, None, Some(file), Some(config)) => of_backup(file, config, &since, &self.key).await?,
+            _ => live::verify(&connection.anonymous()?, &since, &self.key).await?,
         };
         let printed = self.output.answer(&found, || text(&found))?;
         Ok(if found.problems.is_empty() { printed } else { ExitCode::from(WRONG) })
@@ -96,18 +104,46 @@ fn sizes(heads: &[Checkpoint]) -> Vec<LogHead> {
     heads.iter().map(|checkpoint| checkpoint.head).collect()
 }
 
+/// The checkpoints that a store or a backup is checked against.
+fn earlier(since: &[SignedNote], keys: &[VerifierKey], found: &mut Found) -> anyhow::Result<Vec<Checkpoint>> {
+    anyhow::ensure!(since.is_empty() || !keys.is_empty(), "say which key verifies those checkpoints: --key");
+    Ok(heads(since, keys, "--since", found))
+}
+
 fn of_store(folder: &Path, since: &[SignedNote], keys: &[VerifierKey]) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    anyhow::ensure!(since.is_empty() || !keys.is_empty(), "say which key verifies those checkpoints: --key");
-    let heads = heads(since, keys, "--since", &mut found);
-    let report = match dayfly_server::verify_store_against(folder, &sizes(&heads)) {
-        Ok(report) => report,
+    let heads = earlier(since, keys, &mut found)?;
+    match dayfly_server::verify_store_against(folder, &sizes(&heads)) {
+        Ok(report) => reported(&mut found, report, &heads, "store"),
         Err(error @ (StoreOpenError::Damaged { .. } | StoreOpenError::Lost { .. })) => {
             found.problems.push(error.to_string());
-            return Ok(found);
         }
         Err(error) => return Err(error.into()),
-    };
+    }
+    Ok(found)
+}
+
+async fn of_backup(
+    file: &Path,
+    config: &Path,
+    since: &[SignedNote],
+    keys: &[VerifierKey],
+) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    let heads = earlier(since, keys, &mut found)?;
+    let config = Config::load(config)?;
+    match dayfly_server::verify_backup_against(&config, file, sizes(&heads)).await {
+        Ok(report) => reported(&mut found, report, &heads, "backup"),
+        Err(error) => match error.downcast::<WrongBackup>() {
+            Ok(wrong) => found.problems.push(wrong.to_string()),
+            Err(error) => return Err(error),
+        },
+    }
+    Ok(found)
+}
+
+/// What was found of a store, or of a backup.
+fn reported(found: &mut Found, report: VerifyReport, heads: &[Checkpoint], what: &str) {
     let store = Some((report.instance, report.incarnation));
     for checkpoint in
         heads.iter().filter(|checkpoint| checkpoint.store.is_some() && checkpoint.store != store)
@@ -119,16 +155,14 @@ fn of_store(folder: &Path, since: &[SignedNote], keys: &[VerifierKey]) -> anyhow
     }
     found.events = report.events;
     found.root_hash = STANDARD.encode(report.root);
-    found.checked.push(format!("every event, lease, rule and key of the store ({} leases)", report.leases));
+    found.checked.push(format!("every event, lease, rule and key of the {what} ({} leases)", report.leases));
     match heads.iter().map(|checkpoint| checkpoint.head.size).max() {
         Some(size) => found.checked.push(format!("up to event {size}, against checkpoints")),
-        None => found.warnings.push(
-            "a store that was written anew as a whole agrees with itself: give an earlier checkpoint (--since FILE --key KEY)"
-                .to_owned(),
-        ),
+        None => found.warnings.push(format!(
+            "a {what} that was written anew as a whole agrees with itself: give an earlier checkpoint (--since FILE --key KEY)"
+        )),
     }
     found.problems.extend(report.problems);
-    Ok(found)
 }
 
 fn of_export(

@@ -1,5 +1,6 @@
 //! The audit log as outsiders read it: checkpoints, tiles and proofs over HTTPS, checked by what others wrote.
 
+mod backups;
 mod tools;
 
 use std::os::unix::fs::PermissionsExt as _;

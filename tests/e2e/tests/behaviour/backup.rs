@@ -13,7 +13,7 @@ use dayfly_e2e::cluster::{Cluster, Kind};
 use dayfly_e2e::world::{Pod, World, lease_of, leases_of, reason};
 use serde_json::Value;
 
-on_both!(an_old_backup_restored_beside_the_running_broker_is_another_and_touches_nothing_until_adopted);
+on_both!(an_old_backup_restored_beside_the_running_broker_is_another_and_says_so_until_adopted);
 
 fn with_socket() -> Options {
     Options { socket: true, ..Options::default() }
@@ -57,9 +57,7 @@ fn id(issued: &v1::IssueResponse) -> &str {
     &issued.lease.as_ref().unwrap().id
 }
 
-async fn an_old_backup_restored_beside_the_running_broker_is_another_and_touches_nothing_until_adopted(
-    kind: Kind,
-) {
+async fn an_old_backup_restored_beside_the_running_broker_is_another_and_says_so_until_adopted(kind: Kind) {
     let cluster = Cluster::shared(kind).await.unwrap();
     let world = World::on(Arc::clone(&cluster), with_socket()).await.unwrap();
     let team = world.team("payments").await.unwrap();

@@ -1,5 +1,7 @@
 //! The audit log, read by operators: who sees what, following it, and an export that anyone can check.
 
+mod kinds;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 

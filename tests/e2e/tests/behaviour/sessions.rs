@@ -1,5 +1,7 @@
 //! `sessions.dayfly.dev`, through the real aggregator: a kubeconfig becomes an operator's token.
 
+mod kubeconfigs;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ const SESSION: &str = r#"{"apiVersion": "sessions.dayfly.dev/v1alpha1", "kind": 
 const CREATE: [&str; 4] = ["create", "--filename=-", "--output=json", "--request-timeout=20s"];
 
 /// A real cluster that forwards to a broker's `sessions.dayfly.dev`.
-async fn start() -> World {
+pub(crate) async fn start() -> World {
     let options =
         control_plane::Options { aggregation: true, audit: true, ..control_plane::Options::default() };
     let cluster = Cluster::start_real(options).await.unwrap();

@@ -18,6 +18,7 @@ on_both!(
     a_status_list_shows_what_has_ended,
     a_teardown_goes_on_after_a_crash_of_the_broker,
     a_target_has_status_lists_only_where_it_says_so,
+    a_restored_store_says_of_no_earlier_token_that_it_is_good,
 );
 
 /// A team whose target has status lists.
@@ -245,4 +246,32 @@ async fn a_target_has_status_lists_only_where_it_says_so(kind: Kind) {
     let rule = operator.revoke(owned_by(&team.owner)).await.unwrap().id;
     until_bits(&world, &[(&with, true), (&again, true), (&renewed, true)]).await.unwrap();
     assert_eq!(step(&operator, &rule).await.unwrap().done, 3, "not those that have no bit");
+}
+
+async fn a_restored_store_says_of_no_earlier_token_that_it_is_good(kind: Kind) {
+    let world = World::with_own_broker(kind, Options::default()).await.unwrap();
+    let team = team(&world, "payments").await;
+    let pod = world.pod(&team.namespace, "api").await.unwrap();
+    let known = pod.issue(&team.target).await.unwrap();
+    let keeper = world.operator_on("backups", &["create"], None).await.unwrap();
+    let (backup, _) = keeper.backup().await.unwrap();
+    // In the same list, and not in the backup.
+    let unknown = pod.issue(&team.target).await.unwrap();
+    assert_eq!(place(&known).0, place(&unknown).0);
+    until_bits(&world, &[(&known, false), (&unknown, false)]).await.unwrap();
+
+    let broker = world.broker();
+    broker.stop().await.unwrap();
+    std::fs::write(broker.dir().join("backup"), backup).unwrap();
+    std::fs::rename(broker.store_dir(), broker.dir().join("lost")).unwrap();
+    let restore = ["store", "restore", "--config", "dayfly.toml", "--from", "backup"];
+    let (status, said) = broker.command(&restore).await.unwrap();
+    assert!(status.success(), "{said}");
+    broker.launch().await.unwrap();
+    until_bits(&world, &[(&known, true), (&unknown, true)]).await.unwrap();
+    // What it issues is good, and stays so over a start.
+    let later = pod.issue(&team.target).await.unwrap();
+    until_bits(&world, &[(&later, false)]).await.unwrap();
+    broker.restart().await.unwrap();
+    until_bits(&world, &[(&known, true), (&unknown, true), (&later, false)]).await.unwrap();
 }
