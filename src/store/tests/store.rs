@@ -35,3 +35,5 @@ mod shims;
 mod tampered;
 #[path = "store/teardown.rs"]
 mod teardown;
+#[path = "store/unsynced.rs"]
+mod unsynced;

@@ -50,7 +50,7 @@ pub struct Options {
     pub clock_ahead: Option<i64>,
     /// Reach the cluster here instead, with its own scheme.
     pub by_way_of: Option<std::net::SocketAddr>,
-    /// Writes to its store fail (ENOSPC) while the file [`Broker::failing`] is there.
+    /// Writes to its store fail (ENOSPC) while the file [`Broker::failing`] is there, syncs while [`Broker::unsynced`] is.
     pub failing_disk: bool,
     /// What `DAYFLY_LOG` is; by default unset.
     pub log_filter: Option<&'static str>,
@@ -137,6 +137,7 @@ impl Broker {
             broker.environment.push(("LD_PRELOAD", shim("enospc", broker.dir())?.into()));
             broker.environment.push(("DAYFLY_FULL_ROOT", broker.store_dir().into()));
             broker.environment.push(("DAYFLY_FULL_WHILE", broker.failing().into()));
+            broker.environment.push(("DAYFLY_UNSYNCED_WHILE", broker.unsynced().into()));
         }
         if let Some(filter) = broker.options.log_filter {
             broker.environment.push(("DAYFLY_LOG", filter.into()));
@@ -364,6 +365,12 @@ impl Broker {
     /// The file that makes its disk fail while it is there, with [`Options::failing_disk`].
     pub fn failing(&self) -> PathBuf {
         self.dir().join("failing")
+    }
+
+    /// The file that makes syncs of its store fail while it is there, with [`Options::failing_disk`]: with EIO, or where
+    /// it is not empty, in a way that sled takes for none.
+    pub fn unsynced(&self) -> PathBuf {
+        self.dir().join("unsynced")
     }
 
     /// The folder with its policy.

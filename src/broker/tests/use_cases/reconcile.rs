@@ -262,6 +262,36 @@ async fn nothing_is_ended_for_lack_of_news() {
     assert_eq!(ended(&world, &[&lease]), [true]);
 }
 
+/// A list that is empty for an error says of each pod that it went. That is a reason to look, and no answer.
+#[tokio::test]
+async fn an_empty_list_ends_nothing_unless_the_pod_is_not_there() {
+    let world = World::new();
+    let mine = world.issued().await.lease;
+    let beside = issued_to(&world, &other_pod()).await;
+    let noticed = || affected("payments", uid_of("api-0"));
+    let uncertain = async |look: Scope| {
+        let done = world.broker.reconcile(&"east".parse().unwrap(), &look).await;
+        assert!(done.is_err() || done.is_ok_and(|done| done.rules.is_empty() && done.unknown.is_some()));
+        assert_eq!(ended(&world, &[&mine, &beside]), [false, false]);
+    };
+    // Whatever is asked meanwhile is not answered.
+    world.east().silent.store(true, Ordering::SeqCst);
+    for scope in [noticed(), Scope::All] {
+        uncertain(scope).await;
+    }
+    world.east().silent.store(false, Ordering::SeqCst);
+    // It is asked, and has the pod.
+    for scope in [noticed(), Scope::All] {
+        let done = look(&world, scope).await;
+        assert!(done.rules.is_empty() && done.unknown.is_none() && done.looked_at > 0, "{done:?}");
+    }
+    assert_eq!(ended(&world, &[&mine, &beside]), [false, false]);
+    // It is asked, and has no such pod.
+    world.east().pod("api-0", |_| None);
+    assert_eq!(look(&world, noticed()).await.rules.len(), 1);
+    assert_eq!(ended(&world, &[&mine, &beside]), [true, false]);
+}
+
 /// However many pods go: those without live leases write no rule.
 #[tokio::test]
 async fn pods_without_live_leases_write_nothing() {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use dayfly_core::ids::Uid;
-use dayfly_core::ports::{DirectoryError, PodFacts, PodPhase};
+use dayfly_core::ports::{AffectedObjects, DirectoryError, PodFacts, PodPhase};
 use serde_json::json;
 
 use crate::testing::{Answer, Fake, namespace, pod, service_account, until};
@@ -174,6 +174,40 @@ async fn a_watch_whose_version_is_lost_while_away_is_listed_again() {
         fake.recover("watch pods");
         fake.put("pods", pod("payments", "api-0", 1));
         until_found(&running, "api-0", Some(1)).await;
+    }
+}
+
+/// What an API server that has just come back may answer: 200, and no objects. It is news that all of them went, which is
+/// a reason to ask, and each is asked for before it is gone.
+#[tokio::test]
+async fn an_empty_list_after_an_error_ends_nothing() {
+    let empty = json!({"metadata": {"resourceVersion": "9"}, "items": []}).to_string();
+    for code in [410, 500] {
+        let fake = Fake::start().await;
+        fake.put("pods", pod("payments", "api-0", 1));
+        fake.put("pods", pod("payments", "api-1", 2));
+        let running = fake.ready(no_change).await;
+        let directory = running.cluster().directory;
+        fake.answer("list pods", Answer::Body(empty.clone()));
+        fake.answer("get pods", Answer::Status(503, None));
+        let lists = fake.count("list pods");
+        fake.tell("pods", "ERROR", &json!({"kind": "Status", "code": code, "message": "too old"}));
+        until("it was listed again", || fake.count("list pods") > lists).await;
+        // All that is said of them: look at these.
+        let AffectedObjects::These(told) = directory.affected().await else { panic!("{code}: too many") };
+        assert_eq!(told.len(), 2, "{code}");
+        // It does not answer: neither is gone.
+        for name in ["api-0", "api-1"] {
+            find(&running, name).await.unwrap_err();
+        }
+        // It has one of them, and says of the other in so many words that it has not.
+        fake.recover("get pods");
+        fake.forget("pods", "payments", "api-1");
+        let gets = fake.count("get pods");
+        assert_eq!(find(&running, "api-0").await.unwrap().unwrap().uid, Uid::from_u128(1), "{code}");
+        assert_eq!(find(&running, "api-1").await, Ok(None), "{code}");
+        assert_eq!(fake.count("get pods"), gets + 2, "by a GET each");
+        running.shutdown().await;
     }
 }
 

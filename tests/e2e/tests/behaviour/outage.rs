@@ -138,7 +138,7 @@ async fn comes_back(
 }
 
 /// A broker that reaches the shared cluster by a wire.
-async fn by_wire(kind: Kind, mut options: Options) -> (World, Wire) {
+pub(crate) async fn by_wire(kind: Kind, mut options: Options) -> (World, Wire) {
     let cluster = Cluster::shared(kind).await.unwrap();
     let access = cluster.access().await.unwrap();
     let (_, address) = access.server.split_once("://").unwrap();

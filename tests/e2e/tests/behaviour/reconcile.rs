@@ -8,20 +8,30 @@ use dayfly_e2e::cluster::{Cluster, Kind};
 use dayfly_e2e::control_plane;
 use dayfly_e2e::policy;
 use dayfly_e2e::run::until;
+use dayfly_e2e::wire::Mode;
 use dayfly_e2e::world::{Operator, Pod, World, leases_of};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
+
+use crate::outage::by_wire;
 
 on_both!(
     what_happens_to_a_workload_ends_its_leases_within_seconds,
     what_policy_does_not_give_any_more_is_ended,
     what_was_missed_while_the_broker_was_down_is_made_good,
+    nothing_is_ended_while_the_broker_is_cut_off,
 );
 
-/// Promised are 5 s; a machine that does much else may take longer.
-const SOON: Duration = Duration::from_secs(10);
+/// What is promised, of single objects that change.
+const SOON: Duration = Duration::from_secs(5);
 /// Pods that go while the broker is down.
 const PODS: usize = 1000;
+/// How soon after a start their leases have ended.
+const MADE_GOOD: Duration = Duration::from_secs(30);
+/// What the broker logs of each rule that it writes.
+const LOST: &str = "leases have lost their ground";
+/// What it logs, once until it is known, when a look cannot tell since the API server does not answer.
+const NOT_KNOWN: &str = "they stay cluster=east error=\"the cluster's API server does not answer now";
 
 /// Waits until this lease is revoked; says by whom and why.
 async fn until_ended(admin: &Operator, lease: &str) -> (String, String) {
@@ -151,10 +161,58 @@ async fn what_was_missed_while_the_broker_was_down_is_made_good(kind: Kind) {
     })
     .await
     .unwrap();
-    println!(
-        "{PODS} pods that went while the broker was down: their leases had ended after {:?}",
-        began.elapsed()
-    );
+    let took = began.elapsed();
+    println!("{PODS} pods that went while the broker was down: their leases had ended after {took:?}");
+    assert!(took < MADE_GOOD, "it took {took:?}");
+    // They are logged when the look has ended.
+    let rules = || {
+        let log = world.broker().log();
+        log.lines().filter(|line| line.contains(LOST)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    until(async || Ok(rules().len() >= PODS)).await.unwrap();
+    assert_eq!(rules().len(), PODS, "one rule for each pod");
+    let of_stays = format!("/{} ", stays.name);
+    assert!(!rules().iter().any(|rule| rule.contains(&of_stays)), "and none for the one that stayed");
+}
+
+/// All is looked at each second meanwhile, and each look asks an API server that does not answer.
+async fn nothing_is_ended_while_the_broker_is_cut_off(kind: Kind) {
+    for mode in [Mode::Cut, Mode::Silent] {
+        let limits = [("reconcile_secs", 1), ("informer_silence_secs", 2), ("review_timeout_secs", 1)].into();
+        let (world, wire) = by_wire(kind, Options { limits, ..Options::default() }).await;
+        let (team, admin) = (world.team("payments").await.unwrap(), world.admin().await.unwrap());
+        let (pod, goes) = (
+            world.pod(&team.namespace, "api").await.unwrap(),
+            world.pod(&team.namespace, "api").await.unwrap(),
+        );
+        let (lease, of_goes) = (issued(&pod, &team.target).await, issued(&goes, &team.target).await);
+        let logged = |what: &str| world.broker().log().matches(what).count();
+        assert_eq!(logged(NOT_KNOWN), 0, "{mode:?}");
+        wire.set(mode);
+        until(async || Ok(logged(NOT_KNOWN) + logged(LOST) > 0)).await.unwrap();
+        // It looks again and again.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!((logged(NOT_KNOWN) > 0, logged(LOST)), (true, 0), "{mode:?}");
+        wire.set(Mode::Open);
+        // Operators are reviewed by the API server too. What is revoked stays so: neither was meanwhile.
+        for lease in [&lease, &of_goes] {
+            let mut now = LeaseState::Unspecified;
+            until(async || {
+                now = admin.lease(lease).await.map_or(LeaseState::Unspecified, |lease| lease.state());
+                Ok(now != LeaseState::Unspecified)
+            })
+            .await
+            .unwrap();
+            assert_eq!(now, LeaseState::Active, "{mode:?}");
+        }
+        world.cluster().delete_pod(&goes.namespace, &goes.name, true).await.unwrap();
+        let (_, reason) = until_ended(&admin, &of_goes).await;
+        assert!(reason.contains(&goes.name), "{reason}");
+        // The looks after it end nothing either.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(state(&admin, &lease).await, LeaseState::Active, "{mode:?}");
+        assert_eq!(logged(LOST), 1, "{mode:?}: one rule, for the pod that went");
+    }
 }
 
 /// Neither an API server that is down nor one that comes back ends anything.
@@ -189,7 +247,7 @@ fn nothing_is_ended_while_the_api_server_is_down() {
         .unwrap();
         let now = admin.lease(&lease).await.unwrap();
         assert_eq!(now.state(), LeaseState::Active, "{now:?}");
-        let rules = world.broker().log().matches("leases have lost their ground").count();
+        let rules = world.broker().log().matches(LOST).count();
         assert_eq!(rules, 1, "one rule, for the pod that went");
     });
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dayfly_api::v1;
-use dayfly_e2e::broker::Options;
+use dayfly_e2e::broker::{Broker, Options};
 use dayfly_e2e::cluster::Kind;
 use dayfly_e2e::run::until;
 use dayfly_e2e::world::{
@@ -18,7 +18,8 @@ use crate::images::offline;
 
 on_both!(
     what_is_revoked_on_a_full_disk_is_in_effect_and_written_when_there_is_room,
-    what_is_revoked_while_writes_fail_is_in_effect_and_written_when_they_do_not
+    what_is_revoked_while_writes_fail_is_in_effect_and_written_when_they_do_not,
+    what_is_revoked_while_syncs_fail_is_in_effect_and_written_when_they_do_not
 );
 
 /// A file system of its own, in memory.
@@ -136,6 +137,17 @@ async fn what_is_revoked_on_a_full_disk_is_in_effect_and_written_when_there_is_r
 }
 
 async fn what_is_revoked_while_writes_fail_is_in_effect_and_written_when_they_do_not(kind: Kind) {
+    revoked_while_it_fails(kind, |broker| (broker.failing(), "")).await;
+}
+
+/// sled takes this failure for none: only what counts them sees it.
+async fn what_is_revoked_while_syncs_fail_is_in_effect_and_written_when_they_do_not(kind: Kind) {
+    let log = revoked_while_it_fails(kind, |broker| (broker.unsynced(), "unseen by sled")).await;
+    assert!(log.contains("a sync of its log failed"), "{log}");
+}
+
+/// While this file, with this in it, makes its disk fail. Gives the broker's log.
+async fn revoked_while_it_fails(kind: Kind, how: fn(&Broker) -> (PathBuf, &'static str)) -> String {
     let options = Options { failing_disk: true, ..Options::default() };
     let world = World::with_own_broker(kind, options).await.unwrap();
     let team = world.team("payments").await.unwrap();
@@ -143,11 +155,13 @@ async fn what_is_revoked_while_writes_fail_is_in_effect_and_written_when_they_do
     let issued = pod.issue(&team.target).await.unwrap();
     let gate = world.verifier(&team.namespace, "gate").await.unwrap();
     let operator = world.operator(&["revoke", "get"], Some(&team.owner)).await.unwrap();
-    std::fs::write(world.broker().failing(), "").unwrap();
+    let (failing, with) = how(world.broker());
+    std::fs::write(&failing, with).unwrap();
     let rule = revoked_in_memory(&team, &pod, &operator, &gate, &issued.credential).await;
     until(async || Ok(!world.broker().serves().await)).await.unwrap();
-    std::fs::remove_file(world.broker().failing()).unwrap();
+    std::fs::remove_file(&failing).unwrap();
     is_written(&world, &team, &operator, &rule, &issued.credential).await;
+    world.broker().log()
 }
 
 /// What the answer says is so: what is not on disk when the broker ends is lost.
