@@ -26,10 +26,26 @@ async fn what_operators_do_is_covered_before_it_is_answered() {
     let held = hold_owner(&world, &operator("root"), "payments").await;
     let Ok(Revoked::Written { rule, .. }) = held else { panic!("{held:?}") };
     assert!(covered());
+    let lift = LiftRequest { rule: rule.id, reason: "it is over".to_owned() };
+    world.broker.lift(bearer(&operator("root")), &lift).await.unwrap();
+    assert!(covered());
+    for (on, right) in [("keys", "revoke"), ("stores", "adopt")] {
+        world.east().allow_on(on, "root", right, None);
+    }
+    world.issued().await;
+    assert!(!covered());
+    let key = "key-1".parse().unwrap();
+    world.broker.revoke_key(bearer(&operator("root")), &key, "it leaked").await.unwrap();
+    assert!(covered());
+    world.store.restored();
+    assert!(!world.broker.adopt_store(bearer(&operator("root"))).await.unwrap().already);
+    assert!(covered());
 
+    let held = hold_owner(&world, &operator("root"), "payments").await;
+    let Ok(Revoked::Written { rule, .. }) = held else { panic!("{held:?}") };
     *world.checkpoints.failing.lock().unwrap() = true;
-    let request = LiftRequest { rule: rule.id, reason: "it is over".to_owned() };
-    world.broker.lift(bearer(&operator("root")), &request).await.unwrap();
+    let lift = LiftRequest { rule: rule.id, reason: "it is over".to_owned() };
+    world.broker.lift(bearer(&operator("root")), &lift).await.unwrap();
     assert!(!covered());
     let none = world.broker.make_checkpoint(By::Socket { uid: 0 }).await;
     assert_eq!(refused(none).reason(), Reason::CheckpointUnavailable);

@@ -1,6 +1,7 @@
 //! The audit log as outsiders read it: checkpoints, tiles and proofs over HTTPS, checked by what others wrote.
 
 mod backups;
+mod forks;
 mod tools;
 
 use std::os::unix::fs::PermissionsExt as _;

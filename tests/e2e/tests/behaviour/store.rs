@@ -178,7 +178,7 @@ fn fill(path: &Path, bytes: u64) {
     std::io::copy(&mut std::io::Read::take(std::io::repeat(7), bytes), &mut file).unwrap();
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
