@@ -16,7 +16,11 @@ use dayfly_core::time::Timestamp;
 use tokio::sync::Mutex;
 
 use crate::ring::InRing;
+use crate::sessions::SESSION_KEYS;
 use crate::{FileKek, KeyEncryption as _, KeyError, KeyRing};
+
+/// Why a copy's keys of operators' sessions are revoked.
+const REPLACED: &str = "the store is a copy that is not adopted: it may not know that this key was revoked";
 
 /// When keys go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +98,19 @@ impl KeyLife {
     /// The first that was not taken; those before it were.
     pub async fn go_on(&self) -> Result<usize, LifeError> {
         self.0.go_on().await
+    }
+
+    /// Revokes the keys of operators' sessions that a copy of a store came with: whoever has one of them has rights by it,
+    /// and nobody outside knows them. Others sign instead.
+    ///
+    /// # Errors
+    /// When one is still believed.
+    pub async fn replace_session_keys(&self) -> Result<(), KeeperError> {
+        let of_sessions = |key: &KeyState| key.purpose == SESSION_KEYS && key.stage.is_published();
+        for key in self.0.states().into_iter().filter(of_sessions) {
+            self.0.revoke_now(&key.id, &Actor::dayfly(), REPLACED).await?;
+        }
+        Ok(())
     }
 
     /// Seals an imported key into the store: the next one of its target, or the first, which signs at once.

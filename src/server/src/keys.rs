@@ -47,6 +47,11 @@ pub(crate) async fn key_ring(
             other.context("the signing keys cannot go on")?;
         }
     }
+    if !store.status().is_adopted() {
+        life.replace_session_keys()
+            .await
+            .context("the copy's keys of operators' sessions are not replaced")?;
+    }
     Ok((ring, Arc::new(life)))
 }
 

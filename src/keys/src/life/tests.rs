@@ -405,3 +405,20 @@ async fn a_successor_of_the_key_encryption_key_seals_all_again_when_it_comes() {
     let again = setting.start().await;
     assert_eq!((again.signs(), again.stages()), (broker.signs(), broker.stages()));
 }
+
+#[tokio::test]
+async fn a_copys_keys_of_sessions_are_replaced() {
+    let setting = Setting::new();
+    let Started { ring, life } = setting.start().await;
+    let step = ring.generate(&SESSION_KEYS).unwrap();
+    life.0.take(step, &Actor::dayfly()).await.unwrap();
+    let stages = || {
+        let of_sessions = life.0.states().into_iter().filter(|key| key.purpose == SESSION_KEYS);
+        of_sessions.map(|key| key.stage).collect::<Vec<_>>()
+    };
+    assert_eq!(stages(), [KeyStage::Active]);
+    life.replace_session_keys().await.unwrap();
+    assert_eq!(stages(), [KeyStage::Revoked, KeyStage::Active]);
+    let others = life.0.states().into_iter().filter(|key| key.purpose != SESSION_KEYS);
+    assert!(others.map(|key| key.stage).eq([KeyStage::Active]), "those that others know stay");
+}
