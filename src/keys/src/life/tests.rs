@@ -416,9 +416,9 @@ async fn a_copys_keys_of_sessions_are_replaced() {
         let of_sessions = life.0.states().into_iter().filter(|key| key.purpose == SESSION_KEYS);
         of_sessions.map(|key| key.stage).collect::<Vec<_>>()
     };
-    assert_eq!(stages(), [KeyStage::Active]);
+    assert_eq!(stages(), [Active]);
     life.replace_session_keys().await.unwrap();
-    assert_eq!(stages(), [KeyStage::Revoked, KeyStage::Active]);
+    assert_eq!(stages(), [Revoked, Active]);
     let others = life.0.states().into_iter().filter(|key| key.purpose != SESSION_KEYS);
-    assert!(others.map(|key| key.stage).eq([KeyStage::Active]), "those that others know stay");
+    assert!(others.map(|key| key.stage).eq([Active]), "those that others know stay");
 }
