@@ -247,7 +247,9 @@ async fn a_repeated_request_gets_the_same_lease(kind: Kind) {
     let mut narrower = team.grant_object.clone();
     narrower["spec"]["scope"] = json!(["read"]);
     world.put(&[&narrower]).await.unwrap();
-    assert_eq!(reason(&pod.ask(request.clone()).await.unwrap().unwrap_err()), "DECISION_CHANGED");
+    let refused = reason(&pod.ask(request.clone()).await.unwrap().unwrap_err());
+    // Dayfly itself may have ended it by now, since its Grant is narrower than it.
+    assert!(["DECISION_CHANGED", "LEASE_ENDED"].contains(&refused.as_str()), "{refused}");
     world.put(&[&team.grant_object]).await.unwrap();
     let lease = v1::Selector { lease: first.lease.unwrap().id, ..v1::Selector::default() };
     world.admin().await.unwrap().revoke(lease).await.unwrap();
