@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 /// What the page shows, as it is.
 #[expect(dead_code, unreachable_pub, reason = "a program of its own, whose main is not called here")]
-#[path = "../../../../src/verify/examples/orders.rs"]
+#[path = "../../../../docs/examples/orders.rs"]
 mod orders;
 
 on_both!(
