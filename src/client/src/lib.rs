@@ -28,6 +28,7 @@ mod error;
 mod fetch;
 mod fresh;
 mod retry;
+mod stream;
 mod token;
 mod watch;
 mod watch_events;

@@ -1,18 +1,11 @@
 //! A watch over events of the audit log, which goes on where it is cut.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use dayfly_api::v1;
-use tokio::time::{sleep, timeout};
 use tonic::Streaming;
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::retry::Backoff;
-
-/// A stream that is silent for so long is dead: the broker tells something every 5 s.
-const SILENCE: Duration = Duration::from_secs(15);
+use crate::stream;
 
 /// A watch over events, as an operator. Where the stream is cut, it calls again, with the token that is there then, and goes
 /// on after the last message: each event is told once, and none is missed.
@@ -43,27 +36,17 @@ impl EventWatch {
                     }
                     Err(error) => error,
                 },
-                Some(stream) => match timeout(SILENCE, stream.message()).await {
-                    Ok(Ok(Some(message))) => {
+                Some(stream) => match stream::message(stream).await {
+                    Ok(message) => {
                         self.failures = 0;
                         self.request.resume.clone_from(&message.resume);
                         return Ok(message);
                     }
-                    Ok(Ok(None)) => Error::Unreachable("the stream has ended".to_owned()),
-                    Ok(Err(status)) => Error::of_status(&status),
-                    Err(_elapsed) => Error::Unreachable(format!("the stream is silent for {SILENCE:?}")),
+                    Err(error) => error,
                 },
             };
             self.stream = None;
-            // A token that has expired is another one in its file by now.
-            let expired = failed.reason() == Some("TOKEN_EXPIRED") && self.failures == 0;
-            if !expired && !failed.is_worth_repeating() {
-                return Err(failed);
-            }
-            self.failures += 1;
-            let rng = Arc::clone(&self.client.parts().rng);
-            tracing::debug!(reason = failed.reason(), "watching again");
-            sleep(Backoff::REFRESH.pause(self.failures, failed.retry_after(), &*rng)).await;
+            stream::rest(&self.client, &mut self.failures, failed).await?;
         }
     }
 }

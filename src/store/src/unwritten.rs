@@ -86,7 +86,7 @@ impl Shared {
                 _ => Outcome::Conflict(Conflict::IdempotencyKeyReused),
             });
         }
-        let mut waiting = self.unwritten.lock();
+        let waiting = self.unwritten.lock();
         // What may be on disk is to be known by its id before any later one.
         let most = match revocation.authority {
             _ if made.is_some() => usize::MAX,
@@ -98,45 +98,48 @@ impl Shared {
         if waiting.len() >= most {
             return Err(why.clone());
         }
-        let position = match waiting.last() {
-            Some(last) => last.position.next(),
-            None => Position::unwritten(0),
-        };
         let rule = if let Some(made) = made {
-            Rule { position, ..Rule::clone(&made) }
+            Rule::clone(&made)
         } else {
             let now = self.cautious_now();
             let (cut_off, id) = self.cut_off(tip.highest, now)?;
             let until = tip.latest_expiry.max(now).plus(self.options.limits.leeway);
-            revocation.rule(id, position, cut_off, now, until)
+            revocation.rule(id, Position::unwritten(0), cut_off, now, until)
         };
         sized(dayfly_core::encoding::encode_rule(&rule))?;
         tracing::error!(
             rule = %rule.id, selector = %rule.selector, %why,
             "a revocation is in effect in memory alone, and lost if the broker ends before it is on disk"
         );
-        let rule = Arc::new(rule);
+        Ok(Outcome::InMemory(self.put_unwritten(&rules, waiting, rule)))
+    }
+
+    /// A rule waits to be written, after those that do, and is in effect.
+    fn put_unwritten(
+        &self,
+        rules: &RuleSet,
+        mut waiting: MutexGuard<'_, Vec<Arc<Rule>>>,
+        rule: Rule,
+    ) -> Arc<Rule> {
+        let position = match waiting.last() {
+            Some(last) => last.position.next(),
+            None => Position::unwritten(0),
+        };
+        let rule = Arc::new(Rule { position, ..rule });
         waiting.push(Arc::clone(&rule));
         self.unwritten.any.store(true, Ordering::Release);
         drop(waiting);
         self.rules.store(Arc::new(rules.with(Arc::clone(&rule))));
-        Ok(Outcome::InMemory(rule))
+        rule
     }
 
     /// Puts a rule in effect that a failed commit had made beside something else, such as a key's step, and that may be on
     /// disk or not: it covers nothing that was not to be ended. Only the writer calls this.
     pub(crate) fn keep_made(&self, made: &Rule) {
         let rules = self.rules.load_full();
-        if rules.get(made.id).is_some() {
-            return;
+        if rules.get(made.id).is_none() {
+            self.put_unwritten(&rules, self.unwritten.lock(), made.clone());
         }
-        let mut waiting = self.unwritten.lock();
-        let position = waiting.last().map_or_else(|| Position::unwritten(0), |last| last.position.next());
-        let rule = Arc::new(Rule { position, ..made.clone() });
-        waiting.push(Arc::clone(&rule));
-        self.unwritten.any.store(true, Ordering::Release);
-        drop(waiting);
-        self.rules.store(Arc::new(rules.with(rule)));
     }
 
     /// A cut-off above every id given out, and a rule's id right above it.

@@ -13,25 +13,9 @@ use dayfly_e2e::cluster::{Cluster, Kind};
 use dayfly_e2e::world::{Pod, World, lease_of, leases_of, reason};
 use serde_json::Value;
 
+use crate::commands::{fails, json, with_socket};
+
 on_both!(an_old_backup_restored_beside_the_running_broker_is_another_and_says_so_until_adopted);
-
-fn with_socket() -> Options {
-    Options { socket: true, ..Options::default() }
-}
-
-/// Runs a command that must succeed, and gives its JSON.
-async fn json(broker: &Broker, arguments: &[&str]) -> Value {
-    let (status, said) = broker.command(&[arguments, &["-o", "json"]].concat()).await.unwrap();
-    assert!(status.success(), "{arguments:?}: {said}");
-    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
-}
-
-/// Runs a command that must fail, and gives what it said.
-async fn fails(broker: &Broker, arguments: &[&str]) -> String {
-    let (status, said) = broker.command(arguments).await.unwrap();
-    assert!(!status.success(), "{arguments:?}: {said}");
-    said
-}
 
 /// A broker that has the other's policy and key-encryption key, and nothing else of it.
 async fn another_place(cluster: &Cluster, original: &Broker) -> Broker {

@@ -4,35 +4,18 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use dayfly_api::v1;
-use dayfly_e2e::broker::{Broker, Options};
+use dayfly_e2e::broker::Options;
 use dayfly_e2e::cluster::{Cluster, Kind};
 use dayfly_e2e::control_plane;
 use dayfly_e2e::run::until;
 use dayfly_e2e::world::{World, asking_for, owned_by, reason};
-use serde_json::Value;
+
+use crate::commands::{fails, json, with_socket};
 
 on_both!(
     the_socket_serves_what_ends_things_and_nothing_else,
     a_stopped_brokers_store_takes_a_revocation_and_a_running_ones_does_not,
 );
-
-fn with_socket() -> Options {
-    Options { socket: true, ..Options::default() }
-}
-
-/// Runs a command that must succeed, and gives its JSON.
-async fn json(broker: &Broker, arguments: &[&str]) -> Value {
-    let (status, said) = broker.command(&[arguments, &["-o", "json"]].concat()).await.unwrap();
-    assert!(status.success(), "{arguments:?}: {said}");
-    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
-}
-
-/// Runs a command that must fail, and gives what it said.
-async fn fails(broker: &Broker, arguments: &[&str]) -> String {
-    let (status, said) = broker.command(arguments).await.unwrap();
-    assert!(!status.success(), "{arguments:?}: {said}");
-    said
-}
 
 fn hold(owner: &str) -> [&str; 7] {
     ["revoke", "--owner", owner, "--after", "hold", "--reason", "break the glass"]

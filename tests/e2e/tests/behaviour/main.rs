@@ -31,6 +31,7 @@ mod break_glass;
 mod caps;
 mod clock;
 mod clusters;
+mod commands;
 mod credentials;
 mod crowds;
 mod events;
